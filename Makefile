@@ -1,0 +1,54 @@
+# `make run` and `make test` set everything up by themselves. TORCH_BACKEND=cpu|cu128|auto picks another build
+# of torch than the package index's; PYTHON=python3.12 another Python.
+PYTHON ?= python3
+TORCH_BACKEND ?=
+ARGS ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND))
+CONSTRAINTS := $(if $(TORCH_BACKEND),,--constraint constraints.txt)
+
+export NO_ALBUMENTATIONS_UPDATE := 1
+export PYTHONWARNINGS ?= ignore::SyntaxWarning
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast check bench format clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(READY) ## install everything into .venv
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@echo "installing into .venv"
+	@$(UV) $(CONSTRAINTS) --editable '.[dev]'
+	@touch $@
+
+run: $(READY) ## train and evaluate the default; more through ARGS="method=dropout seed=1"
+	@$(BIN)/python -m mmrobust.run $(ARGS)
+
+test: $(READY) ## all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(READY) ## the tests that take no processes and few seconds
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+check: $(READY) ## lint, types, tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY) ## speed, as ratios; one JSON object a line
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+format: $(READY) ## format, and mend what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove what is made here, but not outputs/
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

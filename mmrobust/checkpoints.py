@@ -1,0 +1,98 @@
+"""Checkpoints: plain containers and tensors, loaded without running any code."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from mmrobust.config import construct, load_run_config
+from mmrobust.data.base import DataSpec
+from mmrobust.errors import UserError
+from mmrobust.methods.base import Method
+
+
+def checkpoint_path(folder: Path | str, which: str = "best") -> Path:
+    """`best` or `last` of a run; `best` is the last one where none was selected."""
+    path = Path(folder) / "checkpoints" / f"{which}.ckpt"
+    return path if path.is_file() or which == "last" else path.with_name("last.ckpt")
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours.
+
+    Raises:
+        UserError: it is missing, damaged, holds code, or is not ours.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"checkpoint {path} does not exist; the run has not saved one, or the folder is another's"
+        )
+    size = path.stat().st_size
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
+        cause = str(error).splitlines()[0] if str(error) else "it is empty"
+        raise UserError(
+            f"checkpoint {path} ({size} bytes) cannot be loaded: it is cut short, another kind of file, or holds "
+            f"more than tensors and plain values, which is refused. Take another checkpoint or train again. ({cause})"
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "spec", "method"} <= checkpoint.keys():
+        raise UserError(f"checkpoint {path} is not one of mmrobust's: it has no state_dict, spec and method")
+    return checkpoint
+
+
+def build_method(config: DictConfig, spec: DataSpec) -> Method:
+    """The method of a run's configuration, with new weights drawn from its seed."""
+    torch.manual_seed(config.seed)
+    method = construct(config.method, spec=spec)
+    assert isinstance(method, Method)
+    return method
+
+
+def load_weights(method: Method, path: Path) -> None:
+    """Load a checkpoint into a method of the same class, data and sizes.
+
+    Raises:
+        UserError: it belongs to another method, dataset or size; the differences are named.
+    """
+    checkpoint = load_checkpoint(path)
+    name = f"{type(method).__module__}.{type(method).__qualname__}"
+    if checkpoint["method"] != name:
+        raise UserError(f"checkpoint {path} is of {checkpoint['method']}, not of {name}")
+    theirs, ours = DataSpec.from_dict(checkpoint["spec"]), method.spec
+    for what in ("task", "num_classes", "modalities"):
+        if getattr(theirs, what) != getattr(ours, what):
+            raise UserError(
+                f"checkpoint {path} was trained with {what} {getattr(theirs, what)}, the data has {getattr(ours, what)}"
+            )
+    wanted, given = method.state_dict(), checkpoint["state_dict"]
+    problems = [f"{key} is missing" for key in wanted if key not in given]
+    problems += [f"{key} is unknown" for key in given if key not in wanted]
+    problems += [
+        f"{key} has shape {tuple(given[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(f"checkpoint {path} does not fit the method: {'; '.join(problems[:5])}{more}")
+    method.load_state_dict(given)
+
+
+def load_method(folder: Path | str, which: str = "best") -> Method:
+    """The trained method of a run, in eval mode, without its data."""
+    path = checkpoint_path(folder, which)
+    spec = DataSpec.from_dict(load_checkpoint(path)["spec"])
+    method = build_method(load_run_config(folder), spec)
+    load_weights(method, path)
+    return method.eval()
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, for the record."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

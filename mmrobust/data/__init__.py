@@ -1,0 +1,1 @@
+"""Datasets: `base.py` is what they share, then one file for each."""

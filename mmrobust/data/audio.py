@@ -1,0 +1,105 @@
+"""Sound files to waveforms to log spectrograms."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from mmrobust.errors import UserError
+
+_LFS = b"version https://git-lfs"
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether this is the small text file that a git clone without LFS leaves in a file's place."""
+    with path.open("rb") as file:
+        return file.read(len(_LFS)) == _LFS
+
+
+def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
+    """Read a sound file as mono float32 in [-1, 1], resampled to `sample_rate` (Hz), shape (T,).
+
+    Raises:
+        UserError: the file is missing, empty, cut short, a git-LFS pointer or not readable as sound.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"sound file {path} cannot be opened: {error.strerror}") from error
+    if data.startswith(_LFS):
+        raise UserError(
+            f"{path} is a git-LFS pointer, not a sound file; run `git lfs pull` in the dataset's folder"
+        )
+    # libsndfile reads the rest of a file cut short as if nothing were wrong. Programs that write into a
+    # pipe do not know the length and promise 2 GiB or more; some count the 8 bytes before the number too.
+    promised = int.from_bytes(data[4:8], "little") if data.startswith(b"RIFF") else 0
+    if len(data) < promised < 2**31 - 1024:
+        raise UserError(f"{path} is cut short: {len(data)} of {promised + 8} bytes; get the file again")
+    try:
+        wave, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        raise UserError(
+            f"{path} ({len(data)} bytes) cannot be read as sound: {error}; get the file again"
+        ) from error
+    if not len(wave):
+        raise UserError(f"{path} holds no samples; get the file again or take it out of the lists")
+    mono = wave.mean(1)
+    return soxr.resample(mono, rate, sample_rate) if rate != sample_rate else mono
+
+
+def log_spectrogram(wave: Tensor, *, n_fft: int, hop: int, floor: float = 1e-7) -> Tensor:
+    """log(|STFT| + floor) with a Hann window of n_fft, frames centred (the ends mirrored):
+    (..., T) -> (..., n_fft // 2 + 1, T // hop + 1). T must exceed n_fft / 2."""
+    window = torch.hann_window(n_fft, device=wave.device)
+    return (
+        torch.stft(wave, n_fft, hop, window=window, center=True, return_complex=True).abs().add(floor).log()
+    )
+
+
+@dataclass(frozen=True)
+class Spectrogram:
+    """A log spectrogram of a waveform of fixed length.
+
+    Args:
+        sample_rate: Hz.
+        seconds: length of the waveform.
+        n_fft, hop: window and step of the STFT (samples).
+        standardise: bring each spectrogram to mean 0 and standard deviation 1.
+    """
+
+    sample_rate: int
+    seconds: float
+    n_fft: int
+    hop: int
+    standardise: bool
+
+    @property
+    def samples(self) -> int:
+        return round(self.seconds * self.sample_rate)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return 1, self.n_fft // 2 + 1, self.samples // self.hop + 1
+
+    def read(self, path: Path) -> np.ndarray:
+        """The waveform (samples,) of a file, tiled until long enough, then cut; raises as `read_audio`."""
+        return np.resize(read_audio(path, self.sample_rate), self.samples)
+
+    def __call__(self, wave: np.ndarray) -> Tensor:
+        """(samples,) -> `shape`; the waveform is clipped to [-1, 1]."""
+        clipped = torch.from_numpy(wave).clamp(-1, 1)[None]
+        x = log_spectrogram(clipped, n_fft=self.n_fft, hop=self.hop)
+        if not self.standardise:
+            return x
+        # DMRNet's released code. In float64: the spectrogram of a silent clip is constant, and float32 would
+        # blow the rounding error of its mean up to one standard deviation.
+        x = x.double()
+        return ((x - x.mean()) / (x.std(correction=0) + 1e-9)).float()

@@ -1,0 +1,106 @@
+"""Image files to arrays, augmentation, tensors: the one place that knows OpenCV and albumentations."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrobust import keyed
+from mmrobust.errors import UserError
+
+if TYPE_CHECKING:
+    import albumentations as A  # imported late elsewhere: it takes seconds, and not every run needs it
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import would ask the network for news
+cv2.setNumThreads(0)  # the loader's workers are the parallelism; OpenCV's threads would only fight them
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """Read an image file as RGB, (H, W, 3) uint8.
+
+    Raises:
+        UserError: the file is missing, cut short or not an image.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"image {path} cannot be opened: {error.strerror}") from error
+    # OpenCV paints the missing part of a cut JPEG grey, so look for the end mark after the last scan's
+    # start; inside a scan neither can occur, and a thumbnail's end mark lies before the scan.
+    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 0):
+        raise UserError(f"image {path} is cut short after {len(data)} bytes; get or extract it again")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        raise UserError(f"{path} ({len(data)} bytes) cannot be read as an image; get or extract it again")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def choose_frames(files: Sequence[Path], count: int, salts: tuple[int | str, ...] | None) -> list[Path]:
+    """`count` of the frames of a clip, in order: distinct ones drawn by `salts` (see `keyed`), or evenly
+    spaced (the middle one for 1) if that is None. If there are fewer than `count`, some come repeatedly."""
+    chosen = ((np.arange(count) + 0.5) * len(files) / count).astype(int)
+    if salts is not None and len(files) > count:
+        chosen = np.sort(np.argsort(keyed.uniforms(len(files), *salts))[:count])
+    return [files[i] for i in chosen]
+
+
+def read_frames(paths: Sequence[Path]) -> np.ndarray:
+    """Read the frames of one clip, (T, H, W, 3) uint8.
+
+    Raises:
+        UserError: a frame cannot be read, or the frames differ in size.
+    """
+    frames = [read_image(path) for path in paths]
+    for path, frame in zip(paths, frames, strict=True):
+        if frame.shape != frames[0].shape:
+            raise UserError(
+                f"frames of one clip differ in size: {paths[0]} has (height, width) {frames[0].shape[:2]}, "
+                f"{path} {frame.shape[:2]}; extract them again"
+            )
+    return np.stack(frames)
+
+
+def crop_and_flip(size: int) -> A.Compose:
+    """For training: torchvision's RandomResizedCrop(size) and a horizontal flip with probability 1/2."""
+    import albumentations as A
+
+    crop = A.RandomResizedCrop(
+        (size, size), scale=(0.08, 1), ratio=(3 / 4, 4 / 3), area_for_downscale="image"
+    )
+    return A.Compose([crop, A.HorizontalFlip(p=0.5)])
+
+
+def resize(size: int) -> A.Compose:
+    """For testing: the whole image as size × size, whatever its aspect ratio."""
+    import albumentations as A
+
+    return A.Compose([A.Resize(size, size, area_for_downscale="image")])  # linear alone would alias
+
+
+def transformed(pipeline: A.Compose, seed: int, **targets: np.ndarray) -> dict[str, Any]:
+    """Run a pipeline as a pure function of `seed` and the targets; all of one call (`image`, `mask`, or
+    `images` (T, H, W, 3) for the frames of a clip) share each draw.
+
+    Not `set_random_seed`: it starts every transform of the pipeline with the same seed, so that, say, the
+    flip would follow from where the crop lies. Here they draw from one stream, one after the other.
+    """
+    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    return pipeline(**targets)
+
+
+def normalised(frames: np.ndarray) -> Tensor:
+    """(..., H, W, 3) uint8 -> (3, ..., H, W) float32 with ImageNet's mean and standard deviation."""
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    return ((torch.from_numpy(frames).float() / 255 - mean) / std).movedim(-1, 0)

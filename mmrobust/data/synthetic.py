@@ -1,0 +1,249 @@
+"""Synthetic: generated in seconds, any number of modalities, and the best possible accuracy is known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, pairwise, product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrobust import keyed
+from mmrobust.data.base import KINDS, DataModule, DataSpec, Key, Modality, Sample, Split
+from mmrobust.errors import UserError
+from mmrobust.missing import all_combinations, combination_name
+
+NOISE = 0.5  # standard deviation; that of a pattern is 1, so that nobody needs to mistake one for another
+MIN_SIZE = 8  # here an ideal decoder errs with p < 1e-12, and less in anything larger
+MAX_TABLE = 2**25  # entries, 256 MiB
+
+
+class Synthetic(DataModule):
+    """Classes seen through M imperfect channels, each drawn as a texture under white noise.
+
+    The class y is uniform. Modality m tells apart only groups of classes: undisturbed, it shows the group of
+    y; disturbed (probability 1 - clarity[m]), that of a decoy, a class drawn uniformly. A share `shared` of
+    the samples is disturbed in common: with one decoy for all modalities, and where one is disturbed, so are
+    those of lower clarity. In the rest, modalities are disturbed independently of each other. Every group has
+    `variants[m]` patterns, gratings of random frequencies: the more, the more there is to learn.
+
+    Patterns are orthogonal and the noise is low, so drawing loses nothing, and `bayes` is what the best
+    method with unlimited data would reach. Modalities are called m1, m2, ...
+
+    Args:
+        num_modalities: M.
+        kinds: image, spectrogram, sequence, video, vector; `kinds`, `clarity` and `variants` are one value
+            for all modalities or a list, repeated as often as needed.
+        size: S of the shapes: image and spectrogram (1, S, S), sequence (1, 4S), video (1, S/2, S, S),
+            vector (4S,).
+        num_classes: C.
+        num_train, num_val, num_test: samples of the splits.
+        clarity: probability that a modality is undisturbed.
+        variants: patterns of each group.
+        shared: share of the samples whose modalities are disturbed in common.
+        groups: (M, C), the group of each class in each modality. null: modality m merges the half of the
+            classes that begins at class m C / M and tells the others apart; all together merge none.
+        base: see `DataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_modalities: int,
+        kinds: str | Sequence[str],
+        size: int,
+        num_classes: int,
+        num_train: int,
+        num_val: int,
+        num_test: int,
+        clarity: float | Sequence[float],
+        variants: int | Sequence[int],
+        shared: float,
+        groups: Sequence[Sequence[int]] | None,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        self.num_modalities, self.num_classes, self.size, self.shared = num_modalities, num_classes, size, shared
+        self.num_samples = {"train": num_train, "val": num_val, "test": num_test}
+        self.names = [f"m{m + 1}" for m in range(num_modalities)]
+        self.groups = halves(num_modalities, num_classes) if groups is None else groups
+        keys = zip(self.names, each(kinds), self.groups, each(clarity), each(variants), strict=False)
+        self.channels = [Channel(name, kind, size, list(group), *rest) for name, kind, group, *rest in keys]
+
+    def check(self) -> None:
+        """Raises: UserError: all that is wrong with the keys."""
+        least = {"num_modalities": 1, "num_classes": 2, "size": MIN_SIZE}
+        problems = [f"{k}={getattr(self, k)}, expected at least {n}" for k, n in least.items() if getattr(self, k) < n]
+        problems += [f"num_{split}={n}, expected at least 1" for split, n in self.num_samples.items() if n < 1]
+        if not 0 <= self.shared <= 1:
+            problems.append(f"shared={self.shared}, expected a share in [0, 1]")
+        if len(self.groups) != len(self.names):
+            problems.append(f"groups has {len(self.groups)} lists, expected {len(self.names)}, one per modality")
+        elif len(self.channels) < len(self.names):
+            problems.append("kinds, clarity or variants is an empty list, expected a value")
+        problems += [problem for channel in self.channels for problem in channel.problems(self.num_classes)]
+        if problems:
+            raise UserError("data=synthetic: " + "; ".join(dict.fromkeys(problems)))
+
+    def load(self) -> tuple[DataSpec, dict[str, Split]]:
+        self.check()
+        modalities = {c.name: Modality(c.kind, c.shape) for c in self.channels}
+        spec = DataSpec("classification", self.num_classes, self.num_samples["train"], modalities)
+        return spec, {split: self.generate(split, count) for split, count in self.num_samples.items()}
+
+    def generate(self, split: str, count: int) -> Generated:
+        """The samples of a split. More samples or more modalities leave those that were there as they are."""
+
+        def draw(*stream: str) -> np.ndarray:
+            return keyed.uniform(np.arange(count), self.seed, split, *stream)
+
+        def draw_one_of(choices: int, *stream: str) -> np.ndarray:
+            return (draw(*stream) * choices).astype(np.int64)
+
+        classes = self.num_classes
+        target, common = draw_one_of(classes, "class"), draw("shared") < self.shared
+        inputs = {}
+        for c in self.channels:
+            disturbed = np.where(common, draw("disturbed"), draw("disturbed", c.name)) >= c.clarity
+            decoy = np.where(common, draw_one_of(classes, "decoy"), draw_one_of(classes, "decoy", c.name))
+            shown = c.symbols[np.where(disturbed, decoy, target)]
+            clean = c.patterns(self.seed)[shown, draw_one_of(c.variants, "variant", c.name)]
+            rng = np.random.default_rng(keyed.seed_of(self.seed, split, "noise", c.name))
+            inputs[c.name] = torch.from_numpy(clean + NOISE * rng.standard_normal(clean.shape, dtype=np.float32))
+        return Generated(split, inputs, target)
+
+    def likelihood(self, combination: Sequence[str]) -> np.ndarray:
+        """P(groups shown | class): (C, tuples of groups), the last modality's group running fastest."""
+        self.check()
+        if unknown := [m for m in combination if m not in self.names]:
+            raise UserError(f"there is no modality {unknown[0]!r}; the modalities are {', '.join(self.names)}")
+        members = [c for c in self.channels if c.name in combination]
+        classes, counts = self.num_classes, [c.num_groups for c in members]
+        if classes * np.prod(counts, dtype=float) > MAX_TABLE:
+            raise UserError(
+                f"the Bayes accuracy of {combination_name(combination)} needs a table of {classes} classes × "
+                f"{' × '.join(map(str, counts))} groups, and {MAX_TABLE} entries are the limit; "
+                "ask for fewer modalities, or merge more classes in data.groups"
+            )
+        alone = np.ones((classes, 1))
+        for c in members:
+            shows = np.eye(c.num_groups)[c.symbols]  # (C, groups)
+            shows = c.clarity * shows + (1 - c.clarity) * shows.mean(0)
+            alone = (alone[:, :, None] * shows[:, None, :]).reshape(classes, -1)
+        common = np.zeros_like(alone)
+        target, decoy = np.mgrid[:classes, :classes]
+        for low, high in pairwise(np.unique([0, *(c.clarity for c in members), 1])):
+            # The draw that decides who is disturbed lies in [low, high): those of clarity <= low are.
+            shown = [c.symbols[decoy if c.clarity <= low else target] for c in members]
+            np.add.at(common, (target, np.ravel_multi_index(shown, counts)), (high - low) / classes)
+        return self.shared * common + (1 - self.shared) * alone
+
+    def bayes_accuracy(self, combination: Sequence[str]) -> float:
+        """The best accuracy possible with these modalities, exactly.
+
+        Raises:
+            UserError: an unknown modality, or more than 2^25 combinations of class and groups shown.
+        """
+        return float(self.likelihood(combination).max(0).sum() / self.num_classes)
+
+    @property
+    def bayes(self) -> dict[str, float]:
+        """The best possible accuracy of every combination."""
+        return {combination_name(c): self.bayes_accuracy(c) for c in all_combinations(self.names)}
+
+    @property
+    def fingerprint(self) -> str:
+        """Ids and classes do not tell what the inputs were made of; these keys do."""
+        text = repr([super().fingerprint, self.seed, self.shared, self.channels])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """How one modality shows a class."""
+
+    name: str
+    kind: str
+    size: int
+    groups: list[int]  # of each class
+    clarity: float
+    variants: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        s = self.size
+        shapes = {"sequence": (1, 4 * s), "video": (1, s // 2, s, s), "vector": (4 * s,)}
+        return shapes.get(self.kind, (1, s, s))
+
+    @property
+    def symbols(self) -> np.ndarray:
+        """The group of each class, numbered 0, 1, ..."""
+        return np.unique(np.array(self.groups), return_inverse=True)[1]
+
+    @property
+    def num_groups(self) -> int:
+        return len(set(self.groups))
+
+    def patterns(self, seed: int) -> np.ndarray:
+        """Gratings of mean 0 and standard deviation 1, orthogonal: (groups, variants, *shape) float32."""
+        axes, count = self.shape[1:] or self.shape, self.num_groups * self.variants
+        rng = np.random.default_rng(keyed.seed_of(seed, "patterns", self.name))
+        chosen = rng.permutation(frequencies(axes))[:count]
+        position = np.indices(axes).T / axes  # in [0, 1); the axes come last first
+        waves = np.sqrt(2) * np.cos(2 * np.pi * (position @ chosen.T).T)
+        return waves.astype(np.float32).reshape(self.num_groups, self.variants, *self.shape)
+
+    def problems(self, num_classes: int) -> list[str]:
+        found = []
+        if self.kind not in KINDS:
+            found.append(f"kinds has {self.kind!r}, expected {', '.join(KINDS)}")
+        if not 0 <= self.clarity <= 1:
+            found.append(f"clarity has {self.clarity}, expected probabilities in [0, 1]")
+        if len(self.groups) != num_classes:
+            found.append(
+                f"groups of {self.name} has length {len(self.groups)}, expected the group of each of the "
+                f"{num_classes} classes"
+            )
+        most = len(frequencies(self.shape[1:] or self.shape)) // max(self.num_groups, 1)
+        if not 1 <= self.variants <= most:
+            found.append(
+                f"variants of {self.name} is {self.variants}, expected 1 to {most} for {self.num_groups} groups "
+                f"and size={self.size}"
+            )
+        return found
+
+
+class Generated(Split):
+    """One split, held in memory."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Tensor], targets: np.ndarray) -> None:
+        self.inputs, self.targets = inputs, targets.tolist()
+        self.ids = [f"{name}{index}" for index in range(len(targets))]
+        self.present = np.ones((len(targets), len(inputs)), dtype=bool)
+
+    def read(self, key: Key) -> int:
+        return key.index
+
+    def finish(self, raw: int, key: Key) -> Sample:
+        return Sample({name: rows[raw] for name, rows in self.inputs.items()}, self.targets[raw])
+
+
+def each(value: Any) -> Iterable[Any]:
+    """A value for each modality from one for all or from a list."""
+    return cycle([value] if isinstance(value, str | int | float) else value)
+
+
+def halves(modalities: int, classes: int) -> list[list[int]]:
+    """The default groups: modality m merges the half of the classes that begins at class m C / M."""
+    half, starts = (classes + 1) // 2, [m * classes // modalities for m in range(modalities)]
+    return [[max((c - start) % classes - half + 1, 0) for c in range(classes)] for start in starts]
+
+
+def frequencies(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Whole cycles along the axes; not 0, not Nyquist, one of f and -f: their cosines are orthogonal."""
+    ranges = [range(-((n - 1) // 2), (n - 1) // 2 + 1) for n in axes]
+    return [f for f in product(*ranges) if f > (0,) * len(axes)]

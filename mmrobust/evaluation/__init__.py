@@ -1,0 +1,1 @@
+"""Evaluation: all modality combinations in one pass, their metrics, the result file."""

@@ -1,0 +1,134 @@
+"""The result file: what a run leaves, written atomically, read by every report. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmrobust.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SCHEMA = 1
+LOWER_IS_BETTER = ("ece",)
+
+
+def write_results(folder: Path, results: Mapping[str, Any], name: str = "results.json") -> Path:
+    """Write a result file; a reader sees the old or the new one, never half of it."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
+    part.replace(path)
+    return path
+
+
+def read_results(path: Path | str) -> dict[str, Any]:
+    """Read `results.json`, given it or its folder.
+
+    Raises:
+        UserError: there is none, or it is not a result of this framework.
+    """
+    path = Path(path)
+    path = path / "results.json" if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give the folder of a finished run")
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not a result file: {error}") from error
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        raise UserError(f"{path} is not a result file of schema {SCHEMA}")
+    return results
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run has finished, evaluation included."""
+    try:
+        return read_results(folder)["status"] == "complete"
+    except (UserError, KeyError):
+        return False
+
+
+def write_predictions(
+    folder: Path, predictions: Mapping[str, np.ndarray], name: str = "predictions.npz"
+) -> Path:
+    """Write the arrays from which every number can be recomputed, without pickled objects."""
+    path = folder / name
+    part = path.with_name("part." + path.name)
+    np.savez_compressed(part, **predictions)  # type: ignore[arg-type]
+    part.replace(path)
+    return path
+
+
+def read_predictions(path: Path) -> dict[str, np.ndarray]:
+    """Read `predictions.npz`.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {error}; evaluate the run again") from error
+
+
+def result_table(results: Mapping[str, Any], title: str) -> Table:
+    """A row for every combination, then the aggregates."""
+    from rich.table import Table
+
+    rows = results["combinations"]
+    metrics = list(next(row["metrics"] for row in rows.values() if row))
+    table = Table(title=title, title_justify="left")
+    table.add_column("combination")
+    table.add_column("n", justify="right")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for name, row in rows.items():
+        table.add_row(
+            name, *([str(row["n"])] if row else ["-"]), *_cells(row["metrics"] if row else {}, metrics)
+        )
+    table.add_section()
+    shown = ["average", "worst"] + (["available"] if not _is_full(results) else [])
+    for name in shown:
+        table.add_row(name, "", *_cells(results["aggregates"][name], metrics), style="bold")
+    return table
+
+
+def _is_full(results: Mapping[str, Any]) -> bool:
+    return results["aggregates"]["available"] == results["aggregates"]["full"]
+
+
+def _cells(values: Mapping[str, float | None], metrics: list[str]) -> list[str]:
+    return ["-" if values.get(m) is None else f"{values[m]:.4f}" for m in metrics]
+
+
+def plot_combinations(results: Mapping[str, Any], path: Path, title: str) -> None:
+    """A bar for every combination: the primary metric, with the average as a line."""
+    from matplotlib.figure import Figure
+
+    metric = results["primary"]["metric"]
+    names = [name for name, row in results["combinations"].items() if row]
+    values = [results["combinations"][name]["metrics"][metric] or 0.0 for name in names]
+    sizes = [name.count("+") for name in names]
+    figure = Figure(figsize=(5, 1.2 + 0.3 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(range(len(names)), values, color=[f"C{size % 10}" for size in sizes])
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    for i, value in enumerate(values):
+        axes.text(value, i, f" {value:.3f}", va="center", fontsize=8)
+    average = results["aggregates"]["average"][metric]
+    if average is not None:
+        axes.axvline(average, color="black", linestyle=":", linewidth=1)
+        axes.set_xlabel(f"{metric} (dotted: average {average:.3f})")
+    axes.set_xlim(0, max([1.0, *values]) * 1.12)
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)

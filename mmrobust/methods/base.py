@@ -1,0 +1,237 @@
+"""What all methods share. A method file overrides only what its paper changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mmrobust import keyed
+from mmrobust.batch import Batch
+from mmrobust.data.base import DataSpec
+from mmrobust.errors import UserError
+from mmrobust.evaluation.combinations import CombinationScores, Results
+from mmrobust.missing import all_combinations, draw_combinations
+from mmrobust.models.encoders import build_encoder, running_statistics, scatter_rows
+from mmrobust.tasks import TASKS
+
+Features = Any  # any nest (dict, list, tuple) of tensors, rows first
+
+
+@dataclass
+class Output:
+    """What `fuse` returns: logits (B, C) or (B, C, H, W), and whatever else the losses need, rows first."""
+
+    logits: Tensor
+    unimodal: dict[str, Tensor] = field(default_factory=dict)  # logits of a modality's own head
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Method(LightningModule):
+    """Base of all methods: encoders, the task, optimisation, evaluation of all combinations.
+
+    What a method overrides:
+        encode_modality(modality, x): features of one modality, from that modality alone.
+        fuse(features, available): an Output; row-wise in eval mode, so that combinations can be stacked
+            (default: fusion module and head).
+        losses(batch): the weighted terms of one optimiser update.
+        updates(batch): yields `losses` several times if a batch takes several updates (optional).
+        modulate(): changes gradients before clipping and the optimiser's step (optional).
+        observe(results): looks at the validation results of every combination (optional).
+        combinations(): the combinations that it can serve (optional).
+
+    Args:
+        spec: the dataset's description.
+        seed: of weights, of `draw` and of whatever a method samples in training.
+        encoder: keys of `build_encoder`, and under a modality's name those of that modality alone.
+        fusion: widths -> fusion module; None for a method that does not fuse features.
+        optimizer: parameters -> optimizer.
+        schedule: optimizer -> learning-rate schedule, stepped every epoch.
+    """
+
+    tasks: tuple[str, ...] = ("classification", "segmentation")
+
+    def __init__(
+        self,
+        *,
+        spec: DataSpec,
+        seed: int,
+        encoder: Mapping[str, Any],
+        fusion: Callable[[Mapping[str, int]], nn.Module] | None,
+        optimizer: Callable[..., Optimizer],
+        schedule: Callable[..., Any],
+    ) -> None:
+        super().__init__()
+        if spec.task not in self.tasks:
+            can = " and ".join(self.tasks)
+            raise UserError(f"{type(self).__name__} does {can}, but the dataset's task is {spec.task}")
+        self.spec, self.seed = spec, seed
+        self.modalities = tuple(spec.modalities)
+        self.task = TASKS[spec.task](spec)
+        defaults = {key: value for key, value in encoder.items() if key not in spec.modalities}
+        self.encoders = nn.ModuleDict(
+            {
+                m: build_encoder(x, **(encoder.get(m) or _only_keys(defaults)))
+                for m, x in spec.modalities.items()
+            }
+        )
+        self.widths = {m: cast(int, e.width) for m, e in self.encoders.items()}
+        if fusion is not None:
+            self.fusion = fusion(self.widths)
+            self.width = cast(int, self.fusion.width)
+            self.head = self.task.head(self.width)
+        self._optimizer, self._schedule = optimizer, schedule
+        self.gradient_clip_val: float | None = None  # used with several updates a batch only
+        self.automatic_optimization = type(self).updates is Method.updates
+        self.validation_scores, self.test_scores = (
+            CombinationScores(self.task, self.modalities, self.combinations()) for _ in range(2)
+        )
+
+    # What a method may override
+
+    def encode_modality(self, modality: str, x: Tensor) -> Features:
+        """Features of R rows in which the modality is available, (R, ...), from it alone."""
+        return self.task.pool(self.encoders[modality](x))
+
+    def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
+        """Predict from the features that `available` (B, M) allows; the others must not matter."""
+        return Output(self.head(self.fusion(features, available)))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The named, weighted terms whose sum one optimiser update minimises."""
+        raise NotImplementedError
+
+    def updates(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
+        """One `losses` for every optimiser update of a batch; each is applied before the next is asked for."""
+        yield self.losses(batch)
+
+    def modulate(self) -> None:
+        """Change the gradients: reduced over ranks and unscaled, not yet clipped."""
+
+    def observe(self, results: Results) -> None:
+        """Learn from the validation results of every combination, which agree on all ranks."""
+
+    def combinations(self) -> list[tuple[str, ...]]:
+        """The combinations this method can serve; the others are null in the result."""
+        return all_combinations(self.modalities)
+
+    # What a method calls
+
+    def encode(self, batch: Batch) -> dict[str, Features]:
+        """Features of all modalities, (B, ...); zeros where a modality is not available.
+
+        Encoders see available rows only. One without any still runs a zero row, times 0, so that DDP finds
+        a gradient for each of its parameters.
+        """
+        return {m: self._encode_rows(m, x, batch) for m, x in batch.inputs.items()}
+
+    def draw(self, batch: Batch) -> Tensor:
+        """Modality dropout: a non-empty combination per sample, (B, M), uniform among the available ones.
+
+        Keyed by seed, epoch and sample: methods with the same seed hide the same features.
+        """
+        return draw_combinations(batch.available, batch.index, self.seed, "draw", self.current_epoch)
+
+    def forward(self, batch: Batch) -> Output:
+        """Predict every sample from what is available of it."""
+        return self.fuse(self.encode(batch), batch.available)
+
+    def _encode_rows(self, modality: str, x: Tensor, batch: Batch) -> Features:
+        rows = (batch.rows or {}).get(modality)
+        count = len(x) if rows is None else len(rows)
+        with running_statistics(self, active=self.training and count <= 1):
+            if rows is None:
+                return self.encode_modality(modality, x)
+            if count == 0:
+                features = self.encode_modality(modality, x.new_zeros(1, *x.shape[1:]))
+                return apply_to_collection(
+                    features, Tensor, lambda f: (0 * f).expand(len(batch), *f.shape[1:])
+                )
+            features = self.encode_modality(modality, x[rows])
+            return apply_to_collection(features, Tensor, lambda f: scatter_rows(rows, f, len(batch)))
+
+    # Optimisation
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        return {"optimizer": optimizer, "lr_scheduler": self._schedule(optimizer)}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # A step's random numbers depend on where it is, not on how the run got there.
+        step = self.trainer.fit_loop.total_batch_idx
+        torch.manual_seed(keyed.seed_of(self.seed, "step", self.global_rank, step))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        with running_statistics(self, active=len(batch) == 1):
+            if self.automatic_optimization:
+                return self._total(self.losses(batch), len(batch))
+            optimizer = cast(Optimizer, self.optimizers())
+            for terms in self.updates(batch):
+                optimizer.zero_grad()
+                self.manual_backward(self._total(terms, len(batch)))
+                optimizer.step()
+            return None
+
+    def _total(self, terms: dict[str, Tensor], size: int) -> Tensor:
+        total = torch.stack(list(terms.values())).sum()
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        details = {f"train/loss/{name}": term.detach() for name, term in terms.items()}
+        self.log_dict(details, on_step=False, on_epoch=True, batch_size=size)
+        return total
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.modulate()
+        if not self.automatic_optimization and self.gradient_clip_val:
+            nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_val)
+
+    def on_train_epoch_end(self) -> None:
+        if not self.automatic_optimization:
+            self.lr_schedulers().step()  # type: ignore[union-attr]
+        self._average_running_statistics()
+
+    def _average_running_statistics(self) -> None:
+        """Ranks normalise with their own batches; what is validated and saved is their mean."""
+        if self.trainer.world_size > 1:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    for statistic in (module.running_mean, module.running_var):
+                        if statistic is not None:
+                            statistic.copy_(self.trainer.strategy.reduce(statistic, reduce_op="mean"))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["method"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["spec"] = self.spec.to_dict()
+
+    # Evaluation
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validation_scores.update(self, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        results = self.validation_scores.finish()
+        self.observe(results)
+        self.log_dict(results.flat("val"), prog_bar=False)
+        average = results.aggregates["average"][self.task.primary]
+        if average is not None:
+            self.log("val", average, prog_bar=True, logger=False)
+
+    def on_test_epoch_start(self) -> None:
+        self.test_scores.keep_predictions = True
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.test_scores.update(self, batch)
+
+    def on_test_epoch_end(self) -> None:
+        self.results = self.test_scores.finish()
+        self.log_dict(self.results.flat("test"))
+
+
+def _only_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """The encoder's own keys, without entries of modalities that this dataset does not have."""
+    return {k: v for k, v in encoder.items() if not isinstance(v, Mapping) or k == "options"}

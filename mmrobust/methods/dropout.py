@@ -1,0 +1,20 @@
+"""Modality dropout: the reference point of MMANet and DMRNet ("MD", "SF-MD")."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmrobust.batch import Batch
+from mmrobust.methods.base import Method
+
+
+class ModalityDropout(Method):
+    """Plain fusion that sees, for every sample and epoch, one combination drawn uniformly.
+
+    Features are hidden from the fusion; the encoders still see every available row, so their BatchNorm does
+    too, as in the released code of MMANet and DMRNet.
+    """
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.fuse(self.encode(batch), self.draw(batch))
+        return {"task": self.task.loss(output.logits, batch.target).mean()}

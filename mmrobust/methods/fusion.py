@@ -1,0 +1,16 @@
+"""Plain joint training: every sample is fused from all that it has."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mmrobust.batch import Batch
+from mmrobust.methods.base import Method
+
+
+class Fusion(Method):
+    """Encoders, a fusion and a head, trained on what is available. Nothing prepares it for absence."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.fuse(self.encode(batch), batch.available)
+        return {"task": self.task.loss(output.logits, batch.target).mean()}

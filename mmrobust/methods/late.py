@@ -1,0 +1,42 @@
+"""Late fusion: a classifier for every modality, the mean of their logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmrobust.batch import Batch
+from mmrobust.methods.base import Features, Method, Output
+
+
+class LateFusion(Method):
+    """Unimodal networks whose logits are averaged over the available modalities.
+
+    Args:
+        unimodal_weight: of the unimodal losses, summed over the modalities.
+        fused_weight: of the averaged logits' loss; 0 trains the networks apart (a unimodal ensemble).
+    """
+
+    def __init__(self, *, unimodal_weight: float, fused_weight: float, **base: Any) -> None:
+        super().__init__(fusion=None, **base)
+        self.unimodal_weight, self.fused_weight = unimodal_weight, fused_weight
+        self.heads = nn.ModuleDict({m: self.task.head(width) for m, width in self.widths.items()})
+
+    def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
+        unimodal = {m: head(features[m]) for m, head in self.heads.items()}
+        logits = torch.stack(list(unimodal.values()), 1)  # (B, M, C, ...)
+        present = available.reshape(*available.shape, *[1] * (logits.dim() - 2))
+        fused = torch.where(present, logits, 0).sum(1) / present.sum(1)
+        return Output(fused, unimodal)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.fuse(self.encode(batch), batch.available)
+        terms = {}
+        for i, (m, logits) in enumerate(output.unimodal.items()):
+            loss = self.task.loss(logits, batch.target)
+            terms[m] = self.unimodal_weight * torch.where(batch.available[:, i], loss, 0).mean()
+        terms["fused"] = self.fused_weight * self.task.loss(output.logits, batch.target).mean()
+        return terms

@@ -1,0 +1,162 @@
+"""Who is absent: protocols of missing modalities, as pure functions of a seed and a sample.
+
+A protocol takes modalities away from a split once; every method, worker and rank sees the same ones. Which
+features a method hides from itself in training (modality dropout) is `draw_combinations`, drawn anew for
+every epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations as itertools_combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmrobust import keyed
+
+
+def all_combinations(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """The 2^M - 1 non-empty combinations, small ones first, each in the order of the modalities."""
+    sizes = range(1, len(modalities) + 1)
+    return [c for size in sizes for c in itertools_combinations(modalities, size)]
+
+
+def combination_name(combination: Sequence[str]) -> str:
+    """`audio+visual`."""
+    return "+".join(combination)
+
+
+def combination_masks(combinations: Sequence[Sequence[str]], modalities: Sequence[str]) -> Tensor:
+    """The combinations as rows of a bool tensor (K, M)."""
+    return torch.tensor([[m in c for m in modalities] for c in combinations], dtype=torch.bool)
+
+
+def combination_code(available: Tensor) -> Tensor:
+    """Rows of (B, M) as integers in [0, 2^M): bit m is modality m."""
+    powers = 2 ** torch.arange(available.shape[1], device=available.device)
+    return (available.long() * powers).sum(1)
+
+
+def draw_combinations(available: Tensor, index: Tensor, *salts: int | str) -> Tensor:
+    """Draw one non-empty combination per sample, uniformly among those that `available` allows.
+
+    Args:
+        available: (B, M) bool, at least one modality in every row.
+        index: (B,) int64 keys of the samples.
+        salts: seed, name of the stream, epoch.
+
+    Returns:
+        (B, M) bool, a subset of `available`, on its device.
+
+    Source: "uniform combinations" of MMANet and DMRNet's released code (not independent Bernoulli draws).
+    """
+    count = available.sum(1)
+    choices = (2**count - 1).to(torch.float64)
+    code = (keyed.uniform(index, *salts) * choices).long() + 1  # 1 ... 2^count - 1
+    rank = available.long().cumsum(1) - 1  # the how-manieth available modality this one is
+    return available & ((code[:, None] >> rank.clamp(min=0)) & 1).bool()
+
+
+@dataclass(frozen=True)
+class Complete:
+    """Nothing is missing."""
+
+    def probabilities(self, combinations: Sequence[Sequence[str]]) -> np.ndarray:
+        """Probability of every combination, (K,)."""
+        return np.array([float(k == len(combinations) - 1) for k in range(len(combinations))])
+
+    def check(self, modalities: Sequence[str]) -> list[str]:
+        """What is wrong with this protocol for these modalities, in words."""
+        return []
+
+
+@dataclass(frozen=True)
+class Uniform(Complete):
+    """Every non-empty combination is equally likely."""
+
+    def probabilities(self, combinations: Sequence[Sequence[str]]) -> np.ndarray:
+        return np.full(len(combinations), 1 / len(combinations))
+
+
+@dataclass(frozen=True)
+class MCAR(Complete):
+    """Missing completely at random: modality m is absent with probability `rate` (or `rate[m]`).
+
+    A sample that would lose everything is drawn again, so that the realised rate is a little lower:
+    (r_m - p) / (1 - p) with p the product of all rates.
+    """
+
+    rate: float | Mapping[str, float]
+
+    def _rate(self, modality: str) -> float:
+        return float(self.rate.get(modality, 0.0) if isinstance(self.rate, Mapping) else self.rate)
+
+    def probabilities(self, combinations: Sequence[Sequence[str]]) -> np.ndarray:
+        modalities = combinations[-1]
+        weights = [
+            np.prod([1 - self._rate(m) if m in c else self._rate(m) for m in modalities])
+            for c in combinations
+        ]
+        return np.array(weights) / np.sum(weights)
+
+    def check(self, modalities: Sequence[str]) -> list[str]:
+        rates = self.rate if isinstance(self.rate, Mapping) else {"rate": self.rate}
+        problems = [
+            f"rate {name}={rate} is not in [0, 1]" for name, rate in rates.items() if not 0 <= rate <= 1
+        ]
+        if isinstance(self.rate, Mapping):
+            unknown = [m for m in rates if m not in modalities]
+            problems += [f"rate of {m!r}, but the modalities are {', '.join(modalities)}" for m in unknown]
+        if not problems and all(self._rate(m) == 1 for m in modalities):
+            problems.append("every modality has rate 1, so nothing would be left of any sample")
+        return problems
+
+
+@dataclass(frozen=True)
+class Fixed(Complete):
+    """Every sample has exactly these modalities."""
+
+    combination: Sequence[str]
+
+    def probabilities(self, combinations: Sequence[Sequence[str]]) -> np.ndarray:
+        return np.array([float(set(c) == set(self.combination)) for c in combinations])
+
+    def check(self, modalities: Sequence[str]) -> list[str]:
+        if not self.combination:
+            return ["combination is empty: name at least one modality"]
+        unknown = [m for m in self.combination if m not in modalities]
+        return [f"combination names {m!r}, but the modalities are {', '.join(modalities)}" for m in unknown]
+
+
+def masks(
+    protocol: Complete,
+    modalities: Sequence[str],
+    seed: int,
+    split: str,
+    present: np.ndarray,
+) -> np.ndarray:
+    """What is available of every sample of a split: (N, M) bool.
+
+    Args:
+        protocol: how modalities go missing.
+        modalities: their names, M.
+        seed: `missing.seed`.
+        split: name of the split, so that two splits never share a pattern.
+        present: (N, M) bool, what lies on disk. A sample that the protocol would leave with nothing keeps
+            what it has on disk.
+    """
+    combinations = all_combinations(modalities)
+    edges = np.cumsum(protocol.probabilities(combinations))
+    draws = keyed.uniform(np.arange(len(present), dtype=np.int64), seed, "missing", split)
+    choice = np.minimum(np.searchsorted(edges, draws * edges[-1], side="right"), len(combinations) - 1)
+    kept = combination_masks(combinations, modalities).numpy()[choice] & present
+    return np.where(kept.any(1, keepdims=True), kept, present)
+
+
+def fingerprint(masks: np.ndarray) -> str:
+    """A short hash of masks: runs that saw the same ones have the same."""
+    return hashlib.sha256(np.packbits(masks).tobytes() + str(masks.shape).encode()).hexdigest()[:16]

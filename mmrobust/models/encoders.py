@@ -1,0 +1,219 @@
+"""Encoders of one modality: any input kind to features (B, D) or a map (B, D, ...)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mmrobust.data.base import Modality
+from mmrobust.errors import UserError
+
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class PointwiseLinear(nn.Linear):
+    """A linear map of the channels: (B, D) -> (B, E), and (B, D, ...) -> (B, E, ...) at every place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            return super().forward(x)
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def normalization(norm: str, channels: int, dimensions: int) -> nn.Module:
+    """BatchNorm or GroupNorm (at most 32 groups) over `channels`; `dimensions` is 1 for (B, D) and (B, D, T)."""
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(32, channels), channels)
+    return _BATCH_NORMS[dimensions - 1](channels)
+
+
+class Tiny(nn.Module):
+    """Three strided convolutions for maps and sequences, two layers for vectors; a few thousand weights."""
+
+    def __init__(self, modality: Modality, *, pretrained: bool, norm: str, width: int) -> None:
+        super().__init__()
+        if pretrained:
+            raise UserError("the encoder 'tiny' has no pretrained weights; set encoder.pretrained=false")
+        self.width = width
+        channels = [modality.shape[0], max(width // 4, 1), max(width // 2, 1), width]
+        if modality.kind == "vector":
+            channels = [modality.shape[0], width, width]
+        dimensions = {"vector": 1, "sequence": 1}.get(modality.kind, 2)
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise(channels):
+            if modality.kind == "vector":
+                layers.append(nn.Linear(a, b, bias=False))
+            else:
+                convolution = nn.Conv1d if dimensions == 1 else nn.Conv2d
+                layers.append(
+                    convolution(
+                        a, b, kernel_size=5 if a == channels[0] else 3, stride=2, padding=1, bias=False
+                    )
+                )
+            layers += [normalization(norm, b, dimensions), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Timm(nn.Module):
+    """Any image network of timm, from its stem to the map before its pooling."""
+
+    def __init__(
+        self, modality: Modality, *, name: str, pretrained: bool, norm: str, options: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        import timm  # 4 s
+
+        if name not in timm.list_models():
+            close = timm.list_models(f"*{name.split('.')[0]}*")[:5]
+            hint = f"; did you mean {', '.join(close)}?" if close else ""
+            raise UserError(
+                f"timm has no model {name!r}{hint} (also: tiny, or the dotted path of your own class)"
+            )
+        try:
+            self.network = timm.create_model(
+                name,
+                pretrained=pretrained,
+                in_chans=modality.shape[0],
+                num_classes=0,
+                global_pool="",
+                **options,
+            )
+        except (OSError, RuntimeError) as error:
+            if not pretrained:
+                raise
+            raise UserError(
+                f"the pretrained weights of {name!r} could not be had: {type(error).__name__}: {error}. "
+                "They come from the Hugging Face hub at first use: run once on a machine that is online (the "
+                "download is kept under HF_HOME), or set encoder.pretrained=false"
+            ) from error
+        self.width = self.network.num_features
+        if norm == "group":
+            use_group_norm(self.network)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.network(x)
+        if features.dim() == 3:  # transformers: (B, tokens, D)
+            return features.movedim(-1, 1)
+        return features.movedim(-1, 1) if features.shape[1] != self.width else features
+
+
+class OverFrames(nn.Module):
+    """An image encoder for videos: (B, C, T, H, W) -> the mean over the frames of its maps."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.width = encoder.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, frames = x.shape[:3]
+        maps = self.encoder(x.transpose(1, 2).flatten(0, 1))
+        return maps.unflatten(0, (batch, frames)).mean(1)
+
+
+class Projected(nn.Module):
+    """An encoder followed by a linear map of its channels."""
+
+    def __init__(self, encoder: nn.Module, width: int) -> None:
+        super().__init__()
+        self.encoder, self.width = encoder, width
+        self.projection = PointwiseLinear(cast(int, encoder.width), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(self.encoder(x))
+
+
+def build_encoder(
+    modality: Modality,
+    *,
+    name: str,
+    pretrained: bool,
+    norm: str,
+    width: int | None,
+    options: Mapping[str, Any],
+) -> nn.Module:
+    """The encoder of one modality.
+
+    Args:
+        modality: kind and shape of the input.
+        name: `tiny`, the name of a timm model, or the dotted path of a class `E(modality, *, pretrained,
+            norm, **options)` with an attribute `width`.
+        pretrained: with weights trained on images (stems are adapted to the number of channels by timm).
+        norm: `batch` or `group`.
+        width: channels of the features; None is the network's own.
+        options: passed on to the constructor.
+
+    Returns:
+        A module with `width`: (B, *shape) -> (B, width) or (B, width, ...).
+
+    Raises:
+        UserError: unknown name or norm, weights that cannot be had, a kind that the encoder cannot read.
+    """
+    if norm not in ("batch", "group"):
+        raise UserError(f"encoder.norm={norm!r} is not known; choose batch or group")
+    image = (
+        Modality("image", (modality.shape[0], *modality.shape[2:])) if modality.kind == "video" else modality
+    )
+    if name == "tiny":
+        if width is None:
+            raise UserError("the encoder 'tiny' needs encoder.width, a number of channels such as 64")
+        encoder: nn.Module = Tiny(image, pretrained=pretrained, norm=norm, width=width, **options)
+    elif "." in name and ":" not in name and _is_class_path(name):
+        module, _, attribute = name.rpartition(".")
+        encoder = getattr(import_module(module), attribute)(
+            image, pretrained=pretrained, norm=norm, **options
+        )
+    elif image.kind in ("image", "spectrogram"):
+        encoder = Timm(image, name=name, pretrained=pretrained, norm=norm, options=options)
+    else:
+        raise UserError(
+            f"the encoder {name!r} reads images and spectrograms, not {modality.kind}s; use tiny or a class of yours"
+        )
+    if modality.kind == "video":
+        encoder = OverFrames(encoder)
+    return encoder if width in (None, encoder.width) else Projected(encoder, width)
+
+
+def _is_class_path(name: str) -> bool:
+    """`package.Class` and not timm's `model.tag`: classes are written with a capital."""
+    return name.rpartition(".")[2][:1].isupper()
+
+
+def use_group_norm(network: nn.Module) -> None:
+    """Replace every BatchNorm2d by a GroupNorm of the same width, keeping what follows it (timm's activations)."""
+    for module in list(network.modules()):
+        for key, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                tail = [layer for layer in child.children() if not isinstance(layer, nn.Identity)]
+                norm = normalization("group", child.num_features, 2)
+                setattr(module, key, nn.Sequential(norm, *tail) if tail else norm)
+
+
+@contextmanager
+def running_statistics(network: nn.Module, active: bool = True) -> Iterator[None]:
+    """Within, BatchNorm layers use their running statistics: a single row has no variance of its own."""
+    norms = [m for m in network.modules() if isinstance(m, _BATCH_NORMS) and m.training] if active else []
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.train()
+
+
+def scatter_rows(rows: Tensor, features: Tensor, count: int) -> Tensor:
+    """Put `features` (R, ...) at `rows` (R,) of a tensor of zeros (count, ...)."""
+    return torch.zeros(count, *features.shape[1:], dtype=features.dtype, device=features.device).index_copy(
+        0, rows, features
+    )

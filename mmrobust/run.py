@@ -1,0 +1,191 @@
+"""`python -m mmrobust.run`: train a method, evaluate every combination of modalities."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmrobust import config as configuration
+from mmrobust.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    return guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command; a user's mistake is one message and status 2, without a traceback."""
+    try:
+        return command()
+    except UserError as error:
+        if os.environ.get("MMROBUST_TRACEBACK"):
+            traceback.print_exc()
+        print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(argv: list[str]) -> int:
+    from hydra._internal.utils import get_args_parser
+
+    if "--traceback" in argv:
+        argv.remove("--traceback")
+        os.environ["MMROBUST_TRACEBACK"] = "1"
+    arguments = get_args_parser().parse_args(argv)
+    if not (arguments.help or arguments.hydra_help or arguments.info):
+        configuration.check_command_line(arguments.overrides, arguments.config_dir, arguments.multirun)
+    if (
+        arguments.help
+        or arguments.hydra_help
+        or arguments.info
+        or arguments.cfg
+        or arguments.shell_completion
+    ):
+        return _hydra(argv, lambda config: None)
+    if arguments.multirun:
+        return _sweep(argv, arguments.config_dir)
+    config = configuration.compose_config(arguments.overrides, arguments.config_dir)
+    execute(config, arguments.overrides, config_dir=arguments.config_dir)
+    return 0
+
+
+def _hydra(argv: list[str], task: Callable[[DictConfig], object]) -> int:
+    """Hand the command line to Hydra's own main."""
+    import hydra
+
+    with _argv(argv):
+        hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")(
+            task
+        )()
+    return 0
+
+
+@contextmanager
+def _argv(argv: Sequence[str]) -> Iterator[None]:
+    from hydra.core.global_hydra import GlobalHydra
+
+    before, sys.argv = sys.argv, ["mmrobust.run", *argv]
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        sys.argv = before
+        GlobalHydra.instance().clear()
+
+
+def _sweep(argv: list[str], config_dir: str | None) -> int:
+    """Every job of a sweep; complete ones are skipped, a failed one does not stop the others."""
+    from hydra.core.hydra_config import HydraConfig
+
+    failed: list[str] = []
+
+    def job(config: DictConfig) -> None:
+        runtime = HydraConfig.get()
+        overrides = list(runtime.overrides.task)
+        config = configuration.with_choices(config, runtime.runtime.choices)
+        print(f"[{runtime.job.num}] {' '.join(overrides)}", flush=True)
+        try:
+            execute(config, overrides, again=False, config_dir=config_dir)
+        except UserError as error:
+            failed.append(" ".join(overrides))
+            print(f"error: {error}", file=sys.stderr)
+        except Exception:
+            failed.append(" ".join(overrides))
+            traceback.print_exc()
+
+    _hydra(argv, job)
+    if failed:
+        print(f"{len(failed)} runs failed:\n" + "\n".join(f"  {name}" for name in failed), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def execute(
+    config: DictConfig, overrides: Sequence[str], *, again: bool = True, config_dir: str | None = None
+) -> Path:
+    """Make one run in its folder; on several devices as a process group of its own.
+
+    Args:
+        config: the composed configuration.
+        overrides: what the user gave, for the record.
+        again: run anew if the same configuration has a complete result (then in a folder of its own);
+            otherwise skip it.
+        config_dir: the user's folder of further configurations.
+
+    Returns:
+        The run's folder.
+    """
+    from mmrobust.evaluation.results import is_complete
+
+    config = config.copy()
+    folder = configuration.run_folder(config)
+    if is_complete(folder):
+        if not again:
+            print(f"  complete: {folder}")
+            return folder
+        number = 2
+        while is_complete(base := folder.with_name(f"{folder.name}-{number}")):
+            number += 1
+        folder = base
+    if config.method.get("teacher"):
+        from mmrobust.teacher import prepare_teacher
+
+        config.method.teacher.run = str(prepare_teacher(config, config_dir))
+    folder.mkdir(parents=True, exist_ok=True)
+    config.paths.run = str(folder)
+    (folder / "overrides.txt").write_text("\n".join(overrides) + "\n")
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    start(folder, config)
+    return folder
+
+
+def start(folder: Path, config: DictConfig) -> None:
+    """Train the run whose configuration lies in `folder`."""
+    devices = config.trainer.devices
+    several = devices not in (1, "1", "auto") or config.trainer.num_nodes > 1
+    if not several or "LOCAL_RANK" in os.environ:
+        from mmrobust.training import train
+
+        train(folder)
+        return
+    # torchrun: all ranks read the saved configuration, share the folder, and stop together
+    count = _count_devices(config)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    status = subprocess.run([*command, "-m", "mmrobust.training", str(folder)], check=False).returncode
+    if status:
+        raise UserError(f"the ranks of {folder} stopped with status {status}; the first error above says why")
+
+
+def _count_devices(config: DictConfig) -> int:
+    devices, accelerator = config.trainer.devices, config.trainer.accelerator
+    wanted = len(devices) if OmegaConf.is_list(devices) else int(devices)
+    if accelerator == "cpu":
+        return max(wanted, 1)
+    import torch
+
+    there = torch.cuda.device_count()
+    if not there and accelerator == "auto" and wanted > 0:
+        return wanted
+    if wanted == -1:
+        wanted = there
+    if wanted > there or not there:
+        raise UserError(
+            f"trainer.devices={devices}, but this machine has {there} GPUs; ask for at most that many, or set "
+            "trainer.accelerator=cpu"
+        )
+    return wanted
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""Train and evaluate the run whose configuration lies in a folder. `python -m mmrobust.training <folder>`."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig
+
+from mmrobust import missing
+from mmrobust.checkpoints import build_method, checkpoint_path, file_hash, load_weights
+from mmrobust.config import config_hash, construct, load_run_config
+from mmrobust.data.base import DataModule
+from mmrobust.evaluation.combinations import Results
+from mmrobust.evaluation.results import (
+    SCHEMA,
+    plot_combinations,
+    result_table,
+    write_predictions,
+    write_results,
+)
+from mmrobust.methods.base import Method
+
+log = logging.getLogger("mmrobust")
+
+
+def train(folder: Path) -> dict[str, Any]:
+    """Train, select a checkpoint, evaluate every combination on the test split, write the result.
+
+    Args:
+        folder: the run's, with its `config.yaml`. Receives `results.json`, `predictions.npz`,
+            `combinations.png`, `metrics.csv`, `checkpoints/`, `log.txt`.
+
+    Returns:
+        What `results.json` holds.
+    """
+    config = load_run_config(folder)
+    _start_log(folder)
+    data: DataModule = construct(config.data)
+    data.validation_split = "test" if config.selection == "paper" else "val"
+    data.setup()
+    method = build_method(config, data.spec)
+    trainer = build_trainer(config, folder, method)
+    log.info("run %s: %s on %s", folder, config.choices.method, config.choices.data)
+    started = time.perf_counter()
+    trainer.fit(method, datamodule=data)
+    seconds = time.perf_counter() - started
+    seen = trainer.fit_loop.total_batch_idx * data.batch_size
+    chosen = checkpoint_path(folder, "last" if config.selection == "last" else "best")
+    if chosen.is_file():
+        load_weights(method, chosen)
+    trainer.test(method, datamodule=data, verbose=False)
+    results = describe(config, data, method.results) | {
+        "cost": {
+            "train_seconds": round(seconds, 3),
+            "samples_per_second": round(seen / seconds, 2),
+            "peak_memory_mib": peak_memory(),
+            "parameters": sum(p.numel() for p in method.parameters()),
+        }
+    }
+    if trainer.is_global_zero:
+        if method.results.predictions is not None:
+            write_predictions(folder, method.results.predictions)
+        plot_combinations(
+            results, folder / "combinations.png", f"{config.choices.method} on {config.choices.data}"
+        )
+        write_results(folder, results)
+        _show(results, folder, chosen)
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_results"):
+            logger.log_results(results, folder)
+        logger.finalize("success")
+    return results
+
+
+def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
+    """Lightning's Trainer with the arguments of `trainer` that are not null."""
+    from omegaconf import OmegaConf
+
+    arguments: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    arguments = {key: value for key, value in arguments.items() if value is not None}
+    several = arguments["devices"] != 1 or arguments["num_nodes"] > 1
+    if several and arguments["strategy"] in ("auto", "ddp"):
+        arguments["strategy"] = DDPStrategy(
+            broadcast_buffers=False
+        )  # method state agrees over ranks by itself
+    if not method.automatic_optimization:
+        method.gradient_clip_val = arguments.pop("gradient_clip_val", None)
+    loggers: list[Logger] = [construct(logger) for logger in config.logger.values()]
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    monitor = f"val/average/{method.task.primary}"
+    callbacks = [
+        ModelCheckpoint(
+            folder / "checkpoints",
+            filename="best",
+            monitor=monitor,
+            mode="max",
+            save_last=True,
+            enable_version_counter=False,
+        ),
+        *(construct(callback) for callback in config.callbacks.values()),
+    ]
+    if arguments["enable_progress_bar"]:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    return Trainer(
+        **arguments,
+        logger=loggers,
+        callbacks=callbacks,
+        use_distributed_sampler=False,  # ours repeats no sample
+        default_root_dir=folder,
+    )
+
+
+def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:
+    """The parts of `results.json` that say what was measured: identity, protocol, combinations."""
+    names = list(data.spec.modalities)
+    protocols = {
+        part: {
+            "protocol": {k: v for k, v in config.missing[part].items() if k != "_target_"}
+            | {"name": config.missing[part]["_target_"].rpartition(".")[2].lower()},
+            "hash": missing.fingerprint(data.masks[which]),
+            "realised_rate": {
+                m: round(float(1 - data.masks[which][:, i].mean()), 4) for i, m in enumerate(names)
+            },
+        }
+        for part, which in (("train", "train"), ("test", split))
+    }
+    return {
+        "schema": SCHEMA,
+        "status": "complete",
+        "identity": {
+            **{key: config.choices.get(key) for key in ("method", "data", "encoder", "fusion", "experiment")},
+            "task": data.spec.task,
+            "seed": config.seed,
+            "config_hash": config_hash(config),
+            "overrides": _overrides(Path(config.paths.run)),
+            "git": _git_commit(),
+            "versions": {name: version(name) for name in ("mmrobust", "torch", "lightning", "timm")},
+            "teacher": _teacher(config),
+        },
+        "protocol": {
+            "split": split,
+            "data_fingerprint": data.fingerprint,
+            "classes": data.spec.num_classes,
+            "modalities": names,
+            "selection": config.selection,
+            "missing": protocols,
+        },
+        "primary": {"metric": results.primary, "direction": "max"},
+        "combinations": results.combinations,
+        "aggregates": results.aggregates,
+    }
+
+
+def peak_memory() -> float:
+    """MiB: of the GPU if there is one, else of this process."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
+
+
+def _overrides(folder: Path) -> list[str]:
+    path = folder / "overrides.txt"
+    return path.read_text().split("\n")[:-1] if path.is_file() else []
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _teacher(config: DictConfig) -> dict[str, str] | None:
+    teacher = config.method.get("teacher")
+    if not teacher:
+        return None
+    return {"run": teacher.run, "sha256": file_hash(checkpoint_path(teacher.run))}
+
+
+def _start_log(folder: Path) -> None:
+    """`log.txt` gets everything; the terminal stays with the progress bar and the result."""
+    logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    handler = logging.FileHandler(folder / "log.txt")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in ("mmrobust", "lightning.pytorch", "lightning.fabric", "py.warnings"):
+        logger = logging.getLogger(name)
+        for old in list(logger.handlers):
+            logger.removeHandler(old)
+            old.close()
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = name == "mmrobust"
+
+
+def _show(results: dict[str, Any], folder: Path, checkpoint: Path) -> None:
+    from rich.console import Console
+
+    identity = results["identity"]
+    console = Console()
+    console.print(
+        result_table(
+            results, f"{identity['method']} on {identity['data']}, test split, seed {identity['seed']}"
+        )
+    )
+    for label, path in (
+        ("result", folder / "results.json"),
+        ("picture", folder / "combinations.png"),
+        ("checkpoint", checkpoint),
+    ):
+        print(f"{label:<11}{path}")
+
+
+if __name__ == "__main__":
+    from mmrobust.run import guarded
+
+    def _train() -> int:
+        train(Path(sys.argv[1]))
+        return 0
+
+    sys.exit(guarded(_train))
