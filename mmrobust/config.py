@@ -28,8 +28,8 @@ ALLOWED = ("mmrobust.", "torch.", "torchvision.", "torchmetrics.", "timm.", "lig
 NOT_IN_HASH = (
     "paths",
     "logger",
-    "callbacks",
     "choices",
+    "threads",
     "allow",
     "data.root",
     "data.workers",
@@ -38,6 +38,9 @@ NOT_IN_HASH = (
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+
+# Further keys that runs of one row of a table may differ in.
+NOT_IN_RECIPE = ("seed", "data.run_seed", "method.seed")
 
 # Keys whose value may be of several types.
 _ANY_TYPE = ("devices", "rate", "precision", "groups", "kinds", "clarity", "variants", "combination", "rates")
@@ -79,15 +82,22 @@ def _hydra() -> Any:
     return initialize_config_dir(str(conf_folder()), version_base="1.3")
 
 
-def config_hash(config: DictConfig) -> str:
-    """Twelve letters that two runs share if and only if they should give the same numbers."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    for key in NOT_IN_HASH:
+def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
+    """Twelve letters that two runs share if and only if they should give the same numbers.
+
+    Args:
+        config: a composed configuration.
+        without: further keys to leave out: with NOT_IN_RECIPE, runs that differ in the seed share them.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    if plain["paths"]["teacher"] is not None:
+        plain["method"]["teacher"]["run"] = None  # made for this configuration, which says all about it
+    for key in (*NOT_IN_HASH, *without):
         *parents, last = key.split(".")
         node: Any = plain
         for parent in parents:
-            node = node.get(parent) or {}
-        node.pop(last, None)
+            node = (node or {}).get(parent)
+        (node or {}).pop(last, None)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 

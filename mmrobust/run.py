@@ -141,10 +141,12 @@ def execute(
     if config.method.get("teacher"):
         from mmrobust.teacher import prepare_teacher
 
+        given = config.method.teacher.run
         config.method.teacher.run = str(prepare_teacher(config, config_dir))
+        config.paths.teacher = config.method.teacher.run if given is None else None
     folder.mkdir(parents=True, exist_ok=True)
     config.paths.run = str(folder)
-    (folder / "overrides.txt").write_text("\n".join(overrides) + "\n")
+    (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     start(folder, config)
     return folder

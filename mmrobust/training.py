@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from mmrobust import missing
 from mmrobust.checkpoints import build_method, checkpoint_path, file_hash, load_weights
-from mmrobust.config import config_hash, construct, load_run_config
+from mmrobust.config import NOT_IN_RECIPE, config_hash, construct, load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.evaluation.combinations import Results
 from mmrobust.evaluation.results import (
@@ -47,7 +47,7 @@ def train(folder: Path) -> dict[str, Any]:
         What `results.json` holds.
     """
     config = load_run_config(folder)
-    _start_log(folder)
+    start_process(folder, config)
     data: DataModule = construct(config.data)
     data.validation_split = "test" if config.selection == "paper" else "val"
     data.setup()
@@ -77,7 +77,14 @@ def train(folder: Path) -> dict[str, Any]:
             results, folder / "combinations.png", f"{config.choices.method} on {config.choices.data}"
         )
         write_results(folder, results)
-        _show(results, folder, chosen)
+        identity = results["identity"]
+        title = f"{identity['method']} on {identity['data']}, test split, seed {identity['seed']}"
+        paths = {
+            "result": folder / "results.json",
+            "picture": folder / "combinations.png",
+            "checkpoint": chosen,
+        }
+        show(results, title, paths)
     for logger in trainer.loggers:
         if hasattr(logger, "log_results"):
             logger.log_results(results, folder)
@@ -114,7 +121,8 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         *(construct(callback) for callback in config.callbacks.values()),
     ]
     if arguments["enable_progress_bar"]:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())
+        arguments["enable_progress_bar"] = sys.stderr.isatty()
     return Trainer(
         **arguments,
         logger=loggers,
@@ -122,6 +130,16 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         use_distributed_sampler=False,  # ours repeats no sample
         default_root_dir=folder,
     )
+
+
+class EpochLines(Callback):
+    """Progress where there is no terminal: a line for every epoch."""
+
+    def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
+        if trainer.is_global_zero and trainer.state.fn == "fit":
+            shown = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val")}
+            values = "  ".join(f"{k} {v:.3f}" for k, v in shown.items())
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
 
 
 def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:
@@ -146,6 +164,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
             "task": data.spec.task,
             "seed": config.seed,
             "config_hash": config_hash(config),
+            "recipe_hash": config_hash(config, without=NOT_IN_RECIPE),
             "overrides": _overrides(Path(config.paths.run)),
             "git": _git_commit(),
             "versions": {name: version(name) for name in ("mmrobust", "torch", "lightning", "timm")},
@@ -163,6 +182,17 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         "combinations": results.combinations,
         "aggregates": results.aggregates,
     }
+
+
+def start_process(folder: Path, config: DictConfig) -> None:
+    """What a process needs before it computes: its log file and number of threads."""
+    _start_log(folder)
+    encoders = [
+        config.encoder,
+        *(e for e in config.encoder.values() if isinstance(e, DictConfig) and "name" in e),
+    ]
+    if threads := config.threads or (1 if all(e.name == "tiny" for e in encoders) else None):
+        torch.set_num_threads(threads)
 
 
 def peak_memory() -> float:
@@ -210,21 +240,12 @@ def _start_log(folder: Path) -> None:
         logger.propagate = name == "mmrobust"
 
 
-def _show(results: dict[str, Any], folder: Path, checkpoint: Path) -> None:
+def show(results: dict[str, Any], title: str, paths: dict[str, Path]) -> None:
+    """Print the table, and where things are."""
     from rich.console import Console
 
-    identity = results["identity"]
-    console = Console()
-    console.print(
-        result_table(
-            results, f"{identity['method']} on {identity['data']}, test split, seed {identity['seed']}"
-        )
-    )
-    for label, path in (
-        ("result", folder / "results.json"),
-        ("picture", folder / "combinations.png"),
-        ("checkpoint", checkpoint),
-    ):
+    Console().print(result_table(results, title))
+    for label, path in paths.items():
         print(f"{label:<11}{path}")
 
 

@@ -1,19 +1,23 @@
-"""AV-MNIST: a handwritten digit (MNIST) and the same digit spoken (Free Spoken Digit Dataset).
+"""AV-MNIST: a handwritten digit (MNIST) and the same digit spoken (Free Spoken Digit Dataset, FSDD).
 
 Both halves are real; nature does not pair them, so a pair is drawn among the images and the recordings of
-one digit and of one split. Noise keeps either half from sufficing alone.
+one digit and one split. Noise on pixels and waveforms keeps either half from sufficing alone.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import logging
 import re
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -27,18 +31,27 @@ from mmrobust.data.audio import log_spectrogram, read_audio
 from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
 from mmrobust.errors import UserError
 
-RATE = 8000  # Hz, of all recordings
-OFFICIAL_TEST = 5  # recordings 0-4 of every digit and speaker are FSDD's test set
+log = logging.getLogger(__name__)
+
+RATE = 8000  # Hz, of every recording
+NOISE = 1 << 20  # noise is a slice of one long array: a generator for every sample would cost 0.2 ms
+IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 FSDD = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.zip"
-RAW, RECORDINGS = "MNIST/raw", "free-spoken-digit-dataset/recordings"  # where downloads go, under the root
-NOISE = 1 << 20  # noise is a slice of one long array: 30 times cheaper than a generator for every sample
+TARGETS = {  # part of the dataset -> where a download puts it
+    **{
+        f"{half}-{kind}": f"MNIST/raw/{half}-{kind}.gz"
+        for half in ("train", "t10k")
+        for kind in (IMAGES, LABELS)
+    },
+    "recordings": "free-spoken-digit-dataset/recordings",
+}
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The images, or the recordings, of one split."""
+    """All images or all recordings of a split."""
 
-    data: np.ndarray  # (N, 28, 28) uint8 or (N, T) float32 with unit power
+    data: np.ndarray  # (N, 28, 28) uint8, or (N, T) float32 of unit power
     targets: np.ndarray  # (N,) digits
     names: np.ndarray  # (N,)
 
@@ -46,39 +59,280 @@ class Pool:
         return Pool(self.data[rows], self.targets[rows], self.names[rows])
 
 
-def deal(wanted: np.ndarray, targets: np.ndarray, *salts: int | str) -> np.ndarray:
-    """For each digit of `wanted` (N,) a row of `targets` with that digit, shuffled by the salts: (N,).
+@dataclass(frozen=True)
+class Signal:
+    """From pixels and waveforms to inputs; see conf/data/avmnist.yaml."""
 
-    Dealt like cards: no row comes a second time before every row of its digit came once.
+    image_noise: float
+    audio_snr: float | None
+    n_fft: int
+    hop: int
+    resolution: tuple[int, int]
+
+
+def deal(wanted: np.ndarray, targets: np.ndarray, *salts: int | str) -> np.ndarray:
+    """For every digit of `wanted` (N,), a row of `targets` that holds the same digit: (N,).
+
+    Dealt like shuffled cards: no row comes a second time before all rows of its digit came once.
     """
     rows = np.empty(len(wanted), dtype=np.int64)
     for digit in np.unique(wanted):
         cards = np.flatnonzero(targets == digit)
-        cards = cards[np.argsort(keyed.uniform(cards, *salts))]
         takers = np.flatnonzero(wanted == digit)
-        rows[takers] = np.resize(cards, len(takers))
+        rows[takers] = np.resize(cards[np.argsort(keyed.uniform(cards, *salts))], len(takers))
     return rows
 
 
+@dataclass(eq=False)
 class Pairs(Split):
-    """One split. `anchors` are the rows of the pool that stands firm, "image" or "audio"; each meets a
-    partner of the other pool: another one every epoch if `redraw`, else always the same."""
+    """Every anchor with a partner of the other pool, and noise: new ones each epoch if `redraw`, else always
+    the same."""
+
+    name: str
+    pools: dict[str, Pool]  # "image" and "audio"
+    anchor: str  # one of the two
+    anchors: np.ndarray  # (N,) rows of its pool
+    redraw: bool
+    seed: int
+    signal: Signal
+
+    def __post_init__(self) -> None:
+        self.partner = "image" if self.anchor == "audio" else "audio"
+        self.digits = self.pools[self.anchor].targets[self.anchors]
+        self.targets = self.digits.tolist()
+        self.present = np.ones((len(self.digits), 2), dtype=bool)
+        self.noise = np.random.default_rng(keyed.seed_of(self.seed, self.name)).standard_normal(
+            NOISE, "float32"
+        )
+        self.dealt = (-1, self.anchors)  # the epoch asked for last, and its partners
+        partners = self.pools[self.partner].names[self.rows(0)[self.partner]]
+        # A redrawn pair has no fixed partner to be named after, and its anchor may come more than once.
+        seconds = range(len(self.digits)) if self.redraw else partners
+        self.ids = [
+            f"{a}+{b}" for a, b in zip(self.pools[self.anchor].names[self.anchors], seconds, strict=True)
+        ]
+
+    def rows(self, epoch: int) -> dict[str, np.ndarray]:
+        """The pairs of an epoch: (N,) rows of either pool."""
+        epoch = epoch if self.redraw else 0
+        if self.dealt[0] != epoch:
+            self.dealt = (
+                epoch,
+                deal(self.digits, self.pools[self.partner].targets, self.seed, self.name, epoch),
+            )
+        return {self.anchor: self.anchors, self.partner: self.dealt[1]}
+
+    def read(self, key: Key) -> dict[str, np.ndarray]:
+        rows = self.rows(key.epoch)
+        return {modality: pool.data[rows[modality][key.index]] for modality, pool in self.pools.items()}
+
+    def corrupt(self, raw: dict[str, np.ndarray], key: Key) -> dict[str, np.ndarray]:
+        image, audio = raw["image"], raw["audio"]
+        draws = keyed.uniforms(2, self.seed, self.name, key.epoch if self.redraw else 0, key.index)
+        starts = (draws * (NOISE - np.array([image.size, audio.size]))).astype(int)
+        grain, hiss = (self.noise[i : i + x.size] for i, x in zip(starts, (image, audio), strict=True))
+        image = np.clip(np.rint(image + self.signal.image_noise * grain.reshape(image.shape)), 0, 255)
+        if self.signal.audio_snr is not None:
+            audio = audio + 10 ** (-self.signal.audio_snr / 20) * hiss
+        return {"image": image, "audio": audio}
+
+    def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
+        """`image` (1, 28, 28) in [-1, 1]; `audio` (1, *resolution) with mean 0 and standard deviation 1."""
+        image, audio = (torch.from_numpy(raw[m]).float()[None] for m in ("image", "audio"))
+        spectrogram = log_spectrogram(audio, n_fft=self.signal.n_fft, hop=self.signal.hop)
+        spectrogram = adaptive_avg_pool2d(spectrogram, self.signal.resolution)
+        spectrogram = (spectrogram - spectrogram.mean()) / (spectrogram.std() + 1e-6)
+        return Sample({"image": image / 127.5 - 1, "audio": spectrogram}, self.targets[key.index])
+
+
+class AVMNIST(DataModule):
+    """Official splits: MNIST's 60,000 training images and FSDD's recordings 5-49 of every digit and speaker
+    against 10,000 images and recordings 0-4; the last twelfth of the training images serves validation.
+    The keys are explained in conf/data/avmnist.yaml."""
 
     def __init__(
-        self, name: str, pools: dict[str, Pool], anchor: str, anchors: np.ndarray, *, redraw: bool, seed: int,
-        image_noise: float, audio_snr: float | None, n_fft: int, hop: int, resolution: Sequence[int],
-    ) -> None:  # fmt: skip
-        self.name, self.pools, self.anchor, self.anchors = name, pools, anchor, anchors
-        self.partner = "image" if anchor == "audio" else "audio"
-        self.redraw, self.seed, self.image_noise, self.audio_snr = redraw, seed, image_noise, audio_snr
-        self.n_fft, self.hop, self.resolution = n_fft, hop, tuple(resolution)
-        self.targets = pools[anchor].targets[anchors]
-        self.dealt = (0, self.partners(0))
-        names = pools[anchor].names[anchors]
-        if redraw:  # an anchor may come more than once (data.pairs above the number of images)
-            self.ids = [f"{name}#{i}" for i, name in enumerate(names)]
+        self,
+        *,
+        root: str,
+        download: bool,
+        validation: float,
+        fixed_images: int,
+        pairs: int | None,
+        speaker: str | None,
+        image_noise: float,
+        audio_snr: float | None,
+        seconds: float,
+        n_fft: int,
+        hop: int,
+        resolution: tuple[int, int],
+        **base: Any,
+    ) -> None:
+        super().__init__(root=root, **base)
+        self.folder = Path(root)
+        self.download, self.validation, self.fixed_images = download, validation, fixed_images
+        self.pairs, self.speaker, self.seconds = pairs, speaker, seconds
+        self.signal = Signal(image_noise, audio_snr, n_fft, hop, (resolution[0], resolution[1]))
+
+    @property
+    def fingerprint(self) -> str:
+        """Other noise makes other data."""
+        text = f"{super().fingerprint} {self.signal.image_noise} {self.signal.audio_snr}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def load(self) -> tuple[DataSpec, dict[str, Split]]:
+        pools = self.pools()
+        splits: dict[str, Split] = {}
+        for name, pool in pools.items():
+            anchor, anchors = "audio", np.arange(len(pool["audio"].names))
+            if name == "train" and self.pairs is not None:
+                order = np.argsort(keyed.uniform(np.arange(len(pool["image"].names)), self.seed, "pairs"))
+                anchor, anchors = "image", np.resize(order, self.pairs)
+            if name == "train":
+                splits[name] = Pairs(name, pool, anchor, anchors, True, self.run_seed, self.signal)
+            else:
+                anchors = np.repeat(anchors, self.fixed_images)
+                splits[name] = Pairs(name, pool, anchor, anchors, False, self.seed, self.signal)
+        modalities = {
+            "image": Modality("image", (1, *pools["train"]["image"].data.shape[1:])),
+            "audio": Modality("spectrogram", (1, *self.signal.resolution)),
+        }
+        return DataSpec("classification", 10, len(splits["train"]), modalities, tuple("0123456789")), splits
+
+    def pools(self) -> dict[str, dict[str, Pool]]:
+        """Split -> modality -> what may be paired there."""
+        root = self.folder
+        ensure(root, self.download)
+        images, test_images = read_images(root, "train"), read_images(root, "t10k")
+        sounds, speakers, numbers = read_recordings(root, round(self.seconds * RATE))
+        test, train = numbers < 5, numbers >= 5
+        if self.speaker is not None:
+            if self.speaker not in speakers:
+                raise UserError(
+                    f"data.speaker={self.speaker} is unknown; choose from {', '.join(np.unique(speakers))}"
+                )
+            test, train = speakers == self.speaker, train & (speakers != self.speaker)
+        rows = np.flatnonzero(train)
+        kept, held = hold_out(sounds.targets[rows].tolist(), self.validation, self.seed)
+        cut = len(images.names) * (11 if self.validation else 12) // 12
+        pools = {
+            "train": {"image": images[:cut], "audio": sounds[rows[kept]]},
+            "val": {"image": images[cut:], "audio": sounds[rows[held]]},
+            "test": {"image": test_images, "audio": sounds[test]},
+        }
+        if not self.validation:
+            del pools["val"]
+        for split, modality in product(pools, ("image", "audio")):
+            least = self.fixed_images if modality == "image" and split != "train" else 1
+            if (lacking := np.bincount(pools[split][modality].targets, minlength=10) < least).any():
+                raise UserError(
+                    f"the {split} split has fewer than {least} {modality} samples of digits "
+                    f"{np.flatnonzero(lacking).tolist()}: {root} holds {len(images.names)} training and "
+                    f"{len(test_images.names)} test images (complete: 60000 and 10000) and {len(sounds.names)} "
+                    "recordings (3000); complete it, or change data.validation or data.fixed_images"
+                )
+        return pools
+
+
+def find(root: Path, part: str) -> Path | None:
+    """A part of the dataset: where a download puts it, or right below the root or one of its folders."""
+    patterns = (f"{folder}/{part}{end}" for folder in ("MNIST/raw", ".", "*") for end in ("", ".gz"))
+    found = (path for pattern in patterns for path in sorted(root.glob(pattern)))
+    return next((path for path in found if path.is_file() or any(path.glob("*.wav"))), None)
+
+
+def read_idx(path: Path, magic: int) -> np.ndarray:
+    """Read an idx file of bytes. The last byte of its magic number is the number of dimensions."""
+    advice = "delete it and let data.download=true fetch it again"
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read: {error}; {advice}") from error
+    start = 4 + 4 * (magic & 255)
+    found, *shape = np.frombuffer(raw[:start].ljust(start, b"\0"), dtype=">i4").tolist()
+    if found != magic:
+        raise UserError(f"{path} begins with the number {found} instead of MNIST's {magic}; {advice}")
+    if len(raw) - start != np.prod(shape):
+        raise UserError(
+            f"{path} holds {len(raw) - start} bytes of data, but its head announces {shape}; {advice}"
+        )
+    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def read_images(root: Path, half: str) -> Pool:
+    """MNIST's half "train" or "t10k"."""
+    images, labels = (
+        read_idx(path, m) for k, m in ((IMAGES, 2051), (LABELS, 2049)) if (path := find(root, f"{half}-{k}"))
+    )
+    if len(images) != len(labels):
+        raise UserError(
+            f"{root} has {len(images)} images but {len(labels)} labels of MNIST's {half}; get both again"
+        )
+    return Pool(images, labels.astype(int), np.array([f"{half}_{i:05d}" for i in range(len(images))]))
+
+
+def read_recordings(root: Path, samples: int) -> tuple[Pool, np.ndarray, np.ndarray]:
+    """All recordings, of unit power and centred in `samples`; their speakers and their numbers, (N,) each."""
+    paths = sorted((find(root, "recordings") or root).glob("*.wav"))
+    names = [name for path in paths if (name := re.fullmatch(r"(\d)_(.+)_(\d+)\.wav", path.name))]
+    waves = np.zeros((len(names), samples), dtype=np.float32)
+    for row, name in zip(waves, names, strict=True):
+        wave = read_audio(paths[0].parent / name[0], RATE)
+        wave = wave[max(len(wave) - samples, 0) // 2 :][:samples]
+        start = (samples - len(wave)) // 2
+        row[start : start + len(wave)] = wave / max(float(np.sqrt(np.mean(wave**2))), 1e-6)
+    digits, speakers, numbers = (np.array([name[i] for name in names]) for i in (1, 2, 3))
+    pool = Pool(waves, digits.astype(int), np.array([name[0].removesuffix(".wav") for name in names]))
+    return pool, speakers, numbers.astype(int)
+
+
+def ensure(root: Path, download: bool) -> None:
+    """Download what is missing.
+
+    Raises:
+        UserError: it cannot be had; says what to fetch by hand and where to put it.
+    """
+    missing = [part for part in TARGETS if find(root, part) is None]
+    if not missing:
+        return
+    from torchvision.datasets import MNIST  # knows mirrors and checksums; takes a second to import
+
+    urls = {part: [f"{mirror}{part}.gz" for mirror in MNIST.mirrors] for part in TARGETS} | {
+        "recordings": [FSDD]
+    }
+    try:
+        if not download:
+            raise OSError("data.download is false")
+        for part in missing:
+            fetch(urls[part], root / TARGETS[part], dict(MNIST.resources).get(f"{part}.gz"))
+    except (OSError, HTTPException, zipfile.BadZipFile) as error:
+        todo = "".join(f"\n  {urls[part][0]} -> {root / TARGETS[part]}" for part in missing)
+        raise UserError(
+            f"{root} lacks {', '.join(missing)}, and they could not be downloaded: {error}. On a machine that is "
+            f"online get (of the zip file, the folder recordings){todo}\nor set data.root to a folder that has them"
+        ) from error
+
+
+def fetch(urls: Sequence[str], target: Path, md5: str | None) -> None:
+    """Download a file, or from a zip file the folder recordings; `target` appears whole or not at all."""
+    for url in urls:
+        log.info("downloading %s", url)
+        try:
+            content = urlopen(url, timeout=10).read()
+            if md5 not in (None, hashlib.md5(content).hexdigest()):
+                raise OSError(f"{url} sent {len(content)} bytes whose md5 is not {md5}")
+            break
+        except (OSError, HTTPException):
+            if url == urls[-1]:
+                raise
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        partial = Path(folder) / "partial"
+        if target.name == "recordings":
+            partial.mkdir()
+            archive = zipfile.ZipFile(io.BytesIO(content))
+            for name in archive.namelist():
+                if "/recordings/" in name and name.endswith(".wav"):
+                    (partial / Path(name).name).write_bytes(archive.read(name))
         else:
-            self.ids = [f"{a}+{b}" for a, b in zip(names, pools[self.partner].names[self.dealt[1]], strict=True)]
-        self.present = np.ones((len(self.ids), 2), dtype=bool)
-        generator = np.random.default_rng(keyed.seed_of(seed, "noise", name))
-        self.noise = generator.standard_normal(NOISE, dtype=np.float32)
+            partial.write_bytes(content)
+        partial.replace(target)

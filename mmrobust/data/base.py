@@ -62,7 +62,7 @@ class Key:
 class Sample:
     """One sample as a dataset gives it: float32 inputs, None where a modality is not on disk."""
 
-    inputs: dict[str, Tensor | None]
+    inputs: Mapping[str, Tensor | None]
     target: Tensor | int
     noise_level: Mapping[str, float] | None = None  # 0 (the default) is clean
 

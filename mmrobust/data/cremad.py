@@ -52,13 +52,13 @@ class Clips(Split):
         self.pipeline = images.resize(size) if run_seed is None else images.crop_and_flip(size)
 
     def read(self, key: Key) -> dict[str, np.ndarray]:
-        salts = None if self.run_seed is None else (self.run_seed, "frames", *key)
+        salts = None if self.run_seed is None else (self.run_seed, "frames", key.epoch, key.index)
         files = images.choose_frames(self.frames[key.index], self.count, salts)
         wave = self.spectrogram.read(self.sounds / f"{self.ids[key.index]}.wav")
         return {"audio": wave, "visual": images.read_frames(files)}
 
     def augment(self, raw: dict[str, np.ndarray], key: Key) -> dict[str, np.ndarray]:
-        seed = 0 if self.run_seed is None else keyed.seed_of(self.run_seed, "crop", *key)
+        seed = keyed.seed_of(self.run_seed or 0, "crop", key.epoch, key.index)
         return {**raw, "visual": images.transformed(self.pipeline, seed, images=raw["visual"])["images"]}
 
     def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
@@ -143,7 +143,12 @@ class CREMAD(DataModule):
         extract = EXTRACT.format(folder.absolute(), self.fps)
         note(problems, f"no <id>.wav in {sounds}", lacking, f"get them from {SOURCE}")
         note(problems, f"only a git-LFS pointer in {sounds}", pointers, "run `git lfs pull` in its clone")
-        note(problems, f"no <id>/*.jpg in {folder}", [s for s in stems if not frames[s]], f"run {extract}")
+        note(
+            problems,
+            f"no <id>/*.jpg in {folder}",
+            [s for s in stems if not frames[s]],
+            f"in the clone, run {extract}",
+        )
         return frames
 
 

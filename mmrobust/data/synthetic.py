@@ -66,23 +66,24 @@ class Synthetic(DataModule):
         groups: Sequence[Sequence[int]] | None,
         **base: Any,
     ) -> None:
-        super().__init__(**base)
-        self.num_modalities, self.num_classes, self.size, self.shared = num_modalities, num_classes, size, shared
+        super().__init__(root="", **base)  # nothing is read
+        self.num_modalities, self.num_classes, self.shared = num_modalities, num_classes, shared
         self.num_samples = {"train": num_train, "val": num_val, "test": num_test}
         self.names = [f"m{m + 1}" for m in range(num_modalities)]
-        self.groups = halves(num_modalities, num_classes) if groups is None else groups
+        groups = halves(num_modalities, num_classes) if groups is None else groups
+        self.groups = [list(group) if isinstance(group, Sequence) else [group] for group in groups]
         keys = zip(self.names, each(kinds), self.groups, each(clarity), each(variants), strict=False)
-        self.channels = [Channel(name, kind, size, list(group), *rest) for name, kind, group, *rest in keys]
+        self.channels = [Channel(name, kind, size, *rest) for name, kind, *rest in keys]
 
     def check(self) -> None:
         """Raises: UserError: all that is wrong with the keys."""
-        least = {"num_modalities": 1, "num_classes": 2, "size": MIN_SIZE}
-        problems = [f"{k}={getattr(self, k)}, expected at least {n}" for k, n in least.items() if getattr(self, k) < n]
-        problems += [f"num_{split}={n}, expected at least 1" for split, n in self.num_samples.items() if n < 1]
+        least = {"num_modalities": (self.num_modalities, 1), "num_classes": (self.num_classes, 2)}
+        least |= {f"num_{split}": (count, 1) for split, count in self.num_samples.items()}
+        problems = [f"{key}={n}, expected at least {low}" for key, (n, low) in least.items() if n < low]
         if not 0 <= self.shared <= 1:
             problems.append(f"shared={self.shared}, expected a share in [0, 1]")
         if len(self.groups) != len(self.names):
-            problems.append(f"groups has {len(self.groups)} lists, expected {len(self.names)}, one per modality")
+            problems.append(f"groups has length {len(self.groups)}, expected {len(self.names)} lists")
         elif len(self.channels) < len(self.names):
             problems.append("kinds, clarity or variants is an empty list, expected a value")
         problems += [problem for channel in self.channels for problem in channel.problems(self.num_classes)]
@@ -96,7 +97,7 @@ class Synthetic(DataModule):
         return spec, {split: self.generate(split, count) for split, count in self.num_samples.items()}
 
     def generate(self, split: str, count: int) -> Generated:
-        """The samples of a split. More samples or more modalities leave those that were there as they are."""
+        """A split. More samples, or more modalities with given groups, leave the others as they are."""
 
         def draw(*stream: str) -> np.ndarray:
             return keyed.uniform(np.arange(count), self.seed, split, *stream)
@@ -113,14 +114,15 @@ class Synthetic(DataModule):
             shown = c.symbols[np.where(disturbed, decoy, target)]
             clean = c.patterns(self.seed)[shown, draw_one_of(c.variants, "variant", c.name)]
             rng = np.random.default_rng(keyed.seed_of(self.seed, split, "noise", c.name))
-            inputs[c.name] = torch.from_numpy(clean + NOISE * rng.standard_normal(clean.shape, dtype=np.float32))
+            noise = rng.standard_normal(clean.shape, dtype=np.float32)
+            inputs[c.name] = torch.from_numpy(clean + NOISE * noise)
         return Generated(split, inputs, target)
 
     def likelihood(self, combination: Sequence[str]) -> np.ndarray:
         """P(groups shown | class): (C, tuples of groups), the last modality's group running fastest."""
         self.check()
         if unknown := [m for m in combination if m not in self.names]:
-            raise UserError(f"there is no modality {unknown[0]!r}; the modalities are {', '.join(self.names)}")
+            raise UserError(f"no modality is called {unknown[0]!r}, only {', '.join(self.names)}")
         members = [c for c in self.channels if c.name in combination]
         classes, counts = self.num_classes, [c.num_groups for c in members]
         if classes * np.prod(counts, dtype=float) > MAX_TABLE:
@@ -198,23 +200,20 @@ class Channel:
         return waves.astype(np.float32).reshape(self.num_groups, self.variants, *self.shape)
 
     def problems(self, num_classes: int) -> list[str]:
-        found = []
-        if self.kind not in KINDS:
-            found.append(f"kinds has {self.kind!r}, expected {', '.join(KINDS)}")
-        if not 0 <= self.clarity <= 1:
-            found.append(f"clarity has {self.clarity}, expected probabilities in [0, 1]")
-        if len(self.groups) != num_classes:
-            found.append(
-                f"groups of {self.name} has length {len(self.groups)}, expected the group of each of the "
-                f"{num_classes} classes"
-            )
+        """What is wrong with it, in words."""
         most = len(frequencies(self.shape[1:] or self.shape)) // max(self.num_groups, 1)
-        if not 1 <= self.variants <= most:
-            found.append(
-                f"variants of {self.name} is {self.variants}, expected 1 to {most} for {self.num_groups} groups "
-                f"and size={self.size}"
-            )
-        return found
+        length, variants = len(self.groups), f"variants of {self.name}={self.variants}"
+        rules = [
+            (self.size >= MIN_SIZE, f"size={self.size}, expected at least {MIN_SIZE}"),
+            (self.kind in KINDS, f"kinds has {self.kind!r}, expected {', '.join(KINDS)}"),
+            (0 <= self.clarity <= 1, f"clarity has {self.clarity}, expected probabilities in [0, 1]"),
+            (
+                length == num_classes,
+                f"groups of {self.name} has length {length}, expected {num_classes} classes",
+            ),
+            (1 <= self.variants <= most, f"{variants}, expected 1 to {most}; larger sizes allow more"),
+        ]
+        return [problem for kept, problem in rules if not kept]
 
 
 class Generated(Split):

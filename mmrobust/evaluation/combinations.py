@@ -98,13 +98,20 @@ def stacked(method: Method, batch: Batch, masks: Tensor) -> Iterator[tuple[slice
 class CombinationScores:
     """Adds up the counts of every served combination over a pass, on the device, without waiting for it."""
 
-    def __init__(self, task: Task, modalities: Sequence[str], served: Sequence[Sequence[str]]) -> None:
+    def __init__(
+        self,
+        task: Task,
+        modalities: Sequence[str],
+        served: Sequence[Sequence[str]],
+        *,
+        keep_predictions: bool = False,
+    ) -> None:
         self.task = task
         self.modalities = tuple(modalities)
         self.names = [combination_name(c) for c in all_combinations(modalities)]
         self.served = [combination_name(c) for c in served]
         self.masks = combination_masks(served, modalities)
-        self.keep_predictions = False
+        self.keep_predictions = keep_predictions
         self.reset()
 
     def reset(self) -> None:

@@ -89,9 +89,7 @@ class Method(LightningModule):
         self._optimizer, self._schedule = optimizer, schedule
         self.gradient_clip_val: float | None = None  # used with several updates a batch only
         self.automatic_optimization = type(self).updates is Method.updates
-        self.validation_scores, self.test_scores = (
-            CombinationScores(self.task, self.modalities, self.combinations()) for _ in range(2)
-        )
+        self._scores: dict[str, CombinationScores] = {}
 
     # What a method may override
 
@@ -210,25 +208,29 @@ class Method(LightningModule):
 
     # Evaluation
 
+    def _evaluate(self, split: str, batch: Batch) -> None:
+        if split not in self._scores:  # not before: combinations() may need what a constructor sets last
+            self._scores[split] = CombinationScores(
+                self.task, self.modalities, self.combinations(), keep_predictions=split == "test"
+            )
+        self._scores[split].update(self, batch)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.validation_scores.update(self, batch)
+        self._evaluate("val", batch)
 
     def on_validation_epoch_end(self) -> None:
-        results = self.validation_scores.finish()
+        results = self._scores["val"].finish()
         self.observe(results)
-        self.log_dict(results.flat("val"), prog_bar=False)
+        self.log_dict(results.flat("val"))
         average = results.aggregates["average"][self.task.primary]
         if average is not None:
             self.log("val", average, prog_bar=True, logger=False)
 
-    def on_test_epoch_start(self) -> None:
-        self.test_scores.keep_predictions = True
-
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.test_scores.update(self, batch)
+        self._evaluate("test", batch)
 
     def on_test_epoch_end(self) -> None:
-        self.results = self.test_scores.finish()
+        self.results = self._scores["test"].finish()
         self.log_dict(self.results.flat("test"))
 
 

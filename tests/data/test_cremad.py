@@ -216,7 +216,7 @@ def test_same_actors_in_train_and_test_are_noted(shared, caplog):
 
 @pytest.mark.parametrize("lists", [True, False])
 def test_actor_split(tmp_path, lists):
-    make_cremad(tmp_path, actors=7, sentences=1)
+    make_cremad(tmp_path, actors=7)
     if not lists:
         (tmp_path / "train.csv").unlink()
         (tmp_path / "test.csv").unlink()
@@ -224,14 +224,14 @@ def test_actor_split(tmp_path, lists):
     actors = {name: {stem[:4] for stem in split.ids} for name, split in splits[0].items()}
     assert {name: len(a) for name, a in actors.items()} == {"train": 5, "val": 1, "test": 1}
     assert len(set.union(*actors.values())) == 7
-    assert sum(len(split) for split in splits[0].values()) == 7 * 6
+    assert sum(len(split) for split in splits[0].values()) == 7 * 2 * 6
     assert splits[0]["test"].ids != splits[1]["test"].ids
     train = splits[0]["train"]
     assert [EMOTIONS[target] for target in train.targets] == [stem[9:12] for stem in train.ids]
 
 
 def test_actor_split_needs_actors(tmp_path):
-    make_cremad(tmp_path, actors=2, sentences=1)
+    make_cremad(tmp_path, actors=2)
     assert "needs 3 actors, found 2" in problem(tmp_path, split="actor")
     assert "data.split=speaker is not a split" in problem(tmp_path, split="speaker")
 
@@ -252,7 +252,7 @@ def test_all_problems_are_told_at_once(tree):
     assert "no <id>.wav" in told
     assert f"5 ({', '.join(data.splits['train'].ids[:3])}, …)" in told.replace("\n", "")
     assert f"git-LFS pointer in {tree / 'AudioWAV'}: 1 ({gone}); run `git lfs pull`" in told
-    assert f"no <id>/*.jpg in {tree / 'Image-01-FPS'}: 2 ({gone}, {empty}); run" in told
+    assert f"no <id>/*.jpg in {tree / 'Image-01-FPS'}: 2 ({gone}, {empty}); in the clone, run" in told
     assert "ffmpeg" in told
     assert "fps=1 " in told
 

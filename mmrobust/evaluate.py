@@ -1,0 +1,194 @@
+"""`python -m mmrobust.evaluate run=<folder>`: a trained run under another missing protocol; or check its numbers.
+
+    run=<folder>          the run (needed)
+    split=test            test | val
+    checkpoint=best       best | last
+    missing=... missing.test.rate=...   another protocol for the test; default: the run's own
+    data.root=... data.batch_size=... data.workers=... trainer.accelerator=... trainer.precision=...
+    verify=true           recompute every number from predictions.npz instead, and say whether they agree
+
+The result goes to <folder>/evaluations/<hash>/.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmrobust import config as configuration
+from mmrobust.errors import UserError
+from mmrobust.evaluation.results import (
+    plot_combinations,
+    read_predictions,
+    read_results,
+    write_predictions,
+    write_results,
+)
+from mmrobust.run import guarded
+
+OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false"}
+TAKEN_OVER = (
+    "data.root",
+    "data.batch_size",
+    "data.workers",
+    "trainer.accelerator",
+    "trainer.precision",
+    "threads",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    return guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _main(argv: list[str]) -> int:
+    if not argv or {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return 0
+    options, changes = parse(argv)
+    folder = Path(options["run"])
+    if options["verify"] == "true":
+        return verify(folder)
+    config = changed(configuration.load_run_config(folder), changes)
+    evaluate(folder, config, split=options["split"], checkpoint=options["checkpoint"])
+    return 0
+
+
+def parse(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Our own options, and the overrides of the run's configuration.
+
+    Raises:
+        UserError: an unknown key or value, or no run.
+    """
+    options, changes, problems = dict(OWN), [], []
+    for text in argv:
+        key, equals, value = text.partition("=")
+        if not equals:
+            problems.append(f"{text!r} is not key=value")
+        elif key in options:
+            options[key] = value
+        elif key.split(".")[0].split("/")[0] == "missing" or key in TAKEN_OVER:
+            changes.append(text)
+        else:
+            problems.append(
+                f"{key} cannot be changed for an evaluation; possible are "
+                f"{', '.join([*OWN, 'missing', 'missing.*', *TAKEN_OVER])}"
+            )
+    if options["run"] is None:
+        problems.append("name the run: run=<folder>")
+    allowed = {"split": ("test", "val"), "checkpoint": ("best", "last"), "verify": ("true", "false")}
+    problems += [
+        f"{key}={options[key]} is not known; choose {' or '.join(values)}"
+        for key, values in allowed.items()
+        if options[key] not in values
+    ]
+    if problems:
+        raise UserError("; ".join(problems))
+    return options, changes
+
+
+def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
+    """The run's configuration with a new missing protocol and the keys of TAKEN_OVER."""
+    group = [text for text in changes if text.startswith("missing")]
+    if group:
+        data = f"data={config.choices.data}"
+        configuration.check_command_line([data, *group], None, multirun=False)
+        protocol = OmegaConf.to_container(configuration.compose_config([data, *group]).missing, resolve=True)
+        config.missing = protocol
+        config.data.missing = protocol
+    others = [text for text in changes if text not in group]
+    return OmegaConf.merge(config, OmegaConf.from_dotlist(others))  # type: ignore[return-value]
+
+
+def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -> dict[str, Any]:
+    """Evaluate a checkpoint of a run; returns what the new `results.json` holds.
+
+    Raises:
+        UserError: the data is not what the run was made with.
+    """
+    from lightning import Trainer
+
+    from mmrobust import training
+    from mmrobust.checkpoints import build_method, checkpoint_path, load_weights
+
+    training.start_process(folder, config)
+    data = configuration.construct(config.data)
+    data.setup()
+    if split not in data.splits:
+        raise UserError(f"this dataset has no split {split!r}, only {', '.join(data.splits)}")
+    before = read_results(folder) if (folder / "results.json").is_file() else None
+    if before and before["protocol"]["data_fingerprint"] != data.fingerprint:
+        raise UserError(
+            f"the data in {config.data.get('root')} is not what {folder} was made with (fingerprint "
+            f"{data.fingerprint}, expected {before['protocol']['data_fingerprint']})"
+        )
+    method = build_method(config, data.spec)
+    load_weights(method, checkpoint_path(folder, checkpoint))
+    trainer = Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=1,
+        precision=config.trainer.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+    trainer.test(method, data.loader(split), verbose=False)
+    results = training.describe(config, data, method.results, split)
+    results["identity"]["checkpoint"] = checkpoint
+    out = (
+        folder / "evaluations" / f"{split}-{checkpoint}-{results['protocol']['missing']['test']['hash'][:8]}"
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    if method.results.predictions is not None:
+        write_predictions(out, method.results.predictions)
+    title = f"{results['identity']['method']} on {results['identity']['data']}, {split} split, {checkpoint} checkpoint"
+    plot_combinations(results, out / "combinations.png", title)
+    write_results(out, results)
+    training.show(results, title, {"result": out / "results.json"})
+    return results
+
+
+def verify(folder: Path) -> int:
+    """Recompute every number of a result from its predictions; 0 if all agree, else 1."""
+    from mmrobust.data.base import DataSpec, Modality
+    from mmrobust.evaluation.combinations import from_predictions
+    from mmrobust.tasks import TASKS
+
+    stored = read_results(folder)
+    task_name, classes = stored["identity"]["task"], stored["protocol"]["classes"]
+    modalities = {
+        m: Modality("image", (1, 1, 1)) for m in stored["protocol"]["modalities"]
+    }  # sizes do not matter
+    task = TASKS[task_name](DataSpec(task_name, classes, 0, modalities))
+    again = from_predictions(read_predictions(folder / "predictions.npz"), task)
+    theirs = _flat({"combinations": stored["combinations"], "aggregates": stored["aggregates"]})
+    ours = _flat({"combinations": again.combinations, "aggregates": again.aggregates})
+    wrong = {k: (theirs.get(k), ours.get(k)) for k in theirs | ours if not _same(theirs.get(k), ours.get(k))}
+    for key, (a, b) in wrong.items():
+        print(f"{key}: stored {a}, recomputed {b}")
+    print(f"{folder}: {len(theirs) - len(wrong)} of {len(theirs)} numbers agree with predictions.npz")
+    return 1 if wrong else 0
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, Mapping):
+        return {prefix: node}
+    return {k: v for key, child in node.items() for k, v in _flat(child, f"{prefix}/{key}").items()}
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= 1e-6
+    return bool(a == b)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
