@@ -96,15 +96,15 @@ class Timm(nn.Module):
                 "They come from the Hugging Face hub at first use: run once on a machine that is online (the "
                 "download is kept under HF_HOME), or set encoder.pretrained=false"
             ) from error
-        self.width = self.network.num_features
+        # some networks widen their map once more before the pooling
+        self.width = getattr(self.network, "head_hidden_size", None) or self.network.num_features
         if norm == "group":
             use_group_norm(self.network)
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.network(x)
-        if features.dim() == 3:  # transformers: (B, tokens, D)
-            return features.movedim(-1, 1)
-        return features.movedim(-1, 1) if features.shape[1] != self.width else features
+        channels_last = features.dim() == 3 or features.shape[1] != self.width  # (B, tokens, D), (B, H, W, D)
+        return features.movedim(-1, 1) if channels_last else features
 
 
 class OverFrames(nn.Module):

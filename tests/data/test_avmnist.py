@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 
-from mmrobust.data import avmnist
+from mmrobust.data import digits
 from mmrobust.data.avmnist import AVMNIST, Pairs, deal
 from mmrobust.data.base import Key
 from mmrobust.errors import UserError
@@ -199,7 +199,7 @@ def test_recordings_are_centred(root):
 
 
 def test_a_silent_recording_is_no_number_trouble(root):
-    for path in (root / avmnist.TARGETS["recordings"]).glob("3_*.wav"):
+    for path in (root / digits.TARGETS["recordings"]).glob("3_*.wav"):
         soundfile.write(path, np.zeros(500), 8000)
     split = make(root, audio_snr=None).splits["test"]
     assert all(torch.isfinite(split[Key(0, i)].inputs["audio"]).all() for i in range(27, 40))
@@ -256,7 +256,7 @@ def test_images_without_their_labels(root):
 
 
 def test_incomplete_recordings(root):
-    for path in (root / avmnist.TARGETS["recordings"]).glob("3_*_[0-4].wav"):
+    for path in (root / digits.TARGETS["recordings"]).glob("3_*_[0-4].wav"):
         path.unlink()
     with pytest.raises(
         UserError, match=r"test split has fewer than 1 audio samples of digits \[3\].*116 recordings"
@@ -274,14 +274,14 @@ def test_failed_download_tells_what_to_fetch(root, monkeypatch):
         assert options["timeout"] <= 10
         raise URLError("no network")
 
-    monkeypatch.setattr(avmnist, "urlopen", offline)
+    monkeypatch.setattr(digits, "urlopen", offline)
     (root / "MNIST/raw/t10k-labels-idx1-ubyte.gz").unlink()
     (root / "free-spoken-digit-dataset").rename(root.parent / f"{root.name}-away")
     with pytest.raises(UserError, match="no network") as error:
         make(root, download=True)
     text = str(error.value)
     assert "mnist/t10k-labels-idx1-ubyte.gz -> " + str(root / "MNIST/raw/t10k-labels-idx1-ubyte.gz") in text
-    assert f"{avmnist.FSDD} -> {root / avmnist.TARGETS['recordings']}" in text
+    assert f"{digits.FSDD} -> {root / digits.TARGETS['recordings']}" in text
     assert "train-images" not in text  # what is there need not be fetched
 
 
@@ -292,18 +292,18 @@ def test_download(root, tmp_path_factory, monkeypatch):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("fsdd-master/README.md", "read me")
-        for path in (root / avmnist.TARGETS["recordings"]).glob("*.wav"):
+        for path in (root / digits.TARGETS["recordings"]).glob("*.wav"):
             file.writestr(f"fsdd-master/recordings/{path.name}", path.read_bytes())
     raw = {path.name: path.read_bytes() for path in (root / "MNIST/raw").glob("*.gz")}
     served = {f"http://good/{name}": content for name, content in raw.items()} | {
-        avmnist.FSDD: archive.getvalue()
+        digits.FSDD: archive.getvalue()
     }
     monkeypatch.setattr(MNIST, "mirrors", ["http://bad/", "http://good/"])
     monkeypatch.setattr(
         MNIST, "resources", [(name, hashlib.md5(content).hexdigest()) for name, content in raw.items()]
     )
     monkeypatch.setattr(
-        avmnist, "urlopen", lambda url, timeout: io.BytesIO(served.get(url, b"<html>404</html>"))
+        digits, "urlopen", lambda url, timeout: io.BytesIO(served.get(url, b"<html>404</html>"))
     )
     empty = tmp_path_factory.mktemp("empty") / "avmnist"
     assert make(empty, download=True).fingerprint == make(root).fingerprint

@@ -1,0 +1,40 @@
+"""What all tests share."""
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from mmrobust.data.base import DataSpec
+from mmrobust.methods.base import Method
+from mmrobust.methods.fusion import Fusion
+from mmrobust.models.fusion import Concat
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def build() -> Callable[..., Method]:
+    """Makes a small method for a dataset, in eval mode; always the same weights."""
+
+    def make(spec: DataSpec, method: type[Method] = Fusion, *, width: int = 8, **keys: Any) -> Method:
+        torch.manual_seed(0)
+        encoder = {"name": "tiny", "pretrained": False, "norm": "batch", "width": width, "options": {}}
+        base = {
+            "seed": 0,
+            "encoder": encoder,
+            "fusion": Concat,
+            "optimizer": partial(torch.optim.SGD, lr=0.1),
+            "schedule": partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0),
+        }
+        return method(spec=spec, **(base | keys)).eval()
+
+    return make

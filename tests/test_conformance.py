@@ -1,0 +1,87 @@
+"""The conformance kit over everything in conf/: a new file is covered without anyone remembering it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmrobust.config import compose_config, conf_folder, construct
+from mmrobust.data.base import KINDS, DataModule, DataSpec, Modality
+from mmrobust.methods.base import Method
+from mmrobust.models.encoders import build_encoder
+from mmrobust.testing import check_dataset, check_method, describe_data, make_batch, step
+from tests.data.trees import TREES
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml") if path.stem != "inherit")
+
+
+def build_dataset(name: str, root: Path, *overrides: str) -> DataModule:
+    """A dataset of conf/data on generated files in its own layout."""
+    if name in TREES:
+        TREES[name](root / name)
+    config = compose_config([f"data={name}", f"paths.data={root}", "data.batch_size=4", "data.workers=0", *overrides])
+    data: DataModule = construct(config.data)
+    data.setup()
+    return data
+
+
+def builder(*overrides: str):  # type: ignore[no-untyped-def]
+    config = compose_config(["encoder.width=16", *overrides])
+
+    def build(spec: DataSpec) -> Method:
+        method: Method = construct(config.method, spec=spec)
+        return method
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataModule]:
+    return {name: build_dataset(name, tmp_path_factory.mktemp(name)) for name in choices("data")}
+
+
+@pytest.mark.parametrize("num_modalities", [2, 3])
+@pytest.mark.parametrize("name", choices("method"))
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_method(name: str, task: str, num_modalities: int) -> None:
+    kinds = ("image", "spectrogram", "vector") if task == "classification" else ("image",)
+    check_method(builder(f"method={name}"), describe_data(num_modalities=num_modalities, kinds=kinds, task=task))
+
+
+@pytest.mark.parametrize("method", [m for m in choices("method") if "fusion" in compose_config([f"method={m}"]).method])
+@pytest.mark.parametrize("fusion", choices("fusion"))
+def test_fusion(fusion: str, method: str) -> None:
+    check_method(builder(f"method={method}", f"fusion={fusion}"), describe_data(num_modalities=3))
+
+
+@pytest.mark.parametrize("name", choices("data"))
+def test_dataset(name: str, datasets: dict[str, DataModule]) -> None:
+    check_dataset(datasets[name])
+
+
+@pytest.mark.parametrize("data", choices("data"))
+@pytest.mark.parametrize("method", choices("method"))
+def test_method_on_dataset(method: str, data: str, datasets: dict[str, DataModule]) -> None:
+    """One step on the dataset's own batch."""
+    model = builder(f"method={method}", f"data={data}")(datasets[data].spec)
+    batch = next(iter(datasets[data].loader("train", shuffle=True)))
+    terms = step(model, batch)
+    assert all(term.isfinite() for term in terms.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("encoder", choices("encoder"))
+def test_encoder(encoder: str, kind: str) -> None:
+    if encoder != "tiny" and kind in ("vector", "sequence"):
+        pytest.skip("image networks do not read vectors and sequences; test_encoders.py checks the refusal")
+    overrides = [f"encoder={encoder}", *(["encoder.name=mobilenetv3_small_050"] if encoder == "timm" else [])]
+    config = compose_config(overrides).encoder
+    spec = describe_data(kinds=(kind,))
+    modality: Modality = spec.modalities["m1"]
+    keys = ("name", "pretrained", "norm", "width", "options")
+    network = build_encoder(modality, **{key: config[key] for key in keys})
+    features = network(make_batch(spec, size=2).inputs["m1"])
+    assert features.shape[:2] == (2, network.width)
