@@ -65,10 +65,12 @@ def _hydra(argv: list[str], task: Callable[[DictConfig], object]) -> int:
     """Hand the command line to Hydra's own main."""
     import hydra
 
+    main = hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")
     with _argv(argv):
-        hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")(
-            task
-        )()
+        try:
+            main(task)()
+        except SystemExit as end:  # Hydra's way to end --help
+            return int(end.code or 0)
     return 0
 
 

@@ -116,7 +116,8 @@ def _check_losses(method: Method, spec: DataSpec) -> None:
     batch = make_batch(spec)
     available = batch.available.clone()
     available[:, 0] = False
-    step(method, batch.with_available(available))
+    for name, term in step(method, batch.with_available(available)).items():
+        assert term.isfinite(), f"the term {name!r} is {term.item()} when a modality is absent everywhere"
     for name, gradient in _gradients(method).items():
         assert gradient is not None, (
             f"the parameter {name} got no gradient when a modality is absent everywhere"

@@ -17,7 +17,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import missing
 from mmrobust.checkpoints import build_method, checkpoint_path, file_hash, load_weights
@@ -94,8 +94,6 @@ def train(folder: Path) -> dict[str, Any]:
 
 def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
     """Lightning's Trainer with the arguments of `trainer` that are not null."""
-    from omegaconf import OmegaConf
-
     arguments: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     arguments = {key: value for key, value in arguments.items() if value is not None}
     several = arguments["devices"] != 1 or arguments["num_nodes"] > 1
@@ -144,18 +142,6 @@ class EpochLines(Callback):
 
 def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:
     """The parts of `results.json` that say what was measured: identity, protocol, combinations."""
-    names = list(data.spec.modalities)
-    protocols = {
-        part: {
-            "protocol": {k: v for k, v in config.missing[part].items() if k != "_target_"}
-            | {"name": config.missing[part]["_target_"].rpartition(".")[2].lower()},
-            "hash": missing.fingerprint(data.masks[which]),
-            "realised_rate": {
-                m: round(float(1 - data.masks[which][:, i].mean()), 4) for i, m in enumerate(names)
-            },
-        }
-        for part, which in (("train", "train"), ("test", split))
-    }
     return {
         "schema": SCHEMA,
         "status": "complete",
@@ -174,14 +160,25 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
             "split": split,
             "data_fingerprint": data.fingerprint,
             "classes": data.spec.num_classes,
-            "modalities": names,
+            "modalities": list(data.spec.modalities),
             "selection": config.selection,
-            "missing": protocols,
+            "missing": {part: _missing(config, data, part, split) for part in ("train", "test")},
         },
         "primary": {"metric": results.primary, "direction": "max"},
         "combinations": results.combinations,
         "aggregates": results.aggregates,
     }
+
+
+def _missing(config: DictConfig, data: DataModule, part: str, split: str) -> dict[str, Any]:
+    """What a protocol asked for, and what it did to the split."""
+    keys: dict[str, Any] = OmegaConf.to_container(config.missing[part], resolve=True)  # type: ignore[assignment]
+    name = keys.pop("_target_").rpartition(".")[2].lower()
+    masks = data.masks["train" if part == "train" else split]
+    rates = {
+        m: round(float(1 - column.mean()), 4) for m, column in zip(data.spec.modalities, masks.T, strict=True)
+    }
+    return {"protocol": {"name": name, **keys}, "hash": missing.fingerprint(masks), "realised_rate": rates}
 
 
 def start_process(folder: Path, config: DictConfig) -> None:

@@ -22,7 +22,9 @@ def build_dataset(name: str, root: Path, *overrides: str) -> DataModule:
     """A dataset of conf/data on generated files in its own layout."""
     if name in TREES:
         TREES[name](root / name)
-    config = compose_config([f"data={name}", f"paths.data={root}", "data.batch_size=4", "data.workers=0", *overrides])
+    config = compose_config(
+        [f"data={name}", f"paths.data={root}", "data.batch_size=4", "data.workers=0", *overrides]
+    )
     data: DataModule = construct(config.data)
     data.setup()
     return data
@@ -48,10 +50,14 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataModule]:
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_method(name: str, task: str, num_modalities: int) -> None:
     kinds = ("image", "spectrogram", "vector") if task == "classification" else ("image",)
-    check_method(builder(f"method={name}"), describe_data(num_modalities=num_modalities, kinds=kinds, task=task))
+    check_method(
+        builder(f"method={name}"), describe_data(num_modalities=num_modalities, kinds=kinds, task=task)
+    )
 
 
-@pytest.mark.parametrize("method", [m for m in choices("method") if "fusion" in compose_config([f"method={m}"]).method])
+@pytest.mark.parametrize(
+    "method", [m for m in choices("method") if "fusion" in compose_config([f"method={m}"]).method]
+)
 @pytest.mark.parametrize("fusion", choices("fusion"))
 def test_fusion(fusion: str, method: str) -> None:
     check_method(builder(f"method={method}", f"fusion={fusion}"), describe_data(num_modalities=3))

@@ -14,7 +14,10 @@ N = 50_000
 
 @pytest.mark.parametrize("salts", [(), (0,), (-3, "draw", 2**40), ("missing", "train")])
 def test_numpy_and_torch_agree_bit_for_bit(salts: tuple[int | str, ...]) -> None:
-    hashed, uniform = keyed.hashed(torch.from_numpy(KEYS), *salts), keyed.uniform(torch.from_numpy(KEYS), *salts)
+    hashed, uniform = (
+        keyed.hashed(torch.from_numpy(KEYS), *salts),
+        keyed.uniform(torch.from_numpy(KEYS), *salts),
+    )
     assert hashed.dtype == torch.int64
     assert uniform.dtype == torch.float64
     np.testing.assert_array_equal(hashed.numpy(), keyed.hashed(KEYS, *salts))

@@ -45,7 +45,8 @@ def test_combinations_and_their_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "present", [(1, 1), (0, 1), (1, 1, 1), (1, 0, 1), (0, 1, 0), (1,) * 6, (1, 0, 1, 1, 0, 1), (0, 0, 1, 1, 1, 1)]
+    "present",
+    [(1, 1), (0, 1), (1, 1, 1), (1, 0, 1), (0, 1, 0), (1,) * 6, (1, 0, 1, 1, 0, 1), (0, 0, 1, 1, 1, 1)],
 )
 def test_drawn_combinations_are_uniform_over_what_is_available(present: tuple[int, ...]) -> None:
     available = torch.tensor(present).bool().expand(N, -1)
@@ -86,9 +87,7 @@ def test_a_draw_depends_on_the_sample_alone() -> None:
     ],
     ids=str,
 )
-def test_mcar_takes_away_what_it_says(
-    modalities: tuple[str, ...], rate: float | Mapping[str, float]
-) -> None:
+def test_mcar_takes_away_what_it_says(modalities: tuple[str, ...], rate: float | Mapping[str, float]) -> None:
     rates = np.array([rate.get(m, 0.0) if isinstance(rate, Mapping) else rate for m in modalities])
     kept = masks(MCAR(rate), modalities, 0, "train", everything(len(modalities)))
     assert kept.any(1).all()
@@ -181,7 +180,15 @@ def test_check_says_what_is_wrong(protocol: Complete, message: str) -> None:
 
 @pytest.mark.parametrize(
     "protocol",
-    [Complete(), Uniform(), MCAR(0), MCAR(0.99), MCAR({"audio": 1.0}), Fixed(["visual"]), Fixed(AUDIO_VISUAL)],
+    [
+        Complete(),
+        Uniform(),
+        MCAR(0),
+        MCAR(0.99),
+        MCAR({"audio": 1.0}),
+        Fixed(["visual"]),
+        Fixed(AUDIO_VISUAL),
+    ],
     ids=repr,
 )
 def test_check_accepts(protocol: Complete) -> None:

@@ -15,7 +15,13 @@ from tests.toys import HallucinationShaped, TeacherShaped, weak_names
 
 CONF = Path(__file__).parent / "conf"
 TOYS = ["teacher_shaped", "hallucination_shaped", "alternating_shaped", "stagewise_shaped"]
-SMALL = ["data=squares", "allow=[tests]", "encoder.width=8", "trainer.max_epochs=2", "trainer.accelerator=cpu"]
+SMALL = [
+    "data=squares",
+    "allow=[tests]",
+    "encoder.width=8",
+    "trainer.max_epochs=2",
+    "trainer.accelerator=cpu",
+]
 
 
 def run(tmp_path: Path, *overrides: str) -> Path:
@@ -29,13 +35,16 @@ def run(tmp_path: Path, *overrides: str) -> Path:
 def test_conformance(toy: str, task: str, num_modalities: int) -> None:
     config = compose_config([f"method={toy}", *SMALL], str(CONF))
     check_method(
-        lambda spec: construct(config.method, spec=spec), describe_data(num_modalities=num_modalities, task=task)
+        lambda spec: construct(config.method, spec=spec),
+        describe_data(num_modalities=num_modalities, task=task),
     )
 
 
 @pytest.mark.parametrize("num_modalities", [2, 3])
 def test_toy_segmentation_is_a_dataset(num_modalities: int) -> None:
-    check_dataset(construct(compose_config([*SMALL, f"data.num_modalities={num_modalities}"], str(CONF)).data))
+    check_dataset(
+        construct(compose_config([*SMALL, f"data.num_modalities={num_modalities}"], str(CONF)).data)
+    )
 
 
 @pytest.mark.parametrize("num_modalities", [2, 3])

@@ -66,7 +66,10 @@ class HallucinationShaped(Method):
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
         own = super().encode_modality(modality, x)
-        return {"own": own, "hallucinated": self.hallucinate[modality](own) if modality in self.hallucinate else own}
+        return {
+            "own": own,
+            "hallucinated": self.hallucinate[modality](own) if modality in self.hallucinate else own,
+        }
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         own = {m: f["own"] for m, f in features.items()}
@@ -136,10 +139,16 @@ class StagewiseShaped(Method):
         super().__init__(fusion=None, **base)
         del self.encoders  # the trunks are our own
         self.stems = nn.ModuleDict(
-            {m: nn.Conv2d(x.shape[0], channels, 3, stride=2, padding=1) for m, x in self.spec.modalities.items()}
+            {
+                m: nn.Conv2d(x.shape[0], channels, 3, stride=2, padding=1)
+                for m, x in self.spec.modalities.items()
+            }
         )
         self.trunks = nn.ModuleDict(
-            {m: nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(stages)) for m in self.modalities}
+            {
+                m: nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(stages))
+                for m in self.modalities
+            }
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(stages))
         self.head = self.task.head(channels)
@@ -162,7 +171,11 @@ class StagewiseShaped(Method):
         return Output(self.head(self.task.pool(fused)))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        return {"task": self.task.loss(self.fuse(self.encode(batch), self.draw(batch)).logits, batch.target).mean()}
+        return {
+            "task": self.task.loss(
+                self.fuse(self.encode(batch), self.draw(batch)).logits, batch.target
+            ).mean()
+        }
 
 
 class ToySegmentation(DataModule):
@@ -197,7 +210,9 @@ class Squares(Split):
     def finish(self, raw: np.ndarray, key: Key) -> Sample:
         rng = np.random.default_rng(keyed.seed_of(self.name, key.index))
         shown = np.where(raw == 255, 0, raw).astype(np.float32)[None]
-        noisy = {f"m{i + 1}": shown + 0.3 * rng.standard_normal(shown.shape, "float32") for i in range(self.m)}
+        noisy = {
+            f"m{i + 1}": shown + 0.3 * rng.standard_normal(shown.shape, "float32") for i in range(self.m)
+        }
         return Sample({m: torch.from_numpy(x) for m, x in noisy.items()}, torch.from_numpy(raw))
 
 

@@ -1,0 +1,178 @@
+"""The result file: atomic, readable or a clear error; predictions; the table and the picture."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mmrobust.errors import UserError
+from mmrobust.evaluation.results import (
+    is_complete,
+    plot_combinations,
+    read_predictions,
+    read_results,
+    result_table,
+    write_predictions,
+    write_results,
+)
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    def metrics(accuracy: float | None) -> dict[str, float | None]:
+        return {"accuracy": accuracy, "ece": None if accuracy is None else 0.125}
+
+    return {
+        "schema": 1,
+        "status": "complete",
+        "primary": {"metric": "accuracy", "direction": "max"},
+        "combinations": {
+            "audio": {"n": 7, "metrics": metrics(0.25)},
+            "visual": None,
+            "audio+visual": {"n": 0, "metrics": metrics(None)},
+        },
+        "aggregates": {name: metrics(0.5) for name in ("average", "worst", "full", "available")},
+    }
+
+
+def test_round_trip(tmp_path: Path, results: dict[str, Any]) -> None:
+    path = write_results(tmp_path / "new", results)
+    assert read_results(path) == read_results(tmp_path / "new") == results
+    assert is_complete(path.parent)
+    assert [p.name for p in path.parent.iterdir()] == ["results.json"]
+
+
+def test_a_result_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, results: dict[str, Any]) -> None:
+    write_results(tmp_path, results)
+    with pytest.raises(ValueError, match="JSON"):  # null, never NaN
+        write_results(tmp_path, results | {"cost": float("nan")})
+    assert read_results(tmp_path) == results
+    assert [p.name for p in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist"),
+        (b"", "not a result file"),
+        (b'{"schema": 1, "stat', "not a result file"),
+        (b"\xff\xfe\x00", "not a result file"),
+        (b"[1, 2]", "not a result file of schema 1"),
+        (b'{"schema": 2}', "not a result file of schema 1"),
+        (b"{}", "not a result file of schema 1"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "results.json").write_bytes(content)
+    for path in (tmp_path, tmp_path / "results.json"):
+        with pytest.raises(UserError, match=message) as error:
+            read_results(path)
+        assert "results.json" in str(error.value)
+    assert not is_complete(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{"schema": 1}, {"schema": 1, "status": "running"}], ids=str)
+def test_incomplete(tmp_path: Path, content: dict[str, Any]) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    assert not is_complete(tmp_path)
+
+
+# Predictions
+
+
+def predictions() -> dict[str, np.ndarray]:
+    return {
+        "logits": np.random.default_rng(0).normal(size=(50, 3, 4)).astype(np.float32),
+        "available": np.array([[True, False]] * 50),
+        "combinations": np.array(["audio", "audio+visual"]),
+    }
+
+
+def test_predictions_round_trip(tmp_path: Path) -> None:
+    path = write_predictions(tmp_path, predictions())
+    found = read_predictions(path)
+    assert list(found) == list(predictions())
+    for name, array in predictions().items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+    assert [p.name for p in tmp_path.iterdir()] == ["predictions.npz"]
+
+
+def test_pickled_objects_are_not_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "predictions.npz", a=np.array([{"an": "object"}], dtype=object))
+    with pytest.raises(UserError, match=r"predictions\.npz cannot be read"):
+        read_predictions(tmp_path / "predictions.npz")
+
+
+_NOT_CAUGHT = "raises BadZipFile, zlib.error or TypeError instead of UserError"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "missing",
+        "empty",
+        "text",
+        pytest.param("cut", marks=pytest.mark.xfail(strict=True, reason=_NOT_CAUGHT)),
+        pytest.param("flipped", marks=pytest.mark.xfail(strict=True, reason=_NOT_CAUGHT)),
+        pytest.param("npy", marks=pytest.mark.xfail(strict=True, reason=_NOT_CAUGHT)),
+    ],
+)
+def test_damaged_predictions(tmp_path: Path, damage: str) -> None:
+    path = write_predictions(tmp_path, predictions())
+    content, npy = path.read_bytes(), io.BytesIO()
+    np.save(npy, np.arange(3))
+    path.unlink()
+    damaged = {
+        "empty": b"",
+        "text": b"<html>",
+        "cut": content[: len(content) // 2],
+        "flipped": content[:60] + bytes(x ^ 255 for x in content[60:90]) + content[90:],
+        "npy": npy.getvalue(),
+    }
+    if damage in damaged:
+        path.write_bytes(damaged[damage])
+    with pytest.raises(UserError, match=r"predictions\.npz"):
+        read_predictions(path)
+
+
+# What is shown
+
+
+def shown(results: dict[str, Any]) -> list[list[str]]:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(result_table(results, "a title"))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+
+
+def test_the_table_has_a_row_for_every_combination(results: dict[str, Any]) -> None:
+    assert shown(results) == [
+        ["audio", "7", "0.2500", "0.1250"],
+        ["visual", "-", "-", "-"],
+        ["audio+visual", "0", "-", "-"],
+        ["average", "", "0.5000", "0.1250"],
+        ["worst", "", "0.5000", "0.1250"],
+    ]
+
+
+def test_available_is_shown_where_it_differs_from_full(results: dict[str, Any]) -> None:
+    results["aggregates"]["available"] = {"accuracy": 0.375, "ece": None}
+    assert shown(results)[-1] == ["available", "", "0.3750", "-"]
+
+
+@pytest.mark.parametrize("average", [0.5, None])
+def test_the_picture(tmp_path: Path, results: dict[str, Any], average: float | None) -> None:
+    results["aggregates"]["average"]["accuracy"] = average
+    plot_combinations(results, tmp_path / "combinations.png", "a title")
+    content = (tmp_path / "combinations.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
+    assert width > 100
+    assert height > 100

@@ -1,0 +1,88 @@
+"""A trained run evaluated anew, and its numbers checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmrobust.evaluate import main
+from mmrobust.evaluation.results import read_predictions, read_results, write_predictions
+from mmrobust.run import main as run
+from tests.test_run import TINY
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    outputs = tmp_path_factory.mktemp("outputs")
+    assert run([*TINY, f"paths.outputs={outputs}"]) == 0
+    return next(outputs.glob("*/*"))
+
+
+def test_the_same_protocol_gives_the_same_numbers(folder: Path) -> None:
+    assert main([f"run={folder}"]) == 0
+    again = read_results(next((folder / "evaluations").glob("test-best-*")))
+    assert again["combinations"] == read_results(folder)["combinations"]
+
+
+def test_another_protocol(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = set((folder / "evaluations").glob("*"))
+    assert main([f"run={folder}", "missing=mcar", "missing.test.rate={m1: 0.5}"]) == 0
+    (new,) = set((folder / "evaluations").glob("*")) - before
+    results = read_results(new)
+    full = results["combinations"]["m1+m2"]["n"]
+    assert 16 < full < 48
+    assert results["combinations"]["m2"]["n"] == 64
+    assert results["protocol"]["missing"]["test"]["realised_rate"]["m1"] == pytest.approx(
+        1 - full / 64, abs=1e-4
+    )
+    assert "available" in capsys.readouterr().out
+    assert main([f"run={new}", "verify=true"]) == 0
+
+
+def test_validation_split_and_last_checkpoint(folder: Path) -> None:
+    assert main([f"run={folder}", "split=val", "checkpoint=last"]) == 0
+    results = read_results(next((folder / "evaluations").glob("val-last-*")))
+    assert results["protocol"]["split"] == "val"
+
+
+def test_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"run={folder}", "verify=true"]) == 0
+    assert "24 of 24 numbers agree" in capsys.readouterr().out
+
+
+def test_verify_finds_a_changed_number(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = read_results(folder)
+    results["combinations"]["m1"]["metrics"]["accuracy"] += 0.01
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    write_predictions(tmp_path, read_predictions(folder / "predictions.npz"))
+    assert main([f"run={tmp_path}", "verify=true"]) == 1
+    printed = capsys.readouterr().out
+    assert "/combinations/m1/metrics/accuracy: stored" in printed
+    assert "23 of 24" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run=nowhere"], "nowhere is not a run's folder"),
+        (["split=test"], "name the run"),
+        (["run=x", "optimizer.lr=1"], "optimizer.lr cannot be changed for an evaluation"),
+        (["run=x", "split=train"], "split=train is not known"),
+        (["run=x", "verify"], "'verify' is not key=value"),
+    ],
+)
+def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_other_data_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("results.json", "config.yaml"):
+        (tmp_path / name).write_text((folder / name).read_text().replace("num_test: 64", "num_test: 65"))
+    (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
+    assert main([f"run={tmp_path}"]) == 2
+    assert "is not what" in capsys.readouterr().err
