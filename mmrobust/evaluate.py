@@ -20,7 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import (
     plot_combinations,
     read_predictions,
@@ -28,7 +28,6 @@ from mmrobust.evaluation.results import (
     write_predictions,
     write_results,
 )
-from mmrobust.run import guarded
 
 OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false"}
 TAKEN_OVER = (

@@ -35,6 +35,10 @@ class VarianceMining(nn.Module):
         self, modalities: Sequence[str], *, epochs: int, hard: Sequence[str] | None, batch_means: bool
     ) -> None:
         super().__init__()
+        if batch_means and len(modalities) != 2:
+            raise UserError("as_released.batch_means was released for two modalities only")
+        if len(modalities) < 2:
+            raise UserError("mining hard combinations needs at least two modalities")
         combinations = all_combinations(modalities)
         self.names = {
             int(code): combination_name(c)
@@ -43,10 +47,6 @@ class VarianceMining(nn.Module):
         self.incomplete = _codes(combinations[:-1], modalities)
         self.top = len(combinations) // 2
         self.epochs, self.batch_means = (0 if hard else epochs), batch_means
-        if batch_means and len(modalities) != 2:
-            raise UserError("as_released.batch_means was released for two modalities only")
-        if len(modalities) < 2:
-            raise UserError("mining hard combinations needs at least two modalities")
         size = 2 ** len(modalities)
         self.register_buffer("total", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(size, dtype=torch.float64))

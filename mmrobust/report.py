@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.comparison import Tables, make_tables, read_run
-from mmrobust.run import guarded
 
 
 def find_results(folders: Iterable[Path]) -> list[Path]:

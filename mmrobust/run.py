@@ -15,26 +15,12 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     return guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
-
-
-def guarded(command: Callable[[], int]) -> int:
-    """Run a command; a user's mistake is one message and status 2, without a traceback."""
-    try:
-        return command()
-    except UserError as error:
-        if os.environ.get("MMROBUST_TRACEBACK"):
-            traceback.print_exc()
-        print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
 
 
 def _main(argv: list[str]) -> int:

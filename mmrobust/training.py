@@ -23,6 +23,7 @@ from mmrobust import missing
 from mmrobust.checkpoints import build_method, checkpoint_path, file_hash, load_weights
 from mmrobust.config import NOT_IN_RECIPE, config_hash, construct, load_run_config
 from mmrobust.data.base import DataModule
+from mmrobust.errors import guarded
 from mmrobust.evaluation.combinations import Results
 from mmrobust.evaluation.results import (
     SCHEMA,
@@ -247,7 +248,6 @@ def show(results: dict[str, Any], title: str, paths: dict[str, Path]) -> None:
 
 
 if __name__ == "__main__":
-    from mmrobust.run import guarded
 
     def _train() -> int:
         train(Path(sys.argv[1]))

@@ -16,6 +16,7 @@ import torch
 from mmrobust.data.base import DataSpec
 from mmrobust.methods.base import Method
 from mmrobust.methods.fusion import Fusion
+from mmrobust.methods.late import LateFusion
 from mmrobust.models.fusion import Concat
 
 torch.set_num_threads(1)
@@ -28,13 +29,14 @@ def build() -> Callable[..., Method]:
     def make(spec: DataSpec, method: type[Method] = Fusion, *, width: int = 8, **keys: Any) -> Method:
         torch.manual_seed(0)
         encoder = {"name": "tiny", "pretrained": False, "norm": "batch", "width": width, "options": {}}
-        base = {
+        base: dict[str, Any] = {
             "seed": 0,
             "encoder": encoder,
-            "fusion": Concat,
             "optimizer": partial(torch.optim.SGD, lr=0.1),
             "schedule": partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0),
         }
+        if method is not LateFusion:
+            base["fusion"] = Concat
         return method(spec=spec, **(base | keys)).eval()
 
     return make

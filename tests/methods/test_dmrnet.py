@@ -1,0 +1,122 @@
+"""DMRNet against its equations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmrobust.config import compose_config, construct
+from mmrobust.errors import UserError
+from mmrobust.methods.dmrnet import DMRNet
+from mmrobust.missing import combination_code
+from mmrobust.testing import describe_data, make_batch, step
+
+
+def make(*overrides: str, num_modalities: int = 2) -> DMRNet:
+    torch.manual_seed(0)
+    config = compose_config(["method=dmrnet", "encoder.width=8", *overrides]).method
+    method: DMRNet = construct(config, spec=describe_data(num_modalities=num_modalities, kinds=("vector",)))
+    return method
+
+
+def test_terms_are_the_papers() -> None:
+    """Every term from the Gaussians that `fuse` returns, written out by hand."""
+    method = make("method.hard=[m1]", "method.hard_weight=0.7", "method.kl_weight=0.01").train()
+    batch = make_batch(method.spec, size=16)
+    drawn = method.draw(batch)
+    torch.manual_seed(5)
+    output = method.fuse(method.encode(batch), drawn)
+    torch.manual_seed(5)
+    terms = method.losses(batch)
+    mean, log_variance, z = (output.extras[k].detach() for k in ("mean", "log_variance", "z"))
+    torch.manual_seed(5)
+    noise = torch.randn_like(mean)
+    torch.testing.assert_close(z, mean + noise * (log_variance / 2).exp())
+    cross_entropy = F.cross_entropy(method.head(z), batch.target, reduction="none").detach()
+    torch.testing.assert_close(terms["task"].detach(), cross_entropy.mean())
+    kl = 0.5 * (log_variance.exp() + mean**2 - log_variance - 1).sum(1).mean()
+    torch.testing.assert_close(terms["kl"].detach(), 0.01 * kl)
+    hard = drawn[:, 0] & ~drawn[:, 1]
+    assert 0 < hard.sum() < 16
+    torch.testing.assert_close(terms["hard"].detach(), 0.7 * cross_entropy[hard].sum() / 16)
+
+
+def test_inference_predicts_from_the_mean() -> None:
+    method = make().eval()
+    batch = make_batch(method.spec)
+    output = method(batch)
+    assert torch.equal(output.extras["z"], output.extras["mean"])
+    assert torch.equal(output.logits, method(batch).logits)
+
+
+def labels_of_easy_samples_matter(*overrides: str) -> bool:
+    method = make("method.hard=[m1]", *overrides).train()
+    batch = make_batch(method.spec, size=16)
+    easy = combination_code(method.draw(batch)) != 1
+    before = step(method, batch)["hard"]
+    batch.target[easy] = (batch.target[easy] + 1) % method.spec.num_classes
+    return not torch.equal(before, step(make("method.hard=[m1]", *overrides), batch)["hard"])
+
+
+def test_the_regulariser_looks_at_hard_samples_alone() -> None:
+    assert not labels_of_easy_samples_matter()
+    assert labels_of_easy_samples_matter("method.as_released.unmasked_hard=true")
+
+
+def test_unmasked_hard_is_the_released_broadcast() -> None:
+    """(B,) times (B, 1, 1, 1) is (B, 1, 1, B); its sum over B is the number of hard samples times the mean loss."""
+    method = make(
+        "method.hard=[m1]", "method.hard_weight=0.2", "method.as_released.unmasked_hard=true"
+    ).train()
+    batch = make_batch(method.spec, size=16)
+    torch.manual_seed(1)
+    terms = method.losses(batch)
+    torch.manual_seed(1)
+    z = method.fuse(method.encode(batch), method.draw(batch)).extras["z"]
+    loss = F.cross_entropy(method.head(z), batch.target, reduction="none")
+    indicator = (combination_code(method.draw(batch)) == 1).float().reshape(16, 1, 1, 1)
+    released = (loss * indicator).sum() / 16
+    torch.testing.assert_close(terms["hard"], 0.2 * released)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_detached_kl_has_no_gradient(detached: bool) -> None:
+    method = make(f"method.as_released.detached_kl={str(detached).lower()}").train()
+    assert method.losses(make_batch(method.spec))["kl"].requires_grad != detached
+
+
+@pytest.mark.parametrize(("auxiliary", "extra"), [("shared", 0), ("separate", 8 * 2 * 4 + 4)])
+def test_auxiliary_head(auxiliary: str, extra: int) -> None:
+    method = make(f"method.auxiliary={auxiliary}")
+    base = make()
+    count = sum(p.numel() for p in method.parameters()) - sum(p.numel() for p in base.parameters())
+    assert count == extra
+    assert (method.auxiliary_head is method.head) == (auxiliary == "shared")
+
+
+def test_log_variance_is_bounded() -> None:
+    method = make("method.max_log_variance=0.5").train()
+    log_variance = method(make_batch(method.spec)).extras["log_variance"]
+    assert log_variance.abs().max() <= 0.5
+    assert (log_variance.abs() == 0.5).any()
+
+
+def test_mining_acts_after_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make("method.mining_epochs=2", num_modalities=3).train()
+    batch = make_batch(method.spec, size=64)
+    for epoch in range(3):
+        monkeypatch.setattr(DMRNet, "current_epoch", epoch)
+        term = step(method, batch, seed=epoch)["hard"]
+        assert (term > 0) == (epoch == 2)
+    assert len(method.mining.hard_names) == 3  # of six incomplete combinations
+    assert "m1+m2+m3" not in method.mining.hard_names
+
+
+def test_mistakes() -> None:
+    with pytest.raises(UserError, match="choose shared or separate"):
+        make("method.auxiliary=both")
+    with pytest.raises(UserError, match="two modalities only"):
+        make("method.as_released.batch_means=true", num_modalities=3)
+    with pytest.raises(UserError, match="at least two modalities"):
+        make(num_modalities=1)
