@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
 from mmrobust.config import construct, load_run_config
 from mmrobust.data.base import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints appear whole or not at all; what was there before stays until then."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Raises: UserError: it cannot be written; the one before is untouched."""
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            kept = "the one before is untouched" if path.is_file() else "none was there before"
+            raise UserError(
+                f"the checkpoint {path} cannot be written: {error}; {kept}. Make room or make the folder writable, then: "
+                f"python -m mmrobust.run resume={path.parent.parent}"
+            ) from error
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return load_checkpoint(Path(path))
 
 
 def checkpoint_path(folder: Path | str, which: str = "best") -> Path:

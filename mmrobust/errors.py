@@ -16,6 +16,14 @@ class UserError(Exception):
     """
 
 
+class Stopped(Exception):  # noqa: N818 (it is no error)
+    """A signal ended the run after its state was saved."""
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(text)
+        self.status = 128 + number
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; a user's mistake is one message and status 2 (with MMROBUST_TRACEBACK set, its traceback
     too), Ctrl-C is status 130."""
@@ -26,6 +34,9 @@ def guarded(command: Callable[[], int]) -> int:
             traceback.print_exc()
         print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

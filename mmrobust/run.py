@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -16,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
 from mmrobust.errors import UserError, guarded
+from mmrobust.evaluation.results import is_complete
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +33,8 @@ def _main(argv: list[str]) -> int:
         argv.remove("--traceback")
         os.environ["MMROBUST_TRACEBACK"] = "1"
     arguments = get_args_parser().parse_args(argv)
-    if not (arguments.help or arguments.hydra_help or arguments.info):
+    resumed = any(text.startswith("resume=") for text in arguments.overrides)
+    if not (arguments.help or arguments.hydra_help or arguments.info or resumed):
         configuration.check_command_line(arguments.overrides, arguments.config_dir, arguments.multirun)
     if (
         arguments.help
@@ -40,6 +44,8 @@ def _main(argv: list[str]) -> int:
         or arguments.shell_completion
     ):
         return _hydra(argv, lambda config: None)
+    if resumed:
+        return resume(arguments.overrides)
     if arguments.multirun:
         return _sweep(argv, arguments.config_dir)
     config = configuration.compose_config(arguments.overrides, arguments.config_dir)
@@ -99,6 +105,36 @@ def _sweep(argv: list[str], config_dir: str | None) -> int:
     return 1 if failed else 0
 
 
+def resume(overrides: Sequence[str]) -> int:
+    """Go on with an interrupted run, `resume=<folder>`, to the result that it would have had.
+
+    Raises:
+        UserError: other options than those which cannot change the numbers.
+    """
+    options = dict(text.partition("=")[::2] for text in overrides)
+    folder = Path(options.pop("resume"))
+    config = configuration.load_run_config(folder)
+    harmless = ("data.root", "data.workers", "trainer.enable_progress_bar", "trainer.enable_model_summary")
+    if changed := [key for key in options if key not in harmless]:
+        raise UserError(
+            f"resume takes the options of {folder}; {', '.join(changed)} would make another run. Leave them out "
+            f"(possible are {', '.join(harmless)}), or start a new run without resume"
+        )
+    config = cast(
+        DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([f"{k}={v}" for k, v in options.items()]))
+    )
+    if is_complete(folder):
+        print(f"complete: {folder}")
+        return 0
+    config.paths.run = str(folder)  # it may have been moved
+    for logger in config.logger.values():
+        if "save_dir" in logger:
+            logger.save_dir = str(folder)
+    OmegaConf.save(config, folder / "config.yaml")
+    start(folder, config)
+    return 0
+
+
 def execute(
     config: DictConfig, overrides: Sequence[str], *, again: bool = True, config_dir: str | None = None
 ) -> Path:
@@ -114,8 +150,6 @@ def execute(
     Returns:
         The run's folder.
     """
-    from mmrobust.evaluation.results import is_complete
-
     config = config.copy()
     folder = configuration.run_folder(config)
     if is_complete(folder):
@@ -132,6 +166,8 @@ def execute(
         given = config.method.teacher.run
         config.method.teacher.run = str(prepare_teacher(config, config_dir))
         config.paths.teacher = config.method.teacher.run if given is None else None
+    if again:  # from the start; a sweep goes on with what was interrupted
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     config.paths.run = str(folder)
     (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))

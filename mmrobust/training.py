@@ -6,21 +6,28 @@ import logging
 import resource
 import subprocess
 import sys
-import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import missing
-from mmrobust.checkpoints import build_method, checkpoint_path, file_hash, load_weights
+from mmrobust.callbacks import EpochLines, Losses, Position, StopOnBadLoss, StopOnSignal
+from mmrobust.checkpoints import (
+    AtomicCheckpoints,
+    build_method,
+    checkpoint_path,
+    file_hash,
+    load_checkpoint,
+    load_weights,
+)
 from mmrobust.config import NOT_IN_RECIPE, config_hash, construct, load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import guarded
@@ -32,6 +39,7 @@ from mmrobust.evaluation.results import (
     write_predictions,
     write_results,
 )
+from mmrobust.loggers import MetricsFile
 from mmrobust.methods.base import Method
 
 log = logging.getLogger("mmrobust")
@@ -54,11 +62,25 @@ def train(folder: Path) -> dict[str, Any]:
     data.setup()
     method = build_method(config, data.spec)
     trainer = build_trainer(config, folder, method)
-    log.info("run %s: %s on %s", folder, config.choices.method, config.choices.data)
-    started = time.perf_counter()
-    trainer.fit(method, datamodule=data)
-    seconds = time.perf_counter() - started
-    seen = trainer.fit_loop.total_batch_idx * data.batch_size
+    last = checkpoint_path(folder, "last")
+    before = load_checkpoint(last) if last.is_file() else None
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsFile):
+            logger.keep(before["steps"] if before else 0)
+    position = Position(before["seconds"] if before else 0.0)
+    if before:
+        data.position = before["position"]
+    trainer.callbacks.insert(0, position)  # type: ignore[attr-defined]
+    log.info(
+        "run %s: %s on %s%s",
+        folder,
+        config.choices.method,
+        config.choices.data,
+        ", resumed" if before else "",
+    )
+    trainer.fit(method, datamodule=data, ckpt_path=last if before else None, weights_only=True)
+    seconds = position.seconds
+    seen = trainer.fit_loop.epoch_loop.batch_progress.total.completed * data.batch_size
     chosen = checkpoint_path(folder, "last" if config.selection == "last" else "best")
     if chosen.is_file():
         load_weights(method, chosen)
@@ -116,29 +138,25 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
             mode="max",
             save_last=True,
             enable_version_counter=False,
+            save_on_train_epoch_end=True,
         ),
+        StopOnBadLoss(folder),
+        Losses(),
+        StopOnSignal(folder),
         *(construct(callback) for callback in config.callbacks.values()),
     ]
     if arguments["enable_progress_bar"]:
         callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())
         arguments["enable_progress_bar"] = sys.stderr.isatty()
+    plugins = [*arguments.pop("plugins", []), AtomicCheckpoints()]
     return Trainer(
         **arguments,
         logger=loggers,
         callbacks=callbacks,
+        plugins=plugins,
         use_distributed_sampler=False,  # ours repeats no sample
         default_root_dir=folder,
     )
-
-
-class EpochLines(Callback):
-    """Progress where there is no terminal: a line for every epoch."""
-
-    def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
-        if trainer.is_global_zero and trainer.state.fn == "fit":
-            shown = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val")}
-            values = "  ".join(f"{k} {v:.3f}" for k, v in shown.items())
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
 
 
 def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:

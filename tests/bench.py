@@ -8,7 +8,6 @@ does hits them alike. On the CPU one thread; with a CUDA device the same lines a
 from __future__ import annotations
 
 import argparse
-import gc
 import io
 import json
 import logging

@@ -156,12 +156,7 @@ def test_a_combination_that_never_occurs_is_not_hard() -> None:
 @pytest.mark.parametrize(
     ("modalities", "keys", "message"),
     [
-        pytest.param(
-            ("audio",),
-            {},
-            "at least two modalities",
-            marks=pytest.mark.xfail(strict=True, reason="IndexError: codes are made before the check"),
-        ),
+        (("audio",), {}, "at least two modalities"),
         (THREE, {"batch_means": True}, "released for two modalities only"),
         (TWO, {"hard": ["audi"]}, "'audi' is none of audio, visual, audio\\+visual"),
     ],

@@ -119,6 +119,7 @@ class KeyedSampler(Sampler[Key]):
         self.length = length // multiple * multiple  # whole global batches only
         self.total, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
         self.epoch = 0
+        self.skip = 0  # keys to leave out of the next pass: where a resumed run goes on
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch."""
@@ -131,7 +132,9 @@ class KeyedSampler(Sampler[Key]):
                 self.total
             )
         epoch = self.epoch if self.shuffle else 0
-        return (Key(epoch, int(index)) for index in order[: self.length][self.rank :: self.world])
+        mine = order[: self.length][self.rank :: self.world][self.skip :]
+        self.skip = 0
+        return (Key(epoch, int(index)) for index in mine)
 
     def __len__(self) -> int:
         return len(range(self.rank, self.length, self.world))
@@ -187,6 +190,7 @@ class DataModule(LightningDataModule, ABC):
         self.root, self.batch_size, self.workers = root, batch_size, workers
         self.seed, self.run_seed, self.missing = seed, run_seed, missing
         self.validation_split = "val"  # "test" for selection=paper
+        self.position = (0, 0)  # epoch and batches after which a resumed run goes on
         self.splits: dict[str, Split] = {}
         self.masks: dict[str, np.ndarray] = {}
 
@@ -240,6 +244,9 @@ class DataModule(LightningDataModule, ABC):
             world=world,
             multiple=self.batch_size if shuffle else 1,
         )
+        if shuffle:
+            sampler.epoch, sampler.skip = self.position[0], self.position[1] * self.batch_size // world
+            self.position = (0, 0)
         return DataLoader(
             KeyedSplit(data),
             batch_size=self.batch_size // world,

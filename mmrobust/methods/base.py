@@ -90,6 +90,7 @@ class Method(LightningModule):
         self.gradient_clip_val: float | None = None  # used with several updates a batch only
         self.automatic_optimization = type(self).updates is Method.updates
         self._scores: dict[str, CombinationScores] = {}
+        self.last_terms: dict[str, Tensor] = {}  # the losses of the last batch
 
     # What a method may override
 
@@ -166,22 +167,20 @@ class Method(LightningModule):
         torch.manual_seed(keyed.seed_of(self.seed, "step", self.global_rank, step))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        self.last_terms = {}
         with running_statistics(self, active=len(batch) == 1):
             if self.automatic_optimization:
-                return self._total(self.losses(batch), len(batch))
+                return self._total(self.losses(batch))
             optimizer = cast(Optimizer, self.optimizers())
             for terms in self.updates(batch):
                 optimizer.zero_grad()
-                self.manual_backward(self._total(terms, len(batch)))
+                self.manual_backward(self._total(terms))
                 optimizer.step()
             return None
 
-    def _total(self, terms: dict[str, Tensor], size: int) -> Tensor:
-        total = torch.stack(list(terms.values())).sum()
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
-        details = {f"train/loss/{name}": term.detach() for name, term in terms.items()}
-        self.log_dict(details, on_step=False, on_epoch=True, batch_size=size)
-        return total
+    def _total(self, terms: dict[str, Tensor]) -> Tensor:
+        self.last_terms |= {name: term.detach() for name, term in terms.items()}
+        return torch.stack(list(terms.values())).sum()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.modulate()
@@ -191,7 +190,10 @@ class Method(LightningModule):
     def on_train_epoch_end(self) -> None:
         if not self.automatic_optimization:
             self.lr_schedulers().step()  # type: ignore[union-attr]
-        self._average_running_statistics()
+
+    def on_validation_start(self) -> None:
+        if self.trainer.state.fn == "fit":
+            self._average_running_statistics()
 
     def _average_running_statistics(self) -> None:
         """Ranks normalise with their own batches; what is validated and saved is their mean."""

@@ -16,7 +16,10 @@ def make_avmnist(root: Path) -> None:
     rng = np.random.default_rng(0)
     for half, count in (("train", 1200), ("t10k", 120)):
         labels = (np.arange(count) % 10).astype(np.uint8)
-        write_idx(root / f"MNIST/raw/{half}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        write_idx(
+            root / f"MNIST/raw/{half}-images-idx3-ubyte",
+            rng.integers(0, 256, (count, 28, 28), dtype=np.uint8),
+        )
         write_idx(root / f"MNIST/raw/{half}-labels-idx1-ubyte", labels)
     folder = root / "free-spoken-digit-dataset/recordings"
     folder.mkdir(parents=True)

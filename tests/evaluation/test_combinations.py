@@ -90,9 +90,7 @@ def test_chunks_change_nothing(
     assert same(scored(method, data), expected)
 
 
-def test_chunks_of_several_combinations(
-    build: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks_of_several_combinations(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """7 combinations at 3 a time; a classifier's features are 3 maps of width 8, its logits 4 numbers."""
     method = build(describe_data(num_modalities=3, kinds=["vector"]))
     data = list(batches(method, sizes=(10,)))
@@ -173,7 +171,9 @@ def test_a_combination_that_no_sample_has_is_null(build: Build) -> None:
     results = scored(method, [batch.with_available(torch.tensor([[True, False]] * len(batch)))])
     nothing = {"n": 0, "metrics": {"accuracy": None, "macro_f1": None, "ece": None}}
     assert results.combinations["m2"] == results.combinations["m1+m2"] == nothing
-    assert results.aggregates["average"] == results.aggregates["worst"] == results.combinations["m1"]["metrics"]
+    assert (
+        results.aggregates["average"] == results.aggregates["worst"] == results.combinations["m1"]["metrics"]
+    )
     assert set(results.flat("val")) == {
         f"val/{row}/{metric}"
         for row in ("m1", "average", "worst", "available")
@@ -208,7 +208,9 @@ def test_a_pass_starts_afresh(method: Method) -> None:
 
 
 @pytest.mark.parametrize("served", [None, [("m1",), ("m2", "m3")]], ids=["all", "two"])
-def test_results_are_recomputed_from_predictions(method: Method, served: list[tuple[str, ...]] | None) -> None:
+def test_results_are_recomputed_from_predictions(
+    method: Method, served: list[tuple[str, ...]] | None
+) -> None:
     results = scored(method, list(batches(method)), served)
     assert results.predictions is not None
     assert same(from_predictions(results.predictions, method.task), results)

@@ -1,0 +1,83 @@
+"""Faults to build into a run: each strikes once, where it is told to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from mmrobust import checkpoints
+from mmrobust.batch import Batch
+
+
+class Signal(Callback):
+    """Sends this process a signal, once: a file remembers.
+
+    Args:
+        where: batch, validation, save (while the checkpoint is written), between (training and evaluation), test.
+        count: the how-manieth time, from 1.
+        number: of the signal; 9 cannot be caught.
+        marker: the file.
+    """
+
+    def __init__(self, where: str, count: int, number: int, marker: str) -> None:
+        self.where, self.count, self.number, self.marker = where, count, number, Path(marker)
+        self.seen = 0
+
+    def strike(self, where: str) -> None:
+        if where == self.where and not self.marker.exists():
+            self.seen += 1
+            if self.seen == self.count:
+                self.marker.touch()
+                os.kill(os.getpid(), self.number)
+
+    def setup(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
+        if self.where == "save" and stage == "fit" and not self.marker.exists():
+            fsync = os.fsync
+
+            def struck(file: int) -> None:
+                self.strike("save")
+                fsync(file)
+
+            checkpoints.os.fsync = struck  # type: ignore[attr-defined]
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.strike("batch")
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self.strike("validation")
+
+    def on_fit_end(self, trainer: Trainer, method: LightningModule) -> None:
+        self.strike("between")
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        self.strike("test")
+
+
+class BadLoss(Callback):
+    """Makes the weights infinite at a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(
+        self, trainer: Trainer, method: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop.total_batch_idx == self.step:
+            with torch.no_grad():
+                next(method.parameters()).fill_(torch.inf)
+
+
+class Fails(Callback):
+    """Raises on one rank."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_rank == self.rank:
+            raise RuntimeError(f"rank {self.rank} fails on purpose")

@@ -1,0 +1,147 @@
+"""An interrupted run, resumed, is the undisturbed run: bit for bit on the CPU."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmrobust.evaluation.results import read_predictions, read_results
+from mmrobust.run import main
+
+SMALL = [
+    "encoder.width=16",
+    "data.num_train=192",
+    "data.num_val=64",
+    "data.num_test=64",
+    "data.batch_size=32",
+    "data.num_modalities=3",
+    "trainer.max_epochs=3",
+    "trainer.accelerator=cpu",
+    "trainer.log_every_n_steps=2",
+    "missing=mcar",
+    "method.mining_epochs=1",
+    "allow=[tests]",
+]
+
+
+def in_a_process(argv: list[str], output: Path) -> int:
+    """Run `main` in a process of its own, forked so that nothing is imported anew; its exit status."""
+
+    def child() -> None:
+        with output.open("w") as file:
+            sys.stdout = sys.stderr = file
+            torch.set_num_threads(1)
+            sys.exit(main(argv))
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Everything that must be equal."""
+    last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    best = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
+    results = read_results(folder)
+    with (folder / "metrics.csv").open() as file:
+        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+    merged: dict[str, dict[str, str]] = {}
+    for row in rows:
+        assert not merged.get(row["step"], {}).keys() & row.keys() - {"step"}, (
+            f"step {row['step']} is logged twice"
+        )
+        merged.setdefault(row["step"], {}).update(row)
+    return {
+        "last": last["state_dict"],
+        "best": best["state_dict"],
+        "optimizer": last["optimizer_states"],
+        "schedule": last["lr_schedulers"],
+        "combinations": results["combinations"],
+        "aggregates": results["aggregates"],
+        "logits": torch.from_numpy(read_predictions(folder / "predictions.npz")["logits"]),
+        "metrics": merged,
+    }
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    return [key for key in a if not same(a[key], b[key])]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert main([*SMALL, f"paths.run={folder}"]) == 0
+    return outcome(folder)
+
+
+def interrupt(tmp_path: Path, where: str, count: int, number: int, *more: str) -> int:
+    fault = f"{{_target_: tests.faults.Signal, where: {where}, count: {count}, number: {number}, marker: {tmp_path}/m}}"
+    argv = [*SMALL, *more, f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
+    return in_a_process(argv, tmp_path / "output.txt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("where", "count", "workers"),
+    [
+        ("batch", 2, 0),  # first epoch: nothing saved yet
+        ("batch", 9, 0),  # mid-epoch
+        ("batch", 9, 2),
+        ("validation", 2, 0),
+        ("save", 1, 0),  # the first checkpoint, half written
+        ("save", 4, 0),  # a later one: best is new, last is not
+        ("between", 1, 0),
+        ("test", 1, 0),
+    ],
+)
+def test_killed(where: str, count: int, workers: int, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    status = interrupt(tmp_path, where, count, signal.SIGKILL, f"data.workers={workers}")
+    assert status == -signal.SIGKILL
+    assert not (tmp_path / "run/results.json").exists()
+    assert in_a_process([f"resume={tmp_path}/run"], tmp_path / "output.txt") == 0
+    assert differences(undisturbed, outcome(tmp_path / "run")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "count", "workers"), [(signal.SIGTERM, 9, 0), (signal.SIGINT, 3, 0), (signal.SIGTERM, 8, 2)]
+)
+def test_stopped(number: int, count: int, workers: int, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    """SIGTERM and Ctrl-C save in the middle of an epoch, and the resumed run does not repeat a batch."""
+    status = interrupt(tmp_path, "batch", count, number, f"data.workers={workers}")
+    assert status == 128 + number
+    assert f"resume={tmp_path}/run" in (tmp_path / "output.txt").read_text()
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["steps"] == count
+    assert in_a_process([f"resume={tmp_path}/run"], tmp_path / "output.txt") == 0
+    assert differences(undisturbed, outcome(tmp_path / "run")) == []
+
+
+def test_resuming_a_complete_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "trainer.max_epochs=1", "data.num_train=32", f"paths.run={tmp_path}"]) == 0
+    before = (tmp_path / "results.json").stat().st_mtime_ns
+    assert main([f"resume={tmp_path}"]) == 0
+    assert (tmp_path / "results.json").stat().st_mtime_ns == before
+    assert f"complete: {tmp_path}" in capsys.readouterr().out
+    assert main([f"resume={tmp_path}", "optimizer.lr=0.1"]) == 2
+    assert "optimizer.lr would make another run" in capsys.readouterr().err
+    assert main(["resume=nowhere"]) == 2
+    assert "nowhere is not a run's folder" in capsys.readouterr().err
