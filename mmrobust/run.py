@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -17,8 +18,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
-from mmrobust.errors import UserError, guarded
+from mmrobust.errors import Stopped, UserError, guarded
 from mmrobust.evaluation.results import is_complete
+from mmrobust.launch import start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,28 +83,31 @@ def _argv(argv: Sequence[str]) -> Iterator[None]:
 
 def _sweep(argv: list[str], config_dir: str | None) -> int:
     """Every job of a sweep; complete ones are skipped, a failed one does not stop the others."""
-    from hydra.core.hydra_config import HydraConfig
-
-    failed: list[str] = []
-
-    def job(config: DictConfig) -> None:
-        runtime = HydraConfig.get()
-        overrides = list(runtime.overrides.task)
-        config = configuration.with_choices(config, runtime.runtime.choices)
-        print(f"[{runtime.job.num}] {' '.join(overrides)}", flush=True)
-        try:
-            execute(config, overrides, again=False, config_dir=config_dir)
-        except UserError as error:
-            failed.append(" ".join(overrides))
-            print(f"error: {error}", file=sys.stderr)
-        except Exception:
-            failed.append(" ".join(overrides))
-            traceback.print_exc()
-
-    _hydra(argv, job)
+    with tempfile.TemporaryDirectory() as failures:  # files, because a launcher may use other processes
+        _hydra(argv, partial(_job, config_dir=config_dir, failures=Path(failures)))
+        failed = [path.read_text() for path in sorted(Path(failures).iterdir())]
     if failed:
         print(f"{len(failed)} runs failed:\n" + "\n".join(f"  {name}" for name in failed), file=sys.stderr)
     return 1 if failed else 0
+
+
+def _job(config: DictConfig, *, config_dir: str | None, failures: Path) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    overrides = list(hydra.overrides.task)
+    print(f"[{hydra.job.num}] {' '.join(overrides)}", flush=True)
+    try:
+        config = configuration.with_choices(config, hydra.runtime.choices)
+        execute(config, overrides, again=False, config_dir=config_dir)
+    except Stopped:
+        raise
+    except Exception as error:
+        (failures / f"{hydra.job.num:06}").write_text(" ".join(overrides))
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
 
 
 def resume(overrides: Sequence[str]) -> int:
@@ -174,43 +179,6 @@ def execute(
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     start(folder, config)
     return folder
-
-
-def start(folder: Path, config: DictConfig) -> None:
-    """Train the run whose configuration lies in `folder`."""
-    devices = config.trainer.devices
-    several = devices not in (1, "1", "auto") or config.trainer.num_nodes > 1
-    if not several or "LOCAL_RANK" in os.environ:
-        from mmrobust.training import train
-
-        train(folder)
-        return
-    # torchrun: all ranks read the saved configuration, share the folder, and stop together
-    count = _count_devices(config)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    status = subprocess.run([*command, "-m", "mmrobust.training", str(folder)], check=False).returncode
-    if status:
-        raise UserError(f"the ranks of {folder} stopped with status {status}; the first error above says why")
-
-
-def _count_devices(config: DictConfig) -> int:
-    devices, accelerator = config.trainer.devices, config.trainer.accelerator
-    wanted = len(devices) if OmegaConf.is_list(devices) else int(devices)
-    if accelerator == "cpu":
-        return max(wanted, 1)
-    import torch
-
-    there = torch.cuda.device_count()
-    if not there and accelerator == "auto" and wanted > 0:
-        return wanted
-    if wanted == -1:
-        wanted = there
-    if wanted > there or not there:
-        raise UserError(
-            f"trainer.devices={devices}, but this machine has {there} GPUs; ask for at most that many, or set "
-            "trainer.accelerator=cpu"
-        )
-    return wanted
 
 
 if __name__ == "__main__":

@@ -80,4 +80,24 @@ class Fails(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_rank == self.rank:
+            (Path(trainer.default_root_dir) / "failed").touch()
             raise RuntimeError(f"rank {self.rank} fails on purpose")
+
+
+class Witness(Callback):
+    """Writes down, for every rank, the configuration, the folder and the learned state that it ended with."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_fit_end(self, trainer: Trainer, method: LightningModule) -> None:
+        run = trainer.default_root_dir
+        state = {
+            "config": (Path(run) / "config.yaml").read_text(),
+            "run": run,
+            "job": os.environ["TORCHELASTIC_RUN_ID"],
+            "lr": trainer.optimizers[0].defaults["lr"],
+            "state": {name: value.cpu() for name, value in method.state_dict().items()},
+        }
+        self.folder.mkdir(exist_ok=True, parents=True)
+        torch.save(state, self.folder / f"{Path(run).name}-{trainer.global_rank}.pt")

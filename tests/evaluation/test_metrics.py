@@ -99,7 +99,9 @@ def test_by_hand() -> None:
     assert found["ece"].item() == pytest.approx((2 * 0.4 + 2 * abs(0.9 - 0.5)) / 4, abs=1e-6)
 
 
-@pytest.mark.parametrize(("confidence", "bin_"), [(1.0, BINS - 1), (0.51, 7), (0.5, 7), (0.46, 6)])
+@pytest.mark.parametrize(
+    ("confidence", "bin_"), [(1.0, BINS - 1), (0.51, 7), (0.5, 7), (0.46, 6), (1 / 3, 4)]
+)
 def test_bins_of_confidence(confidence: float, bin_: int) -> None:
     rest = (1 - confidence) / 2
     logits = torch.tensor([[[confidence, rest, rest]]]).log()

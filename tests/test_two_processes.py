@@ -1,0 +1,148 @@
+"""Two processes on the CPU: the numbers of one, one configuration, one folder, one end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmrobust.checkpoints import build_method
+from mmrobust.config import compose_config, construct, load_run_config
+from mmrobust.evaluate import main as evaluate
+from mmrobust.evaluation.results import read_predictions, read_results
+from mmrobust.run import main
+from mmrobust.testing import step
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    "encoder.width=16",
+    "data.num_train=128",
+    "data.num_val=31",
+    "data.num_test=63",
+    "data.batch_size=32",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "optimizer=sgd",
+    "allow=[tests]",
+]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)[
+        "state_dict"
+    ]
+    return state
+
+
+def witness(folder: Path) -> str:
+    return f"+callbacks.witness={{_target_: tests.faults.Witness, folder: {folder}}}"
+
+
+def seen(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Run -> what its ranks wrote down."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.pt")):
+        found.setdefault(path.stem.rpartition("-")[0], []).append(torch.load(path, weights_only=True))
+    return found
+
+
+def test_an_epoch_is_that_of_one_process(tmp_path: Path) -> None:
+    """With GroupNorm the global batch decides; and evaluating the checkpoint in one process counts the same."""
+    small = [*SMALL, "method=dropout", "encoder.norm=group"]
+    for devices in (1, 2):
+        assert main([*small, f"trainer.devices={devices}", f"paths.run={tmp_path}/{devices}"]) == 0
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    worst = max((one[key] - two[key]).abs().max().item() for key in one)
+    assert worst < 1e-5
+    assert evaluate([f"run={tmp_path}/2"]) == 0
+    (again,) = (tmp_path / "2/evaluations").glob("*")
+    assert read_results(again)["combinations"] == read_results(tmp_path / "2")["combinations"]
+    a, b = (read_predictions(folder / "predictions.npz") for folder in (tmp_path / "2", again))
+    assert a["index"].tolist() == b["index"].tolist() == list(range(63))
+    assert np.array_equal(a["logits"].argmax(-1), b["logits"].argmax(-1))
+
+
+def test_first_gradients_are_those_of_the_halves(tmp_path: Path) -> None:
+    """With BatchNorm every rank normalises its half; lr 1 makes the first step the gradient."""
+    small = [*SMALL, "method=dropout", "trainer.max_steps=1", "optimizer.lr=1.0", "schedule=constant"]
+    small += ["optimizer.momentum=0", "optimizer.weight_decay=0", "trainer.limit_val_batches=0"]
+    assert main([*small, "trainer.devices=2", f"paths.run={tmp_path}", "selection=last"]) == 0
+    config = load_run_config(tmp_path)
+    data = construct(config.data)
+    data.setup()
+    method = build_method(config, data.spec)
+    batch = next(iter(data.loader("train", shuffle=True)))
+    before = {name: p.detach().clone() for name, p in method.named_parameters()}
+    total = {name: torch.zeros_like(p) for name, p in before.items()}
+    for rank in range(2):
+        step(method, batch.select(range(rank, 32, 2)))
+        for name, p in method.named_parameters():
+            assert p.grad is not None
+            total[name] += p.grad / 2
+    after = weights(tmp_path)
+    for name, gradient in total.items():
+        torch.testing.assert_close(before[name] - after[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_ranks_agree_on_what_they_mined(tmp_path: Path) -> None:
+    small = [
+        *SMALL,
+        "method=dmrnet",
+        "data.num_modalities=3",
+        "method.mining_epochs=1",
+        "trainer.max_epochs=2",
+    ]
+    assert main([*small, "trainer.devices=2", f"paths.run={tmp_path}/run", witness(tmp_path / "seen")]) == 0
+    ((first, second),) = seen(tmp_path / "seen").values()
+    assert first["state"]["mining.hard"].sum() == 3
+    assert first["state"]["mining.count"].sum() == 128
+    for name, value in first["state"].items():
+        assert torch.equal(value, second["state"][name]), name
+
+
+def test_one_rank_that_fails_stops_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fault = "+callbacks.fault={_target_: tests.faults.Fails, rank: 1}"
+    assert main([*SMALL, "trainer.devices=2", f"paths.run={tmp_path}", fault]) == 2
+    ended = time.time()
+    printed = capfd.readouterr().err
+    assert "rank 1 fails on purpose" in printed
+    assert "stopped with status 1" in printed
+    assert ended - (tmp_path / "failed").stat().st_mtime < 30
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_every_job_of_a_sweep_is_a_group_of_its_own(launcher: str, tmp_path: Path) -> None:
+    """All ranks of a job saw one configuration and one folder, and no job saw another's."""
+    sweep = ["-m", *SMALL, "trainer.devices=2", "optimizer.lr=0.1,0.2", f"paths.outputs={tmp_path}/out"]
+    sweep += [f"hydra/launcher={launcher}", witness(tmp_path / "seen")]
+    sweep += ["hydra.launcher.n_jobs=1"] if launcher == "joblib" else []
+    assert main(sweep) == 0
+    runs = seen(tmp_path / "seen")
+    assert len(runs) == len(list((tmp_path / "out").glob("*/*/results.json"))) == 2
+    assert sorted(ranks[0]["lr"] for ranks in runs.values()) == [0.1, 0.2]
+    for name, (first, second) in runs.items():
+        for key in ("config", "run", "job", "lr"):
+            assert first[key] == second[key]
+        assert Path(first["run"]).name == name
+    assert len({ranks[0]["job"] for ranks in runs.values()}) == 2
+
+
+def test_a_batch_that_does_not_divide(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*SMALL, "trainer.devices=2", "data.batch_size=33", f"paths.run={tmp_path}"]) == 2
+    assert "data.batch_size=33 counts the samples of all 2 devices" in capfd.readouterr().err
+
+
+def test_configuration_of_several_devices() -> None:
+    from mmrobust.launch import count_devices
+
+    def count(*overrides: str) -> int:
+        return count_devices(compose_config(list(overrides)))
+
+    assert count("trainer.devices=3", "trainer.accelerator=cpu") == 3
+    assert count("trainer.devices=1") == 1
+    assert count("trainer.devices=[0,1]", "trainer.accelerator=cpu") == 2
