@@ -53,7 +53,7 @@ class Batch:
         if rows.dtype == torch.bool:
             rows = rows.nonzero().squeeze(1)
         ids = [self.ids[row] for row in rows.tolist()]
-        return replace(self._apply(lambda tensor: tensor[rows]), ids=ids, rows=None)
+        return replace(replace(self, rows={})._apply(lambda tensor: tensor[rows]), ids=ids, rows=None)
 
     def with_available(self, available: Tensor) -> Batch:
         """The same samples with other modalities available, (B, M) bool."""

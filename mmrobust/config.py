@@ -1,28 +1,35 @@
-"""The configuration: parse, compose, check everything at once. Imports no torch."""
+"""The configuration: compose it, name its run, build what it describes. Imports no torch."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
+import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust.errors import UserError
 
-ALLOWED = ("mmrobust.", "torch.", "torchvision.", "torchmetrics.", "timm.", "lightning.", "albumentations.")
+# Where a `_target_` may lie. Not all of torch: torch.hub runs what it downloads.
+ALLOWED = (
+    "mmrobust.",
+    "torch.optim.",
+    "torch.nn.",
+    "torchvision.",
+    "torchmetrics.",
+    "timm.",
+    "lightning.pytorch.",
+    "albumentations.",
+)
 
 # What does not change the numbers of a run.
 NOT_IN_HASH = (
@@ -42,9 +49,6 @@ NOT_IN_HASH = (
 # Further keys that runs of one row of a table may differ in.
 NOT_IN_RECIPE = ("seed", "data.run_seed", "method.seed")
 
-# Keys whose value may be of several types.
-_ANY_TYPE = ("devices", "rate", "precision", "groups", "kinds", "clarity", "variants", "combination", "rates")
-
 
 def conf_folder() -> Path:
     """The folder of configurations: inside an installed package, beside it in a checkout."""
@@ -54,9 +58,9 @@ def conf_folder() -> Path:
 
 def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
     """Compose a configuration; `choices` in it says which file of every group was taken."""
-    with _hydra():
+    with our_hydra():
         more = (
-            [f"hydra.searchpath=[{json.dumps('file://' + str(Path(config_dir).resolve()))}]"]
+            [f"hydra.searchpath=[{json.dumps(search_path(config_dir), ensure_ascii=False)}]"]
             if config_dir
             else []
         )
@@ -76,10 +80,15 @@ def with_choices(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
     return config
 
 
-def _hydra() -> Any:
+def our_hydra() -> Any:
     """A Hydra that knows our folder; also inside a sweep, which has one of its own."""
     GlobalHydra.instance().clear()
     return initialize_config_dir(str(conf_folder()), version_base="1.3")
+
+
+def search_path(config_dir: str) -> str:
+    """A folder as Hydra wants it."""
+    return f"file://{Path(config_dir).resolve()}"
 
 
 def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
@@ -127,262 +136,66 @@ def load_run_config(folder: Path | str) -> DictConfig:
 
 def construct(node: DictConfig, **arguments: Any) -> Any:
     """Build what `_target_` names. Unlike with Hydra's own function alone, arguments that are objects stay
-    what they are, and an error in the constructor stays itself."""
-    partial = instantiate(node, _partial_=True, _convert_="all")
-    return partial(**arguments)
-
-
-# Checks
-
-
-def check_command_line(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> None:
-    """Check every override, then the composed configuration.
+    what they are, and an error in the constructor stays itself.
 
     Raises:
-        UserError: everything that is wrong, at once, with the nearest valid names.
+        UserError: a `_target_` outside the allowed packages, which is not called; keys that it does not take.
     """
-    problems: list[str] = []
-    parsed: list[Override] = []
-    parser = OverridesParser.create()
-    for text in overrides:
-        try:
-            parsed.append(parser.parse_override(text))
-        except OverrideParseException as error:
-            problems.append(f"{text!r} is not an override (key=value): {str(error).splitlines()[0]}")
-    if not multirun:
-        problems += [
-            f"{o.input_line!r} lists several values; add -m to run each of them"
-            for o in parsed
-            if o.is_sweep_override()
-        ]
-    with _hydra():
-        loader = GlobalHydra.instance().config_loader()
-        if config_dir:
-            if not Path(config_dir).is_dir():
-                raise UserError(f"--config-dir {config_dir}: no such folder")
-            loader.get_search_path().append("command-line", f"file://{Path(config_dir).resolve()}")
-            loader = type(loader)(loader.get_search_path())  # type: ignore[call-arg]
-        groups = set(_groups(loader))
-        for o in parsed:
-            if (o.key_or_group in groups) and not o.is_add():
-                problems += _check_choice(o, loader)
-    if not problems:
-        problems += _check_experiment(parsed, config_dir)
-    if not problems:
-        problems += _check_keys(parsed, groups, config_dir)
-    if not problems:
-        for combination in _jobs(parsed) if multirun else [[o.input_line or "" for o in parsed]]:
-            try:
-                config = compose_config(combination, config_dir)
-                found = check_config(config, [o.key_or_group for o in parsed])
-            except (HydraException, OmegaConfBaseException) as error:
-                found = [str(error).splitlines()[0]]
-            problems += [p for p in found if p not in problems]
-    if problems:
-        raise UserError("\n".join(f"- {p}" for p in problems) if len(problems) > 1 else problems[0])
+    plain: Any = OmegaConf.to_container(node, resolve=True)
+    allowed = allowed_prefixes(OmegaConf.select(node._get_root(), "allow", default=()))
+    if problems := refused(plain, allowed):
+        raise UserError("; ".join(problems))
+    for path, target in targets_in(plain):  # mmrobust.run.os.system begins well, too
+        found = get_object(target)
+        owner = getattr(found, "__module__", None) or type(found).__module__
+        if not f"{owner}.".startswith(allowed):
+            raise UserError(
+                f"{path}_target_={target} leads to {owner}, outside the packages that may be used"
+            )
+    build = instantiate(node, _partial_=True, _convert_="all")
+    try:
+        for part in build.keywords.values():
+            if isinstance(part, partial):  # called later, in the midst of training
+                inspect.signature(part.func).bind_partial(**part.keywords)
+        return build(**arguments)
+    except TypeError as error:
+        key = re.search(r"(?:unexpected keyword|required (?:keyword-only )?)arguments?:? '(\w+)'", str(error))
+        if key is None or key[1] in arguments:
+            raise
+        raise UserError(
+            f"the keys of {plain['_target_']} do not fit: {error}; see its file in conf/"
+        ) from error
 
 
-def _values(override: Override) -> list[Any]:
-    if override.is_sweep_override():
-        try:
-            return [str(value) for value in override.sweep_string_iterator()]
-        except (TypeError, ValueError, HydraException, NotImplementedError):
-            return []  # glob and ranges are Hydra's to expand
-    return [override.value()]
+def allowed_prefixes(allow: Sequence[str]) -> tuple[str, ...]:
+    """ALLOWED and what the user declared. Python's own modules, which can do anything, cannot be declared."""
+    declared = (name for name in allow if name.partition(".")[0] not in sys.stdlib_module_names)
+    return (*ALLOWED, *(f"{name}." for name in declared))
 
 
-def _jobs(parsed: Sequence[Override], most: int = 64) -> list[list[str]]:
-    """The overrides of the first jobs of a sweep."""
-    jobs: list[list[str]] = [[]]
-    for o in parsed:
-        values = _values(o) if o.is_sweep_override() else []
-        if o.is_sweep_override():
-            prefix = (o.input_line or "").partition("=")[0]
-            choices = [f"{prefix}={v}" for v in values]
-        else:
-            choices = [o.input_line or ""]
-        jobs = [[*job, choice] for job in jobs for choice in choices] or jobs
-    return jobs[:most]
-
-
-def _groups(loader: ConfigLoader, parent: str = "") -> Iterable[str]:
-    for group in loader.list_groups(parent):
-        name = f"{parent}/{group}" if parent else group
-        if name != "hydra":
-            yield name
-            yield from _groups(loader, name)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?`, by the whole name or its last part."""
-    known = sorted(set(known))
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    if not close:
-        last = {name.rpartition(".")[2]: name for name in known}
-        close = [
-            last[name]
-            for name in difflib.get_close_matches(word.rpartition(".")[2], list(last), n=3, cutoff=0.7)
-        ]
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-def _check_choice(override: Override, loader: ConfigLoader) -> list[str]:
-    options = loader.get_group_options(override.key_or_group, results_filter=ObjectType.CONFIG)
-    options = [name for name in options if name != "inherit"]
-    problems = []
-    for value in _values(override):
-        if value is not None and str(value) not in options and "glob" not in str(value):
-            hint = _nearest(str(value), options) or f"; choose one of {', '.join(options)}"
-            problems.append(f"{override.key_or_group}={value} is not known{hint}")
-    return problems
-
-
-def _check_experiment(parsed: Sequence[Override], config_dir: str | None) -> list[str]:
-    """An experiment fixes its method and data."""
-    experiment = next((o for o in parsed if o.key_or_group == "experiment"), None)
-    if experiment is None or experiment.is_sweep_override() or experiment.value() is None:
-        return []
-    choices = compose_config([f"experiment={experiment.value()}"], config_dir).choices
-    return [
-        f"experiment={experiment.value()} fixes {o.key_or_group}={choices[o.key_or_group]}; leave out "
-        f"{o.input_line}, or leave out the experiment"
-        for o in parsed
-        if o.key_or_group in ("method", "data") and str(o.value()) != choices[o.key_or_group]
-    ]
-
-
-def _check_keys(parsed: Sequence[Override], groups: set[str], config_dir: str | None) -> list[str]:
-    """Keys that do not exist, values of another type than the key's default."""
-    chosen = [o for o in parsed if o.key_or_group in groups]
-    base = [f"{(o.input_line or '').partition('=')[0]}={_values(o)[0]}" if _values(o) else "" for o in chosen]
-    config = compose_config([text for text in base if text], config_dir)
-    known = set(_flat_keys(config))
-    problems = []
-    for o in parsed:
-        if (
-            o in chosen
-            or o.is_add()
-            or o.key_or_group.startswith("hydra")
-            or "@" in (o.input_line or "").partition("=")[0]
-        ):
-            continue
-        key = o.key_or_group
-        if key not in known:
-            problems.append(f"there is no key {key}{_nearest(key, known | groups)}")
-        elif not o.is_delete():
-            problems += [
-                p
-                for v in _values(o)
-                if (p := _check_type(key, v, OmegaConf.select(config, key, throw_on_missing=False)))
-            ]
-    return problems
-
-
-def _flat_keys(config: Any, prefix: str = "") -> Iterable[str]:
-    for key in config:
-        yield f"{prefix}{key}"
-        if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
-            yield from _flat_keys(config[key], f"{prefix}{key}.")
-
-
-def _check_type(key: str, value: Any, default: Any) -> str | None:
-    if isinstance(value, str):
-        value = OmegaConf.create({"value": value}).value if "${" in value else _number_or_text(value)
-    if (
-        default is None
-        or value is None
-        or key.rpartition(".")[2] in _ANY_TYPE
-        or (isinstance(value, str) and "${" in value)
-    ):
-        return None
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    for kind, words in kinds.items():
-        if isinstance(default, kind):
-            fits = isinstance(value, (int, float) if kind is float else kind) or kind is str
-            if kind is not bool and isinstance(value, bool):
-                fits = False
-            return None if fits else f"{key}={value} is not {words} (default: {default})"
-    return None
-
-
-def _number_or_text(text: str) -> Any:
-    value = OverridesParser.create().parse_override(f"x={text}").value() if text else text
-    return value if isinstance(value, (bool, int, float)) else text
-
-
-def modality_names(config: DictConfig) -> list[str]:
-    """The modalities that the configuration names: the entries under `encoder`."""
-    names = [str(k) for k, v in config.encoder.items() if isinstance(v, DictConfig) and k != "options"]
-    return names[: config.data.get("num_modalities", len(names))]
-
-
-def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
-    """What is wrong with a composed configuration; `given` are the keys set by the user."""
-    problems = [f"{key} has no value yet; set {key}=..." for key in sorted(OmegaConf.missing_keys(config))]
-    if problems:
-        return problems
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    if "fusion" in given and "fusion" not in plain["method"]:
-        problems.append(
-            f"method={config.choices.method} takes no fusion; leave out fusion={config.choices.fusion}"
-        )
-    if plain["selection"] not in ("mean", "last", "paper"):
-        problems.append(f"selection={plain['selection']} is not known; choose mean, last or paper")
-    problems += _check_ranges(plain)
-    problems += _check_targets(plain, tuple(ALLOWED) + tuple(f"{p}." for p in plain["allow"]))
-    names = modality_names(config)
-    for split in ("train", "test"):
-        protocol = plain["missing"][split]
-        rates = protocol.get("rate", 0)
-        for label, rate in rates.items() if isinstance(rates, dict) else [("rate", rates)]:
-            if not isinstance(rate, (int, float)) or isinstance(rate, bool) or not 0 <= rate <= 1:
-                problems.append(f"missing.{split}.rate: {label}={rate} is not in [0, 1]")
-        used = [*(rates if isinstance(rates, dict) else ()), *protocol.get("combination", ())]
-        problems += [
-            f"missing.{split} names the modality {m!r}; {config.choices.data} has {', '.join(names)}"
-            for m in used
-            if names and m not in names
-        ]
-    return problems
-
-
-def _check_ranges(plain: Mapping[str, Any]) -> list[str]:
-    at_least = {
-        "seed": 0,
-        "data.seed": 0,
-        "missing.seed": 0,
-        "data.batch_size": 1,
-        "data.workers": 0,
-        "trainer.max_epochs": 1,
-        "optimizer.lr": 0,
-    }
-    problems = []
-    for key, least in at_least.items():
-        node: Any = plain
-        for part in key.split("."):
-            node = node.get(part) if isinstance(node, Mapping) else None
-        if (
-            isinstance(node, (int, float))
-            and node < least
-            and not (key == "trainer.max_epochs" and node == -1)
-        ):
-            problems.append(f"{key}={node} is below {least}")
-    return problems
-
-
-def _check_targets(node: Any, allowed: tuple[str, ...], path: str = "") -> list[str]:
-    """Every `_target_` must be of a library that we use or that the user declared with `allow`."""
+def targets_in(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every `_target_` in plain containers, with the path to it ("callbacks.mine.")."""
     if isinstance(node, list):
-        return [p for i, child in enumerate(node) for p in _check_targets(child, allowed, f"{path}[{i}]")]
-    if not isinstance(node, dict):
-        return []
+        for i, child in enumerate(node):
+            yield from targets_in(child, f"{path.removesuffix('.')}[{i}].")
+    elif isinstance(node, dict):
+        if node.get("_target_") is not None:
+            yield path, str(node["_target_"])
+        for key, child in node.items():
+            yield from targets_in(child, f"{path}{key}.")
+
+
+def refused(node: Any, allowed: tuple[str, ...]) -> list[str]:
+    """What is wrong with the `_target_`s in plain containers, in words."""
     problems = []
-    target = node.get("_target_")
-    if target is not None and not str(target).startswith(allowed):
-        package = str(target).partition(".")[0]
-        problems.append(
-            f"{path}._target_={target} is outside the packages that may be used; if you trust it: allow=[{package}]"
-        )
-    for key, child in node.items():
-        problems += _check_targets(child, allowed, f"{path}.{key}" if path else str(key))
+    for path, target in targets_in(node):
+        package = target.partition(".")[0]
+        if not target.startswith(allowed):
+            known = ", ".join(name.removesuffix(".") for name in allowed)
+            remedy = f"if you trust it: allow=[{package}]"
+            if package in sys.stdlib_module_names:
+                remedy = "no part of Python itself can be allowed"
+            problems.append(
+                f"{path}_target_={target} is outside the packages that may be used ({known}); {remedy}"
+            )
     return problems

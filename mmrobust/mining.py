@@ -101,10 +101,8 @@ class VarianceMining(nn.Module):
         if self.batch_means:
             self.hard[codes[torch.where(mean[0] > mean[1], 0, 1)]] = True  # nan > x is false: the second
         else:
-            order = mean.nan_to_num(nan=-torch.inf).argsort(
-                descending=True
-            )  # never seen: not known to be hard
-            self.hard[codes[order[: self.top]]] = True
+            order = mean.nan_to_num(nan=-torch.inf).argsort(descending=True)[: self.top]
+            self.hard[codes[order]] = self.count[codes[order]] > 0  # one never seen is not known to be hard
 
 
 def _codes(combinations: Sequence[Sequence[str]], modalities: Sequence[str]) -> Tensor:

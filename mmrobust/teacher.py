@@ -46,11 +46,7 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
             print(f"training the teacher ({name}) in {folder}", flush=True)
             (folder / "overrides.txt").write_text(f"method={name}\n")
             OmegaConf.save(teacher, folder / "config.yaml", resolve=True)
-            command = [sys.executable, "-m", "mmrobust.training", str(folder)]
-            if status := subprocess.run(command, check=False).returncode:
-                raise UserError(
-                    f"the teacher in {folder} stopped with status {status}; the error above says why"
-                )
+            start(folder, teacher, apart=True)
     return folder
 
 

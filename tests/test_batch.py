@@ -25,9 +25,6 @@ def test_rows_are_those_that_have_the_modality(batch: Batch) -> None:
     assert rows(batch.with_available(torch.ones(4, 2).bool())) == {}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="select() indexes Batch.rows, too, whose entries are shorter than the batch"
-)
 @pytest.mark.parametrize(
     "choice", [[3, 0], torch.tensor([3, 0]), torch.tensor([True, False, False, True])], ids=str
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any, cast
 
@@ -47,16 +49,12 @@ class Tiny(nn.Module):
             channels = [modality.shape[0], width, width]
         dimensions = {"vector": 1, "sequence": 1}.get(modality.kind, 2)
         layers: list[nn.Module] = []
-        for a, b in itertools.pairwise(channels):
+        for i, (a, b) in enumerate(itertools.pairwise(channels)):
             if modality.kind == "vector":
                 layers.append(nn.Linear(a, b, bias=False))
             else:
                 convolution = nn.Conv1d if dimensions == 1 else nn.Conv2d
-                layers.append(
-                    convolution(
-                        a, b, kernel_size=5 if a == channels[0] else 3, stride=2, padding=1, bias=False
-                    )
-                )
+                layers.append(convolution(a, b, 3 if i else 5, stride=2, padding=1, bias=False))
             layers += [normalization(norm, b, dimensions), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
@@ -67,15 +65,13 @@ class Tiny(nn.Module):
 class Timm(nn.Module):
     """Any image network of timm, from its stem to the map before its pooling."""
 
-    def __init__(
-        self, modality: Modality, *, name: str, pretrained: bool, norm: str, options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, modality: Modality, *, name: str, pretrained: bool, norm: str, **options: Any) -> None:
         super().__init__()
         import timm  # 4 s
 
-        if name not in timm.list_models():
-            close = timm.list_models(f"*{name.split('.')[0]}*")[:5]
-            hint = f"; did you mean {', '.join(close)}?" if close else ""
+        if not timm.is_model(name):
+            close = difflib.get_close_matches(name, timm.list_models(), n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
             raise UserError(
                 f"timm has no model {name!r}{hint} (also: tiny, or the dotted path of your own class)"
             )
@@ -164,29 +160,46 @@ def build_encoder(
     image = (
         Modality("image", (modality.shape[0], *modality.shape[2:])) if modality.kind == "video" else modality
     )
+    keys: dict[str, Any] = {"pretrained": pretrained, "norm": norm}
     if name == "tiny":
         if width is None:
             raise UserError("the encoder 'tiny' needs encoder.width, a number of channels such as 64")
-        encoder: nn.Module = Tiny(image, pretrained=pretrained, norm=norm, width=width, **options)
-    elif "." in name and ":" not in name and _is_class_path(name):
-        module, _, attribute = name.rpartition(".")
-        encoder = getattr(import_module(module), attribute)(
-            image, pretrained=pretrained, norm=norm, **options
-        )
+        build: Callable[..., nn.Module] = partial(Tiny, image, width=width, **keys)
+    elif _is_class_path(name):
+        build = partial(find_class(name), image, **keys)
     elif image.kind in ("image", "spectrogram"):
-        encoder = Timm(image, name=name, pretrained=pretrained, norm=norm, options=options)
+        build = partial(Timm, image, name=name, **keys)
     else:
         raise UserError(
             f"the encoder {name!r} reads images and spectrograms, not {modality.kind}s; use tiny or a class of yours"
         )
+    try:
+        encoder = build(**options)
+    except TypeError as error:
+        raise UserError(
+            f"the encoder {name!r} does not take encoder.options={dict(options)}: {error}"
+        ) from error
     if modality.kind == "video":
         encoder = OverFrames(encoder)
     return encoder if width in (None, encoder.width) else Projected(encoder, width)
 
 
+def find_class(path: str) -> type[nn.Module]:
+    """The class of a dotted path.
+
+    Raises:
+        UserError: there is none.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return cast(type[nn.Module], getattr(import_module(module), name))
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"the encoder class {path} cannot be imported: {error}") from error
+
+
 def _is_class_path(name: str) -> bool:
     """`package.Class` and not timm's `model.tag`: classes are written with a capital."""
-    return name.rpartition(".")[2][:1].isupper()
+    return "." in name and name.rpartition(".")[2][:1].isupper()
 
 
 def use_group_norm(network: nn.Module) -> None:

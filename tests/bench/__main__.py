@@ -211,13 +211,13 @@ def line(
 ) -> dict[str, Any]:
     ratios = [ours / theirs for ours, theirs in zip(*seconds, strict=True)]
     low, middle, high = statistics.quantiles(ratios) if len(ratios) > 1 else ratios * 3
-    on = {
+    on: dict[str, Any] = {
         "cpu": {"device": platform.machine(), "threads": 1, "precision": "float32", "malloc": "keeps memory"},
         "cuda": {"device": "", "precision": "bfloat16 autocast", "memory_format": "channels last"},
     }[device]
     if device == "cuda":
         on["device"] = torch.cuda.get_device_name()
-    measured = {
+    measured: dict[str, Any] = {
         "rounds": len(ratios),
         "spread": [round(low, 4), round(high, 4)],
         "seconds_a_round": [round(statistics.median(side), 4) for side in seconds],
