@@ -164,7 +164,7 @@ def _groups(loader: ConfigLoader, parent: str = "") -> Iterable[str]:
 def _check_choice(override: Override, options: Sequence[str]) -> list[str]:
     group, problems = override.key_or_group, []
     for value in _values(override):
-        if value is None and group not in compose_config([]).choices or "glob" in str(value):
+        if (value is None and group not in compose_config([]).choices) or "glob" in str(value):
             continue
         if str(value) not in options and not override.is_delete():
             hint = nearest(str(value), options) or f"; choose one of {', '.join(options)}"

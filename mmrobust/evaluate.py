@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
+from mmrobust.checks import check_command_line
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import (
     plot_combinations,
@@ -96,7 +97,7 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
     group = [text for text in changes if text.startswith("missing")]
     if group:
         data = f"data={config.choices.data}"
-        configuration.check_command_line([data, *group], None, multirun=False)
+        check_command_line([data, *group], None, multirun=False)
         protocol = OmegaConf.to_container(configuration.compose_config([data, *group]).missing, resolve=True)
         config.missing = protocol
         config.data.missing = protocol

@@ -18,6 +18,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
+from mmrobust.checks import check_command_line, with_quotes
 from mmrobust.errors import Stopped, UserError, guarded
 from mmrobust.evaluation.results import is_complete
 from mmrobust.launch import start
@@ -37,7 +38,7 @@ def _main(argv: list[str]) -> int:
     arguments = get_args_parser().parse_args(argv)
     resumed = any(text.startswith("resume=") for text in arguments.overrides)
     if not (arguments.help or arguments.hydra_help or arguments.info or resumed):
-        configuration.check_command_line(arguments.overrides, arguments.config_dir, arguments.multirun)
+        check_command_line(arguments.overrides, arguments.config_dir, arguments.multirun)
     if (
         arguments.help
         or arguments.hydra_help

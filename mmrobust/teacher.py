@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mmrobust.config import compose_config, config_hash
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete
+from mmrobust.launch import start
 
 if TYPE_CHECKING:
     from mmrobust.batch import Batch

@@ -12,15 +12,14 @@ import yaml
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from mmrobust.checks import check_command_line, modality_names
 from mmrobust.config import (
     NOT_IN_RECIPE,
-    check_command_line,
     compose_config,
     conf_folder,
     config_hash,
     construct,
     load_run_config,
-    modality_names,
     run_folder,
 )
 from mmrobust.errors import UserError
@@ -204,7 +203,7 @@ def test_every_job_of_a_sweep_is_checked(overrides: list[str], message: str) -> 
 @pytest.mark.slow
 def test_checking_imports_no_torch() -> None:
     code = (
-        "import sys; from mmrobust.config import check_command_line\n"
+        "import sys; from mmrobust.checks import check_command_line\n"
         "check_command_line(['seed=1', 'method=late'], None, False)\n"
         "sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
     )
