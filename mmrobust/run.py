@@ -18,7 +18,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
-from mmrobust.checks import check_command_line, with_quotes
+from mmrobust.checks import check_command_line
 from mmrobust.errors import Stopped, UserError, guarded
 from mmrobust.evaluation.results import is_complete
 from mmrobust.launch import start

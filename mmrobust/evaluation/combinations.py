@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,12 +23,19 @@ from mmrobust.evaluation.metrics import (
 from mmrobust.missing import all_combinations, combination_code, combination_masks, combination_name
 from mmrobust.tasks import Task
 
-if TYPE_CHECKING:
-    from mmrobust.methods.base import Method
-
 STACK_BYTES = 256 * 2**20  # of features and logits fused at a time
 
 Metrics = dict[str, float | None]
+
+
+class Fuses(Protocol):
+    """What evaluation needs of a method; see `methods.base.Method`."""
+
+    task: Task
+
+    def encode(self, batch: Batch) -> Mapping[str, Any]: ...
+
+    def fuse(self, features: Mapping[str, Any], available: Tensor) -> Any: ...
 
 
 @dataclass
@@ -57,7 +64,7 @@ class Results:
         }
 
 
-def stacked(method: Method, batch: Batch, masks: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def stacked(method: Fuses, batch: Batch, masks: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Logits of every combination, from one encoding of the batch.
 
     Args:
@@ -126,7 +133,7 @@ class CombinationScores:
             )
         self.kept: list[dict[str, Tensor]] = []
 
-    def update(self, method: Method, batch: Batch) -> None:
+    def update(self, method: Fuses, batch: Batch) -> None:
         device = batch.available.device
         if self.masks.device != device or self.counts["samples"].device != device:
             self.masks = self.masks.to(device)

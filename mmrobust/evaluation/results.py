@@ -125,7 +125,8 @@ def plot_combinations(results: Mapping[str, Any], path: Path, title: str) -> Non
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     for i, value in enumerate(values):
-        axes.text(value, i, f" {value:.3f}", va="center", fontsize=8)
+        label = axes.text(value + 0.01, i, f"{value:.3f}", va="center", fontsize=8)
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # above the dotted line
     average = results["aggregates"]["average"][metric]
     if average is not None:
         axes.axvline(average, color="black", linestyle=":", linewidth=1)
