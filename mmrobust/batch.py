@@ -39,9 +39,10 @@ class Batch:
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.inputs)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device; called by Lightning."""
-        return self._apply(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device, copied to a GPU while the host goes on; called by Lightning."""
+        wait = torch.device(device).type != "cuda"
+        return self._apply(lambda tensor: tensor.to(device, non_blocking=not wait))
 
     def pin_memory(self) -> Batch:
         """The same batch in pinned memory; called by the DataLoader."""

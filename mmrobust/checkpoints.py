@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +66,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError, ValueError) as error:
+    except Exception as error:  # bytes that are no pickle can make the unpickler raise anything
         cause = str(error).splitlines()[0] if str(error) else "it is empty"
         raise UserError(
             f"checkpoint {path} ({size} bytes) cannot be loaded: it is cut short, another kind of file, or holds "
             f"more than tensors and plain values, which is refused. Take another checkpoint or train again. ({cause})"
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "spec", "method"} <= checkpoint.keys():
-        raise UserError(f"checkpoint {path} is not one of mmrobust's: it has no state_dict, spec and method")
+        raise UserError(
+            f"checkpoint {path} is not one of mmrobust's: it has no state_dict, spec and method; take one that a "
+            "run of mmrobust saved"
+        )
     return checkpoint
 
 
@@ -87,20 +89,28 @@ def build_method(config: DictConfig, spec: DataSpec) -> Method:
 
 
 def load_weights(method: Method, path: Path) -> None:
-    """Load a checkpoint into a method of the same class, data and sizes.
+    """Load a checkpoint into a method of the same class, data and sizes; raises as `check_fits`."""
+    checkpoint = load_checkpoint(path)
+    check_fits(method, checkpoint, path)
+    method.load_state_dict(checkpoint["state_dict"])
+
+
+def check_fits(method: Method, checkpoint: dict[str, Any], path: Path) -> None:
+    """Whether a checkpoint is of this method, data and sizes.
 
     Raises:
         UserError: it belongs to another method, dataset or size; the differences are named.
     """
-    checkpoint = load_checkpoint(path)
+    remedy = "take a checkpoint of this run, or train again"
     name = f"{type(method).__module__}.{type(method).__qualname__}"
     if checkpoint["method"] != name:
-        raise UserError(f"checkpoint {path} is of {checkpoint['method']}, not of {name}")
-    theirs, ours = DataSpec.from_dict(checkpoint["spec"]), method.spec
+        raise UserError(f"checkpoint {path} is of {checkpoint['method']}, not of {name}; {remedy}")
+    theirs, ours = read_spec(checkpoint, path), method.spec
     for what in ("task", "num_classes", "modalities"):
         if getattr(theirs, what) != getattr(ours, what):
             raise UserError(
-                f"checkpoint {path} was trained with {what} {getattr(theirs, what)}, the data has {getattr(ours, what)}"
+                f"checkpoint {path} was trained with {what} {getattr(theirs, what)}, the data has "
+                f"{getattr(ours, what)}; {remedy}"
             )
     wanted, given = method.state_dict(), checkpoint["state_dict"]
     problems = [f"{key} is missing" for key in wanted if key not in given]
@@ -112,14 +122,25 @@ def load_weights(method: Method, path: Path) -> None:
     ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError(f"checkpoint {path} does not fit the method: {'; '.join(problems[:5])}{more}")
-    method.load_state_dict(given)
+        raise UserError(
+            f"checkpoint {path} does not fit the method: {'; '.join(problems[:5])}{more}; {remedy}"
+        )
+
+
+def read_spec(checkpoint: dict[str, Any], path: Path) -> DataSpec:
+    """The description of the data that a checkpoint was trained with."""
+    try:
+        return DataSpec.from_dict(checkpoint["spec"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"checkpoint {path} has a spec that this version of mmrobust does not know ({error!r}); train again"
+        ) from error
 
 
 def load_method(folder: Path | str, which: str = "best") -> Method:
     """The trained method of a run, in eval mode, without its data."""
     path = checkpoint_path(folder, which)
-    spec = DataSpec.from_dict(load_checkpoint(path)["spec"])
+    spec = read_spec(load_checkpoint(path), path)
     method = build_method(load_run_config(folder), spec)
     load_weights(method, path)
     return method.eval()

@@ -84,7 +84,10 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     good = _check_keys(good, options, config_dir, problems)
     for job in _jobs(good) if multirun else [[_text(o) for o in good]]:
         config, _ = _compose(job, config_dir, problems)
-        found = check_config(config, [o.key_or_group for o in good])
+        try:
+            found = check_config(config, [o.key_or_group for o in good])
+        except OmegaConfBaseException as error:
+            found = [_one_line(error)]
         problems += [p for p in found if p not in problems and not p.startswith(doubtful)]
     if problems:
         problems = list(dict.fromkeys(problems))
@@ -132,9 +135,12 @@ def _compose(
             compose_config([*kept, text], config_dir)
             kept.append(text)
         except CONFIG_ERRORS as error:
-            words = " ".join(str(error).replace("\n", ". ", 1).split())
-            problems.append(f"{text} cannot be applied: {words}")
+            problems.append(f"{text} cannot be applied: {_one_line(error)}")
     return compose_config(kept, config_dir), kept
+
+
+def _one_line(error: Exception) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
 # Groups
@@ -164,11 +170,10 @@ def _groups(loader: ConfigLoader, parent: str = "") -> Iterable[str]:
 def _check_choice(override: Override, options: Sequence[str]) -> list[str]:
     group, problems = override.key_or_group, []
     for value in _values(override):
-        if (value is None and group not in compose_config([]).choices) or "glob" in str(value):
-            continue
-        if str(value) not in options and not override.is_delete():
-            hint = nearest(str(value), options) or f"; choose one of {', '.join(options)}"
-            problems.append(f"{group}={'null' if value is None else value} is not known{hint}")
+        word = "null" if value is None else str(value)
+        if word not in options and not override.is_delete() and "glob" not in word:
+            hint = nearest(word, options) or f"; choose one of {', '.join(options)}, or leave it out"
+            problems.append(f"{group}={word} is not known{hint}")
     return problems
 
 

@@ -159,7 +159,7 @@ def construct(node: DictConfig, **arguments: Any) -> Any:
                 inspect.signature(part.func).bind_partial(**part.keywords)
         return build(**arguments)
     except TypeError as error:
-        key = re.search(r"(?:unexpected keyword|required (?:keyword-only )?)arguments?:? '(\w+)'", str(error))
+        key = re.search(r"(?:unexpected keyword|required [a-z-]+) arguments?:? '(\w+)'", str(error))
         if key is None or key[1] in arguments:
             raise
         raise UserError(
@@ -186,16 +186,17 @@ def targets_in(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def refused(node: Any, allowed: tuple[str, ...]) -> list[str]:
-    """What is wrong with the `_target_`s in plain containers, in words."""
-    problems = []
-    for path, target in targets_in(node):
+    """What is wrong with the `_target_`s in plain containers, in words; each is named where it lies highest."""
+    problems: dict[str, str] = {}
+    for path, target in sorted(targets_in(node), key=lambda item: item[0].count(".")):
         package = target.partition(".")[0]
         if not target.startswith(allowed):
-            known = ", ".join(name.removesuffix(".") for name in allowed)
             remedy = f"if you trust it: allow=[{package}]"
             if package in sys.stdlib_module_names:
                 remedy = "no part of Python itself can be allowed"
-            problems.append(
-                f"{path}_target_={target} is outside the packages that may be used ({known}); {remedy}"
+            known = ", ".join(name.removesuffix(".") for name in allowed)
+            problems.setdefault(
+                target,
+                f"{path}_target_={target} is outside the packages that may be used ({known}); {remedy}",
             )
-    return problems
+    return list(problems.values())

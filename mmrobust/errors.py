@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
+LIBRARIES = ("hydra.errors", "omegaconf.errors", "lightning.fabric.utilities.exceptions")
 
 
 class UserError(Exception):
@@ -14,6 +18,14 @@ class UserError(Exception):
     Its text says what was found, what was expected and what to do next. Commands print it without a
     traceback and exit with status 2.
     """
+
+    def __init__(self, text: str) -> None:
+        marker = f"{__name__}.UserError: "
+        if text.startswith("Caught UserError in ") and marker in text:  # torch's wrapping of a worker's error
+            super().__init__(text.rpartition(marker)[2].strip())
+            self.add_note(text)
+        else:
+            super().__init__(text)
 
 
 class Stopped(Exception):  # noqa: N818 (it is no error)
@@ -24,19 +36,39 @@ class Stopped(Exception):  # noqa: N818 (it is no error)
         self.status = 128 + number
 
 
+def as_user_error(error: BaseException | None) -> UserError | None:
+    """What is a user's mistake although another library found it: a configuration that cannot be, a disk."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError) and error.errno in DISK:
+        return UserError(
+            f"{error.filename or 'a file'} cannot be used: {error.strerror}; make room, make it writable, or "
+            "choose another folder with paths.outputs"
+        )
+    if type(error).__module__ in LIBRARIES:
+        inner = as_user_error(error.__cause__) if error else None  # Hydra wraps what a constructor raises
+        lines = (line.strip() for line in str(error).splitlines())
+        return inner or UserError("; ".join(line for line in lines if line))
+    return None
+
+
 def guarded(command: Callable[[], int]) -> int:
     """Run a command; a user's mistake is one message and status 2 (with MMROBUST_TRACEBACK set, its traceback
-    too), Ctrl-C is status 130."""
+    too), Ctrl-C is status 130. A mistake of ours keeps its traceback."""
     try:
         return command()
-    except UserError as error:
-        if os.environ.get("MMROBUST_TRACEBACK"):
-            traceback.print_exc()
-        print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
-        return 2
     except Stopped as stop:
         print(stop, file=sys.stderr)
         return stop.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        mistake = as_user_error(error)
+        if mistake is None:
+            raise
+        if os.environ.get("MMROBUST_TRACEBACK"):
+            traceback.print_exc()
+        text = str(mistake)
+        print(f"errors:\n{text}" if text.startswith("- ") else f"error: {text}", file=sys.stderr)
+        return 2

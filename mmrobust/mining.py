@@ -30,6 +30,7 @@ class VarianceMining(nn.Module):
     total: Tensor
     count: Tensor
     hard: Tensor
+    incomplete: Tensor  # codes of all combinations but the full one
 
     def __init__(
         self, modalities: Sequence[str], *, epochs: int, hard: Sequence[str] | None, batch_means: bool
@@ -44,7 +45,7 @@ class VarianceMining(nn.Module):
             int(code): combination_name(c)
             for code, c in zip(_codes(combinations, modalities), combinations, strict=True)
         }
-        self.incomplete = _codes(combinations[:-1], modalities)
+        self.register_buffer("incomplete", _codes(combinations[:-1], modalities), persistent=False)
         self.top = len(combinations) // 2
         self.epochs, self.batch_means = (0 if hard else epochs), batch_means
         size = 2 ** len(modalities)
@@ -83,7 +84,7 @@ class VarianceMining(nn.Module):
 
     def _observe(self, code: Tensor, variance: Tensor) -> None:
         total = torch.zeros_like(self.total).index_add_(0, code, variance)
-        count = torch.bincount(code, minlength=len(total)).double()
+        count = torch.zeros_like(self.count).index_add_(0, code, torch.ones_like(variance))
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
             torch.distributed.all_reduce(count)
@@ -95,7 +96,7 @@ class VarianceMining(nn.Module):
 
     def _choose(self) -> None:
         """Kept up to date with every batch, so that it is final once the epochs are over."""
-        codes = self.incomplete.to(self.total.device)
+        codes = self.incomplete
         mean = (self.total / self.count)[codes]
         self.hard.zero_()
         if self.batch_means:

@@ -103,7 +103,7 @@ def stacked(method: Fuses, batch: Batch, masks: Tensor) -> Iterator[tuple[slice,
 
 
 class CombinationScores:
-    """Adds up the counts of every served combination over a pass, on the device, without waiting for it."""
+    """Adds up the counts of every served combination over a pass, on the device."""
 
     def __init__(
         self,

@@ -164,7 +164,10 @@ class Method(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # A step's random numbers depend on where it is, not on how the run got there.
         step = self.trainer.fit_loop.total_batch_idx
-        torch.manual_seed(keyed.seed_of(self.seed, "step", self.global_rank, step))
+        seed = keyed.seed_of(self.seed, "step", self.global_rank, step)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.3 ms, for devices not in use
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self.last_terms = {}

@@ -13,7 +13,7 @@ from mmrobust.errors import UserError
 from mmrobust.losses import gaussian_kl
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.mining import VarianceMining
-from mmrobust.models.probabilistic import NormalisedLinear, sample_gaussian
+from mmrobust.models.probabilistic import NormalisedLinear, predict_from_mean, sample_gaussian
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,11 @@ class DMRNet(Method):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         fused = self.fusion(features, available)
+        if not self.training:
+            return Output(predict_from_mean(self.mean, self.head, fused))
         mean = self.mean(fused)
         log_variance = self.log_variance(fused).clamp(-self.max_log_variance, self.max_log_variance)
-        z = sample_gaussian(mean, log_variance) if self.training else mean
+        z = sample_gaussian(mean, log_variance)
         return Output(self.head(z), extras={"z": z, "mean": mean, "log_variance": log_variance})
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -211,12 +211,12 @@ def line(
 ) -> dict[str, Any]:
     ratios = [ours / theirs for ours, theirs in zip(*seconds, strict=True)]
     low, middle, high = statistics.quantiles(ratios) if len(ratios) > 1 else ratios * 3
-    on: dict[str, Any] = {
+    places: dict[str, dict[str, Any]] = {
         "cpu": {"device": platform.machine(), "threads": 1, "precision": "float32", "malloc": "keeps memory"},
         "cuda": {"device": "", "precision": "bfloat16 autocast", "memory_format": "channels last"},
-    }[device]
+    }
     if device == "cuda":
-        on["device"] = torch.cuda.get_device_name()
+        places["cuda"]["device"] = torch.cuda.get_device_name()
     measured: dict[str, Any] = {
         "rounds": len(ratios),
         "spread": [round(low, 4), round(high, 4)],
@@ -227,7 +227,7 @@ def line(
         "value": round(middle, 4),
         "unit": "ratio",
         "against": against,
-        "conditions": conditions | MODEL | measured | on | {"torch": torch.__version__},
+        "conditions": conditions | MODEL | measured | places[device] | {"torch": torch.__version__},
     }
 
 
