@@ -63,14 +63,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {path} does not exist; the run has not saved one, or the folder is another's"
         )
-    size = path.stat().st_size
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle can make the unpickler raise anything
-        cause = str(error).splitlines()[0] if str(error) else "it is empty"
         raise UserError(
-            f"checkpoint {path} ({size} bytes) cannot be loaded: it is cut short, another kind of file, or holds "
-            f"more than tensors and plain values, which is refused. Take another checkpoint or train again. ({cause})"
+            f"checkpoint {path} ({path.stat().st_size} bytes) cannot be loaded: {_what_else(path)}. Take another "
+            "checkpoint or train again"
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "spec", "method"} <= checkpoint.keys():
         raise UserError(
@@ -78,6 +76,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "run of mmrobust saved"
         )
     return checkpoint
+
+
+def _what_else(path: Path) -> str:
+    """What a file that is no checkpoint may be."""
+    with path.open("rb") as file:
+        head = file.read(100).lstrip()
+    if not head:
+        return "it is empty"
+    if head.startswith(b"<"):
+        return "it is a web page, such as a failed download leaves"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-LFS pointer; run `git lfs pull`"
+    return (
+        "it is cut short, another kind of file, or holds more than tensors and plain values, which is refused"
+    )
 
 
 def build_method(config: DictConfig, spec: DataSpec) -> Method:

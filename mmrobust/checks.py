@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,34 +17,11 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmrobust.config import allowed_prefixes, compose_config, our_hydra, refused, search_path
+from mmrobust.config import compose_config, our_hydra, search_path
 from mmrobust.errors import UserError
+from mmrobust.values import check_config, check_type
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
-
-# Keys whose value may be of several types.
-ANY_TYPE = (
-    "devices",
-    "rate",
-    "precision",
-    "groups",
-    "kinds",
-    "clarity",
-    "variants",
-    "combination",
-    "fast_dev_run",
-)
-
-# Numbers that a run cannot do without, and the least that they may be.
-AT_LEAST = {
-    "seed": 0,
-    "data.seed": 0,
-    "missing.seed": 0,
-    "data.batch_size": 1,
-    "data.workers": 0,
-    "trainer.max_epochs": 1,
-    "optimizer.lr": 0,
-}
 
 # Where keys lie that come with a choice, if it is not the folder named like the group.
 COMES_WITH = {
@@ -99,7 +74,7 @@ def with_quotes(overrides: Sequence[str]) -> list[str]:
     parser, quoted = OverridesParser.create(), []
     for text in overrides:
         key, equals, value = text.partition("=")
-        if equals and not set(value) & set("[]{}'\""):
+        if equals and text[0] != "-" and not set(value) & set("[]{}'\""):
             try:
                 parser.parse_override(text)
             except HydraException:
@@ -219,7 +194,7 @@ def _check_keys(
             found = [f"there is no key {key}{nearest(key, known | set(groups))}"]
         elif key in known and not o.is_delete():
             default = _default(config, key)
-            found = [p for value in _values(o) if (p := _check_type(key, value, default))]
+            found = [p for value in _values(o) if (p := check_type(key, value, default))]
         problems += found
         if not found:
             good.append(o)
@@ -239,24 +214,6 @@ def _default(config: DictConfig, key: str) -> Any:
     except OmegaConfBaseException:
         return None
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-
-
-def _check_type(key: str, value: Any, default: Any) -> str | None:
-    interpolated = isinstance(value, str) and "${" in value
-    if default is None or value is None or key.rpartition(".")[2] in ANY_TYPE or interpolated:
-        return None
-    kinds: dict[Any, str] = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        list: f"a list, like [{value}]",
-        dict: "a dictionary, like {key: value}",
-    }
-    kind = next((k for k in kinds if isinstance(default, k)), None)
-    fits = kind is None or isinstance(value, (int, float) if kind is float else kind)
-    if isinstance(value, bool) and kind in (int, float):
-        fits = False
-    return None if fits else f"{key}={value} is not {kinds[kind]} (default: {default})"
 
 
 def _values(override: Override) -> list[Any]:
@@ -290,71 +247,3 @@ def nearest(word: str, known: Iterable[str]) -> str:
         last = {name.rpartition(".")[2]: name for name in known}
         close = [last[n] for n in difflib.get_close_matches(word.rpartition(".")[2], list(last), 3, 0.7)]
     return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
-# The composed configuration
-
-
-def modality_names(config: DictConfig) -> list[str]:
-    """The modalities that the configuration names: the entries under `encoder`, or m1, m2, ... as many as
-    `data.num_modalities` says."""
-    names = [str(k) for k, v in config.encoder.items() if isinstance(v, DictConfig) and k != "options"]
-    count = config.data.get("num_modalities", len(names))
-    return [*names, *(f"m{i + 1}" for i in range(len(names), count))][:count]
-
-
-def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
-    """What is wrong with a composed configuration; `given` are the keys set by the user."""
-    problems = [f"{key} has no value yet; set {key}=..." for key in sorted(OmegaConf.missing_keys(config))]
-    if problems:
-        return problems
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    if "fusion" in given and "fusion" not in plain["method"]:
-        problems.append(
-            f"method={config.choices.method} takes no fusion; leave out fusion={config.choices.fusion}"
-        )
-    if plain["selection"] not in ("mean", "last", "paper"):
-        problems.append(f"selection={plain['selection']} is not known; choose mean, last or paper")
-    problems += _check_ranges(config)
-    problems += refused(plain, allowed_prefixes(plain["allow"]))
-    problems += [
-        f"allow=[{name}]: no part of Python itself can be allowed, since it can do anything; leave it out"
-        for name in plain["allow"]
-        if name.partition(".")[0] in sys.stdlib_module_names
-    ]
-    for split in ("train", "test"):
-        problems += _check_missing(
-            split, plain["missing"][split], modality_names(config), config.choices.data
-        )
-    return problems
-
-
-def _check_ranges(config: DictConfig) -> list[str]:
-    problems = []
-    for key, least in AT_LEAST.items():
-        value = OmegaConf.select(config, key, default=least)
-        if key == "trainer.max_epochs" and value == -1:
-            continue
-        if value is None or isinstance(value, str) or not math.isfinite(value):
-            problems.append(
-                f"{key}={'null' if value is None else value} is not a number; set it to at least {least}"
-            )
-        elif value < least:
-            problems.append(f"{key}={value} is below {least}")
-    return problems
-
-
-def _check_missing(split: str, protocol: Mapping[str, Any], names: Sequence[str], data: str) -> list[str]:
-    rates, combination = protocol.get("rate", 0), protocol.get("combination", [])
-    if not isinstance(combination, list):
-        return [f"missing.{split}.combination={combination} is not a list; write [{combination}]"]
-    problems = []
-    for label, rate in rates.items() if isinstance(rates, dict) else [("rate", rates)]:
-        if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate <= 1:
-            problems.append(f"missing.{split}.rate: {label}={rate} is not in [0, 1]")
-    used = [*(rates if isinstance(rates, dict) else ()), *combination]
-    return problems + [
-        f"missing.{split} names the modality {m!r}; {data} has {', '.join(names)}"
-        for m in used
-        if names and m not in names
-    ]

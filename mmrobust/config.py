@@ -154,9 +154,9 @@ def construct(node: DictConfig, **arguments: Any) -> Any:
             )
     build = instantiate(node, _partial_=True, _convert_="all")
     try:
-        for part in build.keywords.values():
+        for name, part in build.keywords.items():
             if isinstance(part, partial):  # called later, in the midst of training
-                inspect.signature(part.func).bind_partial(**part.keywords)
+                _check_keywords(name, part)
         return build(**arguments)
     except TypeError as error:
         key = re.search(r"(?:unexpected keyword|required [a-z-]+) arguments?:? '(\w+)'", str(error))
@@ -165,6 +165,13 @@ def construct(node: DictConfig, **arguments: Any) -> Any:
         raise UserError(
             f"the keys of {plain['_target_']} do not fit: {error}; see its file in conf/"
         ) from error
+
+
+def _check_keywords(name: str, part: partial) -> None:
+    try:
+        inspect.signature(part.func).bind_partial(**part.keywords)
+    except TypeError as error:
+        raise UserError(f"{name}: {part.func} does not take these keys: {error}; see conf/{name}/") from error
 
 
 def allowed_prefixes(allow: Sequence[str]) -> tuple[str, ...]:

@@ -33,6 +33,11 @@ def start(folder: Path, config: DictConfig, *, apart: bool = False) -> None:
 
         train(folder)
         return
+    if config.data.batch_size % count:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} counts the samples of all {count} devices and does not divide "
+            f"by {count}; try {-(-config.data.batch_size // count) * count}"
+        )
     command = ["-m", "mmrobust.training", str(folder)]
     if count > 1:  # torchrun: all ranks read the saved configuration, share the folder, and stop together
         command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *command]

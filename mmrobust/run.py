@@ -18,8 +18,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
-from mmrobust.checks import check_command_line
-from mmrobust.errors import Stopped, UserError, guarded
+from mmrobust.checks import check_command_line, with_quotes
+from mmrobust.errors import Stopped, UserError, as_user_error, guarded
 from mmrobust.evaluation.results import is_complete
 from mmrobust.launch import start
 
@@ -37,6 +37,8 @@ def _main(argv: list[str]) -> int:
         os.environ["MMROBUST_TRACEBACK"] = "1"
     arguments = get_args_parser().parse_args(argv)
     resumed = any(text.startswith("resume=") for text in arguments.overrides)
+    if not resumed:
+        argv, arguments.overrides = with_quotes(argv), with_quotes(arguments.overrides)
     if not (arguments.help or arguments.hydra_help or arguments.info or resumed):
         check_command_line(arguments.overrides, arguments.config_dir, arguments.multirun)
     if (
@@ -105,8 +107,8 @@ def _job(config: DictConfig, *, config_dir: str | None, failures: Path) -> None:
         raise
     except Exception as error:
         (failures / f"{hydra.job.num:06}").write_text(" ".join(overrides))
-        if isinstance(error, UserError):
-            print(f"error: {error}", file=sys.stderr)
+        if mistake := as_user_error(error):
+            print(f"error: {mistake}", file=sys.stderr)
         else:
             traceback.print_exc()
 

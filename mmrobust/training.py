@@ -23,6 +23,7 @@ from mmrobust.callbacks import EpochLines, Losses, Position, StopOnBadLoss, Stop
 from mmrobust.checkpoints import (
     AtomicCheckpoints,
     build_method,
+    check_fits,
     checkpoint_path,
     file_hash,
     load_checkpoint,
@@ -30,7 +31,7 @@ from mmrobust.checkpoints import (
 )
 from mmrobust.config import NOT_IN_RECIPE, config_hash, construct, load_run_config
 from mmrobust.data.base import DataModule
-from mmrobust.errors import guarded
+from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.combinations import Results
 from mmrobust.evaluation.results import (
     SCHEMA,
@@ -64,6 +65,8 @@ def train(folder: Path) -> dict[str, Any]:
     trainer = build_trainer(config, folder, method)
     last = checkpoint_path(folder, "last")
     before = load_checkpoint(last) if last.is_file() else None
+    if before:
+        check_fits(method, before, last)
     for logger in trainer.loggers:
         if isinstance(logger, MetricsFile):
             logger.keep(before["steps"] if before else 0)
@@ -130,16 +133,15 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
     monitor = f"val/average/{method.task.primary}"
+    every_epoch: dict[str, Any] = {
+        "dirpath": folder / "checkpoints",
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
+    }
     callbacks = [
-        ModelCheckpoint(
-            folder / "checkpoints",
-            filename="best",
-            monitor=monitor,
-            mode="max",
-            save_last=True,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        ),
+        # Two: with save_last, Lightning writes `last` only in epochs that are also the best so far.
+        ModelCheckpoint(filename="best", monitor=monitor, mode="max", **every_epoch),
+        ModelCheckpoint(filename="last", **every_epoch),
         StopOnBadLoss(folder),
         Losses(),
         StopOnSignal(folder),
@@ -149,14 +151,17 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())
         arguments["enable_progress_bar"] = sys.stderr.isatty()
     plugins = [*arguments.pop("plugins", []), AtomicCheckpoints()]
-    return Trainer(
-        **arguments,
-        logger=loggers,
-        callbacks=callbacks,
-        plugins=plugins,
-        use_distributed_sampler=False,  # ours repeats no sample
-        default_root_dir=folder,
-    )
+    try:
+        return Trainer(
+            **arguments,
+            logger=loggers,
+            callbacks=callbacks,
+            plugins=plugins,
+            use_distributed_sampler=False,  # ours repeats no sample
+            default_root_dir=folder,
+        )
+    except (ValueError, TypeError) as error:  # what Lightning takes, only Lightning knows
+        raise UserError(f"trainer: {error}; see conf/trainer/auto.yaml") from error
 
 
 def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:
@@ -178,6 +183,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         "protocol": {
             "split": split,
             "data_fingerprint": data.fingerprint,
+            "skipped": data.skipped,
             "classes": data.spec.num_classes,
             "modalities": list(data.spec.modalities),
             "selection": config.selection,

@@ -12,7 +12,7 @@ import yaml
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from mmrobust.checks import check_command_line, modality_names
+from mmrobust.checks import check_command_line
 from mmrobust.config import (
     NOT_IN_RECIPE,
     compose_config,
@@ -23,6 +23,7 @@ from mmrobust.config import (
     run_folder,
 )
 from mmrobust.errors import UserError
+from mmrobust.values import modality_names
 
 
 def problems(*overrides: str, multirun: bool = False) -> str:

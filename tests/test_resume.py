@@ -99,40 +99,44 @@ def interrupt(tmp_path: Path, where: str, count: int, number: int, *more: str) -
     return in_a_process(argv, tmp_path / "output.txt")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("where", "count", "workers"),
-    [
-        ("batch", 2, 0),  # first epoch: nothing saved yet
-        ("batch", 9, 0),  # mid-epoch
-        ("batch", 9, 2),
-        ("validation", 2, 0),
-        ("save", 1, 0),  # the first checkpoint, half written
-        ("save", 4, 0),  # a later one: best is new, last is not
-        ("between", 1, 0),
-        ("test", 1, 0),
-    ],
-)
-def test_killed(where: str, count: int, workers: int, undisturbed: dict[str, Any], tmp_path: Path) -> None:
-    status = interrupt(tmp_path, where, count, signal.SIGKILL, f"data.workers={workers}")
-    assert status == -signal.SIGKILL
-    assert not (tmp_path / "run/results.json").exists()
-    assert in_a_process([f"resume={tmp_path}/run"], tmp_path / "output.txt") == 0
-    assert differences(undisturbed, outcome(tmp_path / "run")) == []
+MOMENTS = [
+    ("batch", 2, 0),  # first epoch: nothing saved yet
+    ("batch", 9, 0),  # in the middle of an epoch
+    ("batch", 9, 2),
+    ("validation", 2, 0),
+    ("save", 1, 0),  # the first checkpoint, half written
+    ("save", 4, 0),  # a later one: best is new, last is not
+    ("between", 1, 0),  # training and evaluation
+    ("test", 1, 0),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "count", "workers"), [(signal.SIGTERM, 9, 0), (signal.SIGINT, 3, 0), (signal.SIGTERM, 8, 2)]
-)
-def test_stopped(number: int, count: int, workers: int, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+def test_killed(undisturbed: dict[str, Any], tmp_path: Path) -> None:
+    for i, (where, count, workers) in enumerate(MOMENTS):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        status = interrupt(folder, where, count, signal.SIGKILL, f"data.workers={workers}")
+        assert status == -signal.SIGKILL
+        assert not (folder / "run/results.json").exists()
+        assert in_a_process([f"resume={folder}/run"], folder / "output.txt") == 0
+        wrong = differences(undisturbed, outcome(folder / "run"))
+        assert wrong == [], f"killed at {where} {count} with {workers} workers"
+
+
+@pytest.mark.slow
+def test_stopped(undisturbed: dict[str, Any], tmp_path: Path) -> None:
     """SIGTERM and Ctrl-C save in the middle of an epoch, and the resumed run does not repeat a batch."""
-    status = interrupt(tmp_path, "batch", count, number, f"data.workers={workers}")
-    assert status == 128 + number
-    assert f"resume={tmp_path}/run" in (tmp_path / "output.txt").read_text()
-    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["steps"] == count
-    assert in_a_process([f"resume={tmp_path}/run"], tmp_path / "output.txt") == 0
-    assert differences(undisturbed, outcome(tmp_path / "run")) == []
+    for i, (number, count, workers) in enumerate(
+        [(signal.SIGTERM, 9, 0), (signal.SIGINT, 3, 0), (signal.SIGTERM, 8, 2)]
+    ):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        assert interrupt(folder, "batch", count, number, f"data.workers={workers}") == 128 + number
+        assert f"resume={folder}/run" in (folder / "output.txt").read_text()
+        assert torch.load(folder / "run/checkpoints/last.ckpt", weights_only=True)["steps"] == count
+        assert in_a_process([f"resume={folder}/run"], folder / "output.txt") == 0
+        assert differences(undisturbed, outcome(folder / "run")) == []
 
 
 def test_resuming_a_complete_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

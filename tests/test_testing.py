@@ -80,7 +80,7 @@ class SumsOverNothing(ModalityDropout):
     ],
 )
 def test_finds(method: type[Method], message: str) -> None:
-    config = compose_config(["method=dropout", "encoder.width=8"]).method
+    config = compose_config(["method=dropout", "encoder.width=8", "allow=[tests]"]).method
     config._target_ = f"{method.__module__}.{method.__qualname__}"
     build: Callable[[DataSpec], Method] = lambda spec: construct(config, spec=spec)  # noqa: E731
     with pytest.raises(AssertionError, match=message):

@@ -133,6 +133,7 @@ def test_every_job_of_a_sweep_is_a_group_of_its_own(launcher: str, tmp_path: Pat
 
 
 def test_a_batch_that_does_not_divide(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Said before a process starts."""
     assert main([*SMALL, "trainer.devices=2", "data.batch_size=33", f"paths.run={tmp_path}"]) == 2
     assert "data.batch_size=33 counts the samples of all 2 devices" in capfd.readouterr().err
 

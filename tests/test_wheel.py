@@ -17,7 +17,9 @@ UV = Path(sys.executable).with_name("uv")
 @pytest.mark.skipif(not UV.is_file(), reason="needs uv beside the interpreter, as `make setup` installs it")
 def test_an_installed_wheel_runs_anywhere(tmp_path: Path) -> None:
     def call(*command: str | Path, folder: Path = tmp_path) -> str:
-        done = subprocess.run([str(c) for c in command], cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(c) for c in command], cwd=folder, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -169,7 +169,10 @@ class AVMNIST(DataModule):
         root = self.folder
         ensure(root, self.download)
         images, test_images = read_images(root, "train"), read_images(root, "t10k")
-        sounds, speakers, numbers = read_recordings(root, round(self.seconds * RATE))
+        damaged: list[str] | None = [] if self.corrupt == "skip" else None
+        sounds, speakers, numbers = read_recordings(root, round(self.seconds * RATE), damaged)
+        if damaged:
+            self.skipped["recordings"] = damaged
         test, train = numbers < 5, numbers >= 5
         if self.speaker is not None:
             if self.speaker not in speakers:

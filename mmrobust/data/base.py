@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,10 @@ class Split(Dataset, ABC):
     def finish(self, raw: Any, key: Key) -> Sample:
         """Tensors: spectrograms, normalised images."""
 
+    def verify(self, index: int) -> None:
+        """Read all that any epoch may read of a sample; raises UserError if that fails."""
+        self.read(Key(0, index))
+
     def __getitem__(self, key: Key) -> Sample:
         return self.finish(self.corrupt(self.augment(self.read(key), key), key), key)
 
@@ -106,7 +110,13 @@ class KeyedSplit(Dataset):
         self.split = split
 
     def __getitem__(self, key: Key) -> tuple[Key, Sample]:
-        return key, self.split[key]
+        try:
+            return key, self.split[key]
+        except UserError as error:
+            name = self.split.ids[key.index]
+            raise UserError(
+                f"sample {name}: {error}, or leave out such samples with data.corrupt=skip"
+            ) from error
 
 
 class KeyedSampler(Sampler[Key]):
@@ -173,6 +183,7 @@ class DataModule(LightningDataModule, ABC):
         workers: processes that read ahead; 0 reads in the training process.
         seed: splits and pairings (`data.seed`); does not follow the run's seed.
         run_seed: order and augmentation.
+        corrupt: a sample that cannot be read is an `error`, or left out: `skip`.
         missing: what is missing: `train` and `test` protocols and a `seed`.
     """
 
@@ -184,15 +195,17 @@ class DataModule(LightningDataModule, ABC):
         workers: int,
         seed: int,
         run_seed: int,
+        corrupt: str,
         missing: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.root, self.batch_size, self.workers = root, batch_size, workers
-        self.seed, self.run_seed, self.missing = seed, run_seed, missing
+        self.seed, self.run_seed, self.corrupt, self.missing = seed, run_seed, corrupt, missing
         self.validation_split = "val"  # "test" for selection=paper
         self.position = (0, 0)  # epoch and batches after which a resumed run goes on
         self.splits: dict[str, Split] = {}
         self.masks: dict[str, np.ndarray] = {}
+        self.skipped: dict[str, list[str]] = {}  # damaged samples that were left out, by split
 
     @abstractmethod
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
@@ -207,7 +220,15 @@ class DataModule(LightningDataModule, ABC):
             return
         self.spec, self.splits = self.load()
         names = list(self.spec.modalities)
+        owners: dict[str, str] = {}
         for split, data in self.splits.items():
+            for sample in data.ids:
+                if sample in owners:
+                    raise UserError(
+                        f"sample {sample!r} of split {split!r} is also in {owners[sample]!r}; ids must be unique, "
+                        "so take one of the two out"
+                    )
+                owners[sample] = split
             protocol = self.missing["train" if split == "train" else "test"]
             if problems := protocol.check(names):
                 raise UserError(f"missing.{'train' if split == 'train' else 'test'}: " + "; ".join(problems))
@@ -215,6 +236,17 @@ class DataModule(LightningDataModule, ABC):
                 empty = data.ids[int(np.argmin(data.present.any(1)))]
                 raise UserError(f"sample {empty!r} of split {split!r} has no modality at all; leave it out")
             self.masks[split] = missing.masks(protocol, names, self.missing["seed"], split, data.present)
+            if self.corrupt == "skip":
+                self._leave_out_damaged(split, data)
+        self.spec = replace(self.spec, num_train=len(self.splits["train"]))
+
+    def _leave_out_damaged(self, name: str, split: Split) -> None:
+        from mmrobust.data.damage import Kept, undamaged
+
+        rows = undamaged(name, split, self.workers)
+        if len(rows) < len(split):
+            self.skipped[name] = sorted(set(split.ids) - {split.ids[i] for i in rows})
+            self.splits[name], self.masks[name] = Kept(split, rows.tolist()), self.masks[name][rows]
 
     @property
     def fingerprint(self) -> str:

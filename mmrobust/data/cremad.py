@@ -57,6 +57,10 @@ class Clips(Split):
         wave = self.spectrogram.read(self.sounds / f"{self.ids[key.index]}.wav")
         return {"audio": wave, "visual": images.read_frames(files)}
 
+    def verify(self, index: int) -> None:
+        images.read_frames(self.frames[index])  # all: which ones are drawn depends on the epoch
+        self.spectrogram.read(self.sounds / f"{self.ids[index]}.wav")
+
     def augment(self, raw: dict[str, np.ndarray], key: Key) -> dict[str, np.ndarray]:
         seed = keyed.seed_of(self.run_seed or 0, "crop", key.epoch, key.index)
         return {**raw, "visual": images.transformed(self.pipeline, seed, images=raw["visual"])["images"]}
@@ -108,14 +112,23 @@ class CREMAD(DataModule):
         if not 0 <= self.validation < 1:
             raise UserError(f"data.validation={self.validation} is not a share of train; use 0 <= share < 1")
         root, problems = Path(self.root), list[str]()
+        if not root.is_dir():
+            raise UserError(
+                f"data.root={root} does not exist; set it, or paths.data, to where AudioWAV, Image-01-FPS, train.csv "
+                f"and test.csv lie: {SOURCE}, {LISTS}"
+            )
         lists = [root / "train.csv", root / "test.csv"]
         if self.split == "actor" and not any(path.is_file() for path in lists):
             lists = [root / "AudioWAV"]
         train, *tests = (read_labels(path, problems) for path in lists)
         test = tests[0] if tests else {}
         note(problems, "in train.csv and test.csv", [s for s in train if s in test], "take them out of one")
-        frames = self.index([*train, *test], problems)
-        if problems:
+        damaged: list[str] = []
+        frames = self.index([*train, *test], damaged)
+        if problems or (damaged and self.corrupt == "error"):
+            problems += damaged
+            if damaged and len(problems) == len(damaged):
+                problems[-1] += "; or leave these clips out: data.corrupt=skip"
             raise UserError(f"data.root={root} cannot be used:\n- " + "\n- ".join(problems))
         if self.split == "actor":
             parts = by_actor(train | test, self.seed)

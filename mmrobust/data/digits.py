@@ -85,13 +85,29 @@ def read_images(root: Path, half: str) -> Pool:
     return Pool(images, labels.astype(int), np.array([f"{half}_{i:05d}" for i in range(len(images))]))
 
 
-def read_recordings(root: Path, samples: int) -> tuple[Pool, np.ndarray, np.ndarray]:
-    """All recordings, of unit power and centred in `samples`; their speakers and their numbers, (N,) each."""
+def read_recordings(
+    root: Path, samples: int, damaged: list[str] | None = None
+) -> tuple[Pool, np.ndarray, np.ndarray]:
+    """All recordings, of unit power and centred in `samples`; their speakers and their numbers, (N,) each.
+
+    One that cannot be read is an error, unless there is a list `damaged`: then its name is added there.
+    """
     paths = sorted((find(root, "recordings") or root).glob("*.wav"))
-    names = [name for path in paths if (name := re.fullmatch(r"(\d)_(.+)_(\d+)\.wav", path.name))]
+    names, sounds = [], []
+    for path in paths:
+        if name := re.fullmatch(r"(\d)_(.+)_(\d+)\.wav", path.name):
+            try:
+                sounds.append(read_audio(path, RATE))
+                names.append(name)
+            except UserError as error:
+                if damaged is None:
+                    raise UserError(
+                        f"{error}, or leave out such recordings with data.corrupt=skip"
+                    ) from error
+                log.warning("data.corrupt=skip leaves out a recording: %s", error)
+                damaged.append(path.stem)
     waves = np.zeros((len(names), samples), dtype=np.float32)
-    for row, name in zip(waves, names, strict=True):
-        wave = read_audio(paths[0].parent / name[0], RATE)
+    for row, wave in zip(waves, sounds, strict=True):
         wave = wave[max(len(wave) - samples, 0) // 2 :][:samples]
         start = (samples - len(wave)) // 2
         row[start : start + len(wave)] = wave / max(float(np.sqrt(np.mean(wave**2))), 1e-6)

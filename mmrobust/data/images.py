@@ -50,6 +50,8 @@ def read_image(path: Path | str) -> np.ndarray:
 def choose_frames(files: Sequence[Path], count: int, salts: tuple[int | str, ...] | None) -> list[Path]:
     """`count` of the frames of a clip, in order: distinct ones drawn by `salts` (see `keyed`), or evenly
     spaced (the middle one for 1) if that is None. If there are fewer than `count`, some come repeatedly."""
+    if not files:
+        return []
     chosen = ((np.arange(count) + 0.5) * len(files) / count).astype(int)
     if salts is not None and len(files) > count:
         chosen = np.sort(np.argsort(keyed.uniforms(len(files), *salts))[:count])
@@ -62,6 +64,8 @@ def read_frames(paths: Sequence[Path]) -> np.ndarray:
     Raises:
         UserError: a frame cannot be read, or the frames differ in size.
     """
+    if not paths:
+        raise UserError("the clip has no frames; extract them")
     frames = [read_image(path) for path in paths]
     for path, frame in zip(paths, frames, strict=True):
         if frame.shape != frames[0].shape:

@@ -39,6 +39,7 @@ from mmrobust.missing import all_combinations
 from mmrobust.testing import make_batch
 from mmrobust.training import build_trainer
 from tests.bench.plain import autocast, plain_loss, plain_steps
+from tests.bench.run import cli_error_seconds, peak_memory_ratio, resume_overhead_ratio
 
 MODEL = {"encoder": "resnet18", "fusion": "concat, pooled features", "data": "in memory"}
 GOALS = {2: 1.05, 3: 1.10, 6: 1.25}  # modalities -> all combinations over the full one
@@ -237,8 +238,14 @@ def main() -> None:
     known = {
         name + ("_cuda" if device == "cuda" else ""): (device, m) for device in devices for name, m in kinds
     }
+    whole = {
+        "cli_error_seconds": cli_error_seconds,
+        "resume_overhead_ratio": resume_overhead_ratio,
+        "peak_memory_ratio": lambda rounds: peak_memory_ratio(),
+    }
+    names = [*known, *whole]
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Speed, as ratios.")
-    parser.add_argument("--only", metavar="NAME", choices=list(known), help=f"one of: {', '.join(known)}")
+    parser.add_argument("--only", metavar="NAME", choices=names, help=f"one of: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="one round of everything: does it run?")
     parser.add_argument(
         "--method", default="dmrnet", help="what is evaluated (dmrnet); what is trained is dmrnet"
@@ -249,9 +256,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for name in [options.only] if options.only else known:
-        device, modalities = known[name]
-        if modalities:
+    for name in [options.only] if options.only else names:
+        device, modalities = known.get(name, ("cpu", 0))
+        if name in whole:
+            result = whole[name](1 if options.quick else 5)
+        elif modalities:
             result = evaluation(modalities, device, options.method, options.quick)
         else:
             result = training(device, options.quick)

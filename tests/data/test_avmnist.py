@@ -27,6 +27,7 @@ KEYS = {
     "workers": 0,
     "seed": 0,
     "run_seed": 0,
+    "corrupt": "error",
     "missing": {"train": Complete(), "test": Complete(), "seed": 0},
     "download": False,
     "validation": 0.25,

@@ -63,7 +63,15 @@ def make(
     sizes: tuple[int, ...] = (20, 7, 10),
     **keys: Any,
 ) -> Data:
-    base = {"root": "", "batch_size": 6, "workers": 0, "seed": 0, "run_seed": 0, "holes": False}
+    base = {
+        "root": "",
+        "batch_size": 6,
+        "workers": 0,
+        "seed": 0,
+        "run_seed": 0,
+        "corrupt": "error",
+        "holes": False,
+    }
     base["missing"] = {"train": train or Complete(), "test": test or Complete(), "seed": 0}
     data = Data(dict(zip(("train", "val", "test"), sizes, strict=False)), **(base | keys))
     data.setup()

@@ -25,6 +25,7 @@ def cremad(root: Path, **changes) -> CREMAD:
         "workers": 0,
         "seed": 0,
         "run_seed": 0,
+        "corrupt": "error",
         "missing": {"train": Complete(), "test": Complete(), "seed": 0},
         "split": "ogm",
         "validation": 0.25,

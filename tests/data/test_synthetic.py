@@ -20,7 +20,11 @@ YAML = Path(__file__).parents[2] / "conf/data/synthetic.yaml"
 def make(**keys: Any) -> Synthetic:
     """A small dataset; the keys that are not given are those of the YAML."""
     values = {k: v for k, v in yaml.safe_load(YAML.read_text()).items() if k not in ("defaults", "_target_")}
-    values |= {"run_seed": 0, "missing": {"train": Complete(), "test": Complete(), "seed": 0}}
+    values |= {
+        "run_seed": 0,
+        "corrupt": "error",
+        "missing": {"train": Complete(), "test": Complete(), "seed": 0},
+    }
     values |= {"num_train": 64, "num_val": 16, "num_test": 16}
     return Synthetic(**{**values, **keys})
 

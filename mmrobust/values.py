@@ -1,0 +1,122 @@
+"""Whether the values of a composed configuration can be, one by one and together. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmrobust.config import allowed_prefixes, refused
+
+# Keys whose value may be of several types.
+ANY_TYPE = (
+    "devices",
+    "rate",
+    "precision",
+    "groups",
+    "kinds",
+    "clarity",
+    "variants",
+    "combination",
+    "fast_dev_run",
+)
+
+# Numbers that a run cannot do without, and the least that they may be.
+AT_LEAST = {
+    "seed": 0,
+    "data.seed": 0,
+    "missing.seed": 0,
+    "data.batch_size": 1,
+    "data.workers": 0,
+    "trainer.max_epochs": 1,
+    "optimizer.lr": 0,
+}
+
+
+def modality_names(config: DictConfig) -> list[str]:
+    """The modalities that the configuration names: the entries under `encoder`, or m1, m2, ... as many as
+    `data.num_modalities` says."""
+    names = [str(k) for k, v in config.encoder.items() if isinstance(v, DictConfig) and k != "options"]
+    count = config.data.get("num_modalities", len(names))
+    return [*names, *(f"m{i + 1}" for i in range(len(names), count))][:count]
+
+
+def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
+    """What is wrong with a composed configuration; `given` are the keys set by the user."""
+    problems = [f"{key} has no value yet; set {key}=..." for key in sorted(OmegaConf.missing_keys(config))]
+    if problems:
+        return problems
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    if "fusion" in given and "fusion" not in plain["method"]:
+        problems.append(
+            f"method={config.choices.method} takes no fusion; leave out fusion={config.choices.fusion}"
+        )
+    if plain["selection"] not in ("mean", "last", "paper"):
+        problems.append(f"selection={plain['selection']} is not known; choose mean, last or paper")
+    if plain["data"].get("corrupt", "error") not in ("error", "skip"):
+        problems.append(f"data.corrupt={plain['data']['corrupt']} is not known; choose error or skip")
+    problems += _check_ranges(config)
+    problems += refused(plain, allowed_prefixes(plain["allow"]))
+    problems += [
+        f"allow=[{name}]: no part of Python itself can be allowed, since it can do anything; leave it out"
+        for name in plain["allow"]
+        if name.partition(".")[0] in sys.stdlib_module_names
+    ]
+    for split in ("train", "test"):
+        problems += _check_missing(
+            split, plain["missing"][split], modality_names(config), config.choices.data
+        )
+    return problems
+
+
+def _check_ranges(config: DictConfig) -> list[str]:
+    problems = []
+    for key, least in AT_LEAST.items():
+        value = OmegaConf.select(config, key, default=least)
+        if key == "trainer.max_epochs" and value == -1:
+            continue
+        if value is None or isinstance(value, str) or not math.isfinite(value):
+            problems.append(
+                f"{key}={'null' if value is None else value} is not a number; set it to at least {least}"
+            )
+        elif value < least:
+            problems.append(f"{key}={value} is below {least}")
+    return problems
+
+
+def _check_missing(split: str, protocol: Mapping[str, Any], names: Sequence[str], data: str) -> list[str]:
+    rates, combination = protocol.get("rate", 0), protocol.get("combination", [])
+    if not isinstance(combination, list):
+        return [f"missing.{split}.combination={combination} is not a list; write [{combination}]"]
+    problems = []
+    for label, rate in rates.items() if isinstance(rates, dict) else [("rate", rates)]:
+        if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate <= 1:
+            problems.append(f"missing.{split}.rate: {label}={rate} is not in [0, 1]")
+    used = [*(rates if isinstance(rates, dict) else ()), *combination]
+    return problems + [
+        f"missing.{split} names the modality {m!r}; {data} has {', '.join(names)}"
+        for m in used
+        if names and m not in names
+    ]
+
+
+def check_type(key: str, value: Any, default: Any) -> str | None:
+    """What is wrong with a value of another type than the key's default."""
+    interpolated = isinstance(value, str) and "${" in value
+    if default is None or value is None or key.rpartition(".")[2] in ANY_TYPE or interpolated:
+        return None
+    kinds: dict[Any, str] = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        list: f"a list, like [{value}]",
+        dict: "a dictionary, like {key: value}",
+    }
+    kind = next((k for k in kinds if isinstance(default, k)), None)
+    fits = kind is None or isinstance(value, (int, float) if kind is float else kind)
+    if isinstance(value, bool) and kind in (int, float):
+        fits = False
+    return None if fits else f"{key}={value} is not {kinds[kind]} (default: {default})"
