@@ -221,6 +221,7 @@ def test_damage_found_by_a_worker_is_one_message(run: Run, tree: Path) -> None:
     assert len(told.text.splitlines()) < 5
 
 
+@pytest.mark.slow
 def test_damaged_samples_are_skipped_and_counted(run: Run, tree: Path, tmp_path: Path) -> None:
     cut(clip(tree)[1])
     clip(tree, 1)[1].write_bytes(LFS)
@@ -245,6 +246,7 @@ def test_unusual_sounds_just_work(run: Run, tree: Path) -> None:
     assert run(*CREMAD, f"data.root={tree}").status == 0
 
 
+@pytest.mark.slow
 def test_damaged_recordings(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "avmnist"
     given = [*SMALL, "method=fusion", "data=avmnist", f"data.root={root}", "data.download=false"]
@@ -339,6 +341,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", OTHERS)
 def test_checkpoint_of_another(other: str, run: Run, tmp_path: Path) -> None:
     path, (override, words) = interrupted(run, tmp_path / "run"), OTHERS[other]

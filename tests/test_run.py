@@ -72,12 +72,14 @@ def test_default_run_leaves_everything(tmp_path: Path, capsys: pytest.CaptureFix
         assert column in columns
 
 
+@pytest.mark.slow
 def test_learns_more_than_chance(tmp_path: Path) -> None:
     assert main([f"paths.outputs={tmp_path}", "trainer.max_epochs=4", "trainer.accelerator=cpu"]) == 0
     full = read_results(folders(tmp_path)[0])["aggregates"]["full"]["accuracy"]
     assert full > 0.7  # chance 0.125, Bayes 0.915
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert main(arguments(tmp_path / name, f"seed={seed}")) == 0
@@ -86,6 +88,7 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
     assert not all(torch.equal(a[key], c[key]) for key in a)
 
 
+@pytest.mark.slow
 def test_repeating_a_run_keeps_the_first(tmp_path: Path) -> None:
     for _ in range(2):
         assert main(arguments(tmp_path)) == 0
@@ -93,6 +96,7 @@ def test_repeating_a_run_keeps_the_first(tmp_path: Path) -> None:
     assert second.name == f"{first.name}-2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fusion", "late", "dropout", "dmrnet"])
 def test_methods_with_missing_data(method: str, tmp_path: Path) -> None:
     overrides = [f"method={method}", "data.num_modalities=3", "missing=mcar", "missing.test.rate=0.3"]
@@ -104,6 +108,7 @@ def test_methods_with_missing_data(method: str, tmp_path: Path) -> None:
     assert results["aggregates"]["available"]["accuracy"] is not None
 
 
+@pytest.mark.slow
 def test_selection(tmp_path: Path) -> None:
     for selection in ("last", "paper"):
         assert main(arguments(tmp_path / selection, f"selection={selection}")) == 0
@@ -119,6 +124,7 @@ def test_selection(tmp_path: Path) -> None:
             assert test == pytest.approx(best)
 
 
+@pytest.mark.slow
 def test_sweep_skips_what_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = ["-m", *arguments(tmp_path, "method=fusion,late", "seed=0,1")]
     assert main(sweep) == 0
@@ -132,6 +138,7 @@ def test_sweep_skips_what_is_complete(tmp_path: Path, capsys: pytest.CaptureFixt
     assert sum(again[folder] == time for folder, time in times.items()) == 3
 
 
+@pytest.mark.slow
 def test_a_failed_job_does_not_stop_the_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-m", *arguments(tmp_path, "data.batch_size=256,32")]) == 1
     assert len(folders(tmp_path)) == 1
