@@ -12,11 +12,13 @@ from typing import Any, cast
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.errors import Stopped, UserError
+
+LOOK_EVERY = 10  # batches after which a GPU, or other ranks, are asked
 
 
 class Position(Callback):
@@ -108,6 +110,9 @@ class Losses(Callback):
 class StopOnSignal(Callback):
     """SIGTERM and Ctrl-C: finish the batch, save `last.ckpt`, stop.
 
+    Only where nothing is pending: not while gradients wait for others, nor just before a validation or the end of
+    an epoch, whose results would be lost. Must be the last callback, so that all others have seen the batch.
+
     Raises:
         Stopped: after the checkpoint is written, with the status that shells expect (143 or 130).
     """
@@ -117,10 +122,10 @@ class StopOnSignal(Callback):
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
-    def on_fit_start(self, trainer: Trainer, method: LightningModule) -> None:
-        if trainer.fit_loop.epoch_loop is not None:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._receive)
+    def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
+        # Not earlier: Lightning sets its own handlers before this, which would end the process without a word.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:  # asked twice: at once
@@ -128,24 +133,62 @@ class StopOnSignal(Callback):
         self.received = number
         print("stopping after this batch; once more stops at once", file=sys.stderr, flush=True)
 
+    def _asked(self, trainer: Trainer) -> bool:
+        """Whether any rank was asked to stop; the same answer on all."""
+        return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
+
+    def _stop(self) -> None:
+        number = self.received or signal.SIGTERM
+        raise Stopped(number, f"saved; go on with: python -m mmrobust.run resume={self.folder}")
+
+    def on_train_epoch_start(self, trainer: Trainer, method: LightningModule) -> None:
+        if self._asked(trainer):  # the end of the last epoch was saved
+            self._stop()
+
     def on_train_batch_end(
         self, trainer: Trainer, method: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        if accumulating(trainer, batch_idx):
+        done = batch_idx + 1
+        pending = done == trainer.num_training_batches or done % cast(Any, trainer).val_check_batch == 0
+        if pending or accumulating(trainer, batch_idx):
             return
-        if trainer.strategy.reduce_boolean_decision(self.received is not None, all=False):
+        if trainer.world_size > 1 and done % LOOK_EVERY:  # asking the others makes them wait
+            return
+        if self._asked(trainer):
             for logger in trainer.loggers:
                 logger.save()
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
-            raise Stopped(
-                self.received or signal.SIGTERM,
-                f"saved; go on with: python -m mmrobust.run resume={self.folder}",
-            )
+            self._stop()
 
-    def teardown(self, trainer: Trainer, method: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
+        self._restore()
+        if self._asked(trainer):
+            self._stop()
+
+    def on_exception(self, trainer: Trainer, method: LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's, which also remembers what was best when the run's folder has moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        folder = Path(str(self.dirpath))
+
+        def here(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        moved = {
+            key: here(state_dict[key])
+            for key in ("best_model_path", "last_model_path", "kth_best_model_path")
+        }
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"best_k_models": best, "dirpath": self.dirpath})
 
 
 class StopOnBadLoss(Callback):
@@ -163,7 +206,7 @@ class StopOnBadLoss(Callback):
     ) -> None:
         terms = cast(dict[str, Tensor], method.last_terms)
         self.seen.append((trainer.fit_loop.total_batch_idx, batch.ids, terms))
-        if method.device.type == "cpu" or len(self.seen) >= 10:
+        if method.device.type == "cpu" or len(self.seen) >= LOOK_EVERY:
             self.look()
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -48,7 +47,9 @@ def _main(argv: list[str]) -> int:
         or arguments.cfg
         or arguments.shell_completion
     ):
-        return _hydra(argv, lambda config: None)
+        with suppress(SystemExit):  # Hydra's way to end --help
+            _hydra(argv, lambda config: None)
+        return 0
     if resumed:
         return resume(arguments.overrides)
     if arguments.multirun:
@@ -64,10 +65,7 @@ def _hydra(argv: list[str], task: Callable[[DictConfig], object]) -> int:
 
     main = hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")
     with _argv(argv):
-        try:
-            main(task)()
-        except SystemExit as end:  # Hydra's way to end --help
-            return int(end.code or 0)
+        main(task)()
     return 0
 
 
@@ -105,9 +103,9 @@ def _job(config: DictConfig, *, config_dir: str | None, failures: Path) -> None:
         execute(config, overrides, again=False, config_dir=config_dir)
     except Stopped:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         (failures / f"{hydra.job.num:06}").write_text(" ".join(overrides))
-        if mistake := as_user_error(error):
+        if isinstance(error, Exception) and (mistake := as_user_error(error)):
             print(f"error: {mistake}", file=sys.stderr)
         else:
             traceback.print_exc()
@@ -174,8 +172,14 @@ def execute(
         given = config.method.teacher.run
         config.method.teacher.run = str(prepare_teacher(config, config_dir))
         config.paths.teacher = config.method.teacher.run if given is None else None
-    if again:  # from the start; a sweep goes on with what was interrupted
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        before = configuration.load_run_config(folder)
+        if configuration.config_hash(before) != configuration.config_hash(config):
+            raise UserError(
+                f"{folder} holds an interrupted run of another configuration; go on with it (resume={folder}), choose "
+                "another paths.run, or remove the folder"
+            )
+        print(f"going on with the interrupted run in {folder}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
     config.paths.run = str(folder)
     (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))

@@ -75,9 +75,12 @@ class Teacher:
             return self._method(batch)
 
     def _load(self) -> Method:
+        import torch
+
         from mmrobust.checkpoints import load_method
 
-        method = load_method(self.run)
+        with torch.random.fork_rng():  # building it draws weights; the student's step must not notice
+            method = load_method(self.run)
         if method.spec.modalities != self.spec.modalities or method.spec.num_classes != self.spec.num_classes:
             raise UserError(
                 f"the teacher in {self.run} knows {list(method.spec.modalities)} and {method.spec.num_classes} "

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import missing
-from mmrobust.callbacks import EpochLines, Losses, Position, StopOnBadLoss, StopOnSignal
+from mmrobust.callbacks import Checkpoint, EpochLines, Losses, Position, StopOnBadLoss, StopOnSignal
 from mmrobust.checkpoints import (
     AtomicCheckpoints,
     build_method,
@@ -40,10 +40,13 @@ from mmrobust.evaluation.results import (
     write_predictions,
     write_results,
 )
+from mmrobust.launch import count_devices
 from mmrobust.loggers import MetricsFile
 from mmrobust.methods.base import Method
 
 log = logging.getLogger("mmrobust")
+
+THREADS = torch.get_num_threads()  # torch's own choice, before a run changes it
 
 
 def train(folder: Path) -> dict[str, Any]:
@@ -122,13 +125,18 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
     """Lightning's Trainer with the arguments of `trainer` that are not null."""
     arguments: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     arguments = {key: value for key, value in arguments.items() if value is not None}
+    if not isinstance(arguments["devices"], list):
+        arguments["devices"] = count_devices(config)
     several = arguments["devices"] != 1 or arguments["num_nodes"] > 1
     if several and arguments["strategy"] in ("auto", "ddp"):
         arguments["strategy"] = DDPStrategy(
             broadcast_buffers=False
         )  # method state agrees over ranks by itself
     if not method.automatic_optimization:
-        method.gradient_clip_val = arguments.pop("gradient_clip_val", None)
+        method.clipping = (
+            arguments.pop("gradient_clip_val", None),
+            arguments.pop("gradient_clip_algorithm", None),
+        )
     loggers: list[Logger] = [construct(logger) for logger in config.logger.values()]
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
@@ -140,16 +148,16 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
     }
     callbacks = [
         # Two: with save_last, Lightning writes `last` only in epochs that are also the best so far.
-        ModelCheckpoint(filename="best", monitor=monitor, mode="max", **every_epoch),
-        ModelCheckpoint(filename="last", **every_epoch),
+        Checkpoint(filename="best", monitor=monitor, mode="max", **every_epoch),
+        Checkpoint(filename="last", **every_epoch),
         StopOnBadLoss(folder),
         Losses(),
-        StopOnSignal(folder),
         *(construct(callback) for callback in config.callbacks.values()),
     ]
     if arguments["enable_progress_bar"]:
         callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())
         arguments["enable_progress_bar"] = sys.stderr.isatty()
+    callbacks.append(StopOnSignal(folder))  # behind all that must have seen the batch it saves
     plugins = [*arguments.pop("plugins", []), AtomicCheckpoints()]
     try:
         return Trainer(
@@ -168,7 +176,9 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
     """The parts of `results.json` that say what was measured: identity, protocol, combinations."""
     return {
         "schema": SCHEMA,
-        "status": "complete",
+        "status": "partial"
+        if config.trainer.fast_dev_run or config.trainer.limit_test_batches
+        else "complete",
         "identity": {
             **{key: config.choices.get(key) for key in ("method", "data", "encoder", "fusion", "experiment")},
             "task": data.spec.task,
@@ -213,8 +223,10 @@ def start_process(folder: Path, config: DictConfig) -> None:
         config.encoder,
         *(e for e in config.encoder.values() if isinstance(e, DictConfig) and "name" in e),
     ]
-    if threads := config.threads or (1 if all(e.name == "tiny" for e in encoders) else None):
-        torch.set_num_threads(threads)
+    tiny = all(e.name == "tiny" for e in encoders)
+    torch.set_num_threads(config.threads or (1 if tiny else THREADS))
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory() -> float:

@@ -58,7 +58,7 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         problems.append(f"selection={plain['selection']} is not known; choose mean, last or paper")
     if plain["data"].get("corrupt", "error") not in ("error", "skip"):
         problems.append(f"data.corrupt={plain['data']['corrupt']} is not known; choose error or skip")
-    problems += _check_ranges(config)
+    problems += _check_ranges(config) + _check_trainer(plain["trainer"])
     problems += refused(plain, allowed_prefixes(plain["allow"]))
     problems += [
         f"allow=[{name}]: no part of Python itself can be allowed, since it can do anything; leave it out"
@@ -84,6 +84,20 @@ def _check_ranges(config: DictConfig) -> list[str]:
             )
         elif value < least:
             problems.append(f"{key}={value} is below {least}")
+    return problems
+
+
+def _check_trainer(trainer: Mapping[str, Any]) -> list[str]:
+    """Arguments of Lightning's that would not do what they say here."""
+    problems = []
+    if trainer.get("overfit_batches"):
+        problems.append("trainer.overfit_batches replaces our sampler; use trainer.limit_train_batches")
+    if trainer.get("limit_test_batches") == 0:
+        problems.append("trainer.limit_test_batches=0 leaves nothing to evaluate")
+    if str(trainer.get("precision")) in ("bf16-true", "16-true"):
+        problems.append(
+            f"trainer.precision={trainer['precision']} would round what methods count; use bf16-mixed"
+        )
     return problems
 
 

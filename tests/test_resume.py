@@ -124,19 +124,51 @@ def test_killed(undisturbed: dict[str, Any], tmp_path: Path) -> None:
         assert wrong == [], f"killed at {where} {count} with {workers} workers"
 
 
+STOPS = [  # where, count, workers, batches that the checkpoint has seen; six make an epoch
+    ("batch", 9, 0, 9),
+    ("batch", 3, 0, 3),
+    ("batch", 8, 2, 8),
+    ("batch", 6, 0, 6),  # the last of an epoch: its validation first, then stop
+    ("batch", 18, 0, 18),  # the last of all
+    ("validation", 2, 0, 6),
+]
+
+
 @pytest.mark.slow
 def test_stopped(undisturbed: dict[str, Any], tmp_path: Path) -> None:
     """SIGTERM and Ctrl-C save in the middle of an epoch, and the resumed run does not repeat a batch."""
-    for i, (number, count, workers) in enumerate(
-        [(signal.SIGTERM, 9, 0), (signal.SIGINT, 3, 0), (signal.SIGTERM, 8, 2)]
-    ):
-        folder = tmp_path / str(i)
+    for i, (where, count, workers, steps) in enumerate(STOPS):
+        folder, number = tmp_path / str(i), (signal.SIGTERM, signal.SIGINT)[i % 2]
         folder.mkdir()
-        assert interrupt(folder, "batch", count, number, f"data.workers={workers}") == 128 + number
+        assert interrupt(folder, where, count, number, f"data.workers={workers}") == 128 + number, where
         assert f"resume={folder}/run" in (folder / "output.txt").read_text()
-        assert torch.load(folder / "run/checkpoints/last.ckpt", weights_only=True)["steps"] == count
-        assert in_a_process([f"resume={folder}/run"], folder / "output.txt") == 0
-        assert differences(undisturbed, outcome(folder / "run")) == []
+        assert torch.load(folder / "run/checkpoints/last.ckpt", weights_only=True)["steps"] == steps
+        moved = (folder / "run").rename(folder / "moved")  # a folder may move meanwhile
+        assert in_a_process([f"resume={moved}"], folder / "output.txt") == 0
+        assert differences(undisturbed, outcome(moved)) == [], f"stopped at {where} {count}"
+
+
+@pytest.mark.slow
+def test_stopped_while_gradients_accumulate(tmp_path: Path) -> None:
+    """Never between batches whose gradients belong together."""
+    more = ["trainer.accumulate_grad_batches=4", "trainer.max_epochs=2"]
+    assert main([*SMALL, *more, f"paths.run={tmp_path}/whole"]) == 0
+    assert interrupt(tmp_path, "batch", 2, signal.SIGTERM, *more) == 143
+    assert in_a_process([f"resume={tmp_path}/run"], tmp_path / "output.txt") == 0
+    assert differences(outcome(tmp_path / "whole"), outcome(tmp_path / "run")) == []
+
+
+def test_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An interrupted run is not deleted by repeating its command, and never mixed with another configuration."""
+    small = [*SMALL, "trainer.max_epochs=1", "data.num_train=32", f"paths.run={tmp_path}"]
+    assert main(small) == 0
+    before = outcome(tmp_path)
+    (tmp_path / "results.json").unlink()
+    assert main([*small, "optimizer.lr=0.1"]) == 2
+    assert "holds an interrupted run of another configuration" in capsys.readouterr().err
+    assert main(small) == 0
+    assert "going on with the interrupted run" in capsys.readouterr().out
+    assert differences(before, outcome(tmp_path)) == []
 
 
 def test_resuming_a_complete_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

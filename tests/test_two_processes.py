@@ -115,6 +115,20 @@ def test_one_rank_that_fails_stops_all(tmp_path: Path, capfd: pytest.CaptureFixt
     assert ended - (tmp_path / "failed").stat().st_mtime < 30
 
 
+def test_a_signal_stops_all_ranks(tmp_path: Path) -> None:
+    """One rank is asked, all stop together, and the run goes on where it was."""
+    small = [*SMALL, "method=dropout", "encoder.norm=group", "data.num_train=640"]  # 20 batches an epoch
+    assert main([*small, f"paths.run={tmp_path}/one"]) == 0
+    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 5, number: 15, marker: {tmp_path}/m}}"
+    argv = [*small, "trainer.devices=2", f"paths.run={tmp_path}/two", f"+callbacks.fault={fault}"]
+    assert main(argv) != 0
+    last = torch.load(tmp_path / "two/checkpoints/last.ckpt", weights_only=True)
+    assert last["steps"] == 10
+    assert main([f"resume={tmp_path}/two"]) == 0
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
+
+
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_every_job_of_a_sweep_is_a_group_of_its_own(launcher: str, tmp_path: Path) -> None:
     """All ranks of a job saw one configuration and one folder, and no job saw another's."""

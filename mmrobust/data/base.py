@@ -263,6 +263,8 @@ class DataModule(LightningDataModule, ABC):
                 f"divide by {world}; try {-(-self.batch_size // world) * world}"
             )
         data = self.splits[split]
+        if len(data) < world:
+            raise UserError(f"split {split!r} has {len(data)} samples for {world} devices; use fewer devices")
         if shuffle and len(data) < self.batch_size:
             raise UserError(
                 f"the training split has {len(data)} samples, fewer than data.batch_size={self.batch_size}; "

@@ -87,7 +87,7 @@ class Method(LightningModule):
             self.width = cast(int, self.fusion.width)
             self.head = self.task.head(self.width)
         self._optimizer, self._schedule = optimizer, schedule
-        self.gradient_clip_val: float | None = None  # used with several updates a batch only
+        self.clipping: tuple[float | None, str | None] = (None, None)  # with several updates a batch only
         self.automatic_optimization = type(self).updates is Method.updates
         self._scores: dict[str, CombinationScores] = {}
         self.last_terms: dict[str, Tensor] = {}  # the losses of the last batch
@@ -182,17 +182,19 @@ class Method(LightningModule):
             return None
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
-        self.last_terms |= {name: term.detach() for name, term in terms.items()}
+        for name, term in terms.items():  # several updates may use a name
+            self.last_terms[name] = term.detach() + self.last_terms.get(name, 0)
         return torch.stack(list(terms.values())).sum()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.modulate()
-        if not self.automatic_optimization and self.gradient_clip_val:
-            nn.utils.clip_grad_norm_(self.parameters(), self.gradient_clip_val)
+        if not self.automatic_optimization:
+            self.clip_gradients(optimizer, *self.clipping)
 
     def on_train_epoch_end(self) -> None:
         if not self.automatic_optimization:
             self.lr_schedulers().step()  # type: ignore[union-attr]
+        self._average_running_statistics()  # for the checkpoint, where no validation came before it
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "fit":
@@ -225,7 +227,8 @@ class Method(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         results = self._scores["val"].finish()
-        self.observe(results)
+        if not self.trainer.sanity_checking:
+            self.observe(results)
         self.log_dict(results.flat("val"))
         average = results.aggregates["average"][self.task.primary]
         if average is not None:
