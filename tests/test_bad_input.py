@@ -238,6 +238,7 @@ def test_damaged_samples_are_skipped_and_counted(run: Run, tree: Path, tmp_path:
     refused(run(*CREMAD, f"data.root={tree}", SKIP), "no sample of split 'train' can be read; the first one")
 
 
+@pytest.mark.slow
 def test_unusual_sounds_just_work(run: Run, tree: Path) -> None:
     rng = np.random.default_rng(0)
     waves = {0: (np.zeros(16000), 16000), 1: (rng.normal(size=(1600, 2)) / 9, 16000), 2: (np.ones(800), 8000)}
@@ -263,6 +264,7 @@ def test_damaged_recordings(run: Run, tmp_path: Path) -> None:
     refused(run(*given, SKIP), "train-labels-idx1-ubyte holds", "let data.download=true fetch it again")
 
 
+@pytest.mark.slow
 def test_a_batch_of_one(run: Run) -> None:
     """BatchNorm in evaluation uses running statistics, whatever is left for the last batch; in training, a
     single row does, too."""
@@ -271,6 +273,7 @@ def test_a_batch_of_one(run: Run) -> None:
     assert run(*SYNTHETIC, *last, "data.batch_size=1", "data.num_train=4", "data.kinds=[vector]").status == 0
 
 
+@pytest.mark.slow
 def test_spaces_and_other_alphabets(run: Run, cremad: Path, tmp_path: Path) -> None:
     folder = tmp_path / "Läufe von 漢字 (1)"
     root = shutil.copytree(cremad, folder / "Dätä 音声")
@@ -311,6 +314,7 @@ BYTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BYTES)
 def test_damaged_checkpoint(fault: str, run: Run, tmp_path: Path) -> None:
     path = interrupted(run, tmp_path / "run")
@@ -320,6 +324,7 @@ def test_damaged_checkpoint(fault: str, run: Run, tmp_path: Path) -> None:
     assert (path.parent / "best.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_foreign_checkpoints(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = interrupted(run, tmp_path / "run")
@@ -382,6 +387,7 @@ class FullDisk(Callback):
             checkpoints.os.fsync = full  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints.os, "fsync", checkpoints.os.fsync)  # type: ignore[attr-defined]
     full = "+callbacks.full._target_=tests.test_bad_input.FullDisk"

@@ -38,6 +38,7 @@ def problems(*overrides: str, multirun: bool = False) -> str:
 # Mistakes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "messages"),
     [

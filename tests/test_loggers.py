@@ -175,6 +175,7 @@ def trainer(logger: WandbLogger) -> Trainer:
     )
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_everything(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     picture(folder)
@@ -222,6 +223,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path, capfd: pytest.CaptureFi
     assert "wandb:" not in printed.out + printed.err
 
 
+@pytest.mark.slow
 def test_a_failed_or_forgotten_run_does_not_swallow_the_next(tmp_path: Path) -> None:
     failed = make(tmp_path / "failed")
     failed.log_hyperparams(config(0))
@@ -238,6 +240,7 @@ def test_a_failed_or_forgotten_run_does_not_swallow_the_next(tmp_path: Path) -> 
     assert a.run.run_group != c.run.run_group
 
 
+@pytest.mark.slow
 def test_without_a_connection_the_run_is_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
