@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 
+from mmrobust import ranks
 from mmrobust.errors import UserError
 from mmrobust.missing import all_combinations, combination_code, combination_masks, combination_name
 
@@ -83,11 +83,8 @@ class VarianceMining(nn.Module):
         return self.hard[code]
 
     def _observe(self, code: Tensor, variance: Tensor) -> None:
-        total = torch.zeros_like(self.total).index_add_(0, code, variance)
-        count = torch.zeros_like(self.count).index_add_(0, code, torch.ones_like(variance))
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(total)
-            torch.distributed.all_reduce(count)
+        total = ranks.total(torch.zeros_like(self.total).index_add_(0, code, variance))
+        count = ranks.total(torch.zeros_like(self.count).index_add_(0, code, torch.ones_like(variance)))
         if self.batch_means:
             total, count = total / count, torch.ones_like(count)  # nan where the batch has none
         self.total += total

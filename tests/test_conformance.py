@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra.utils import get_class
 
 from mmrobust.config import compose_config, conf_folder, construct
 from mmrobust.data.base import KINDS, DataModule, DataSpec, Modality
+from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.models.encoders import build_encoder
 from mmrobust.testing import check_dataset, check_method, describe_data, make_batch, step
@@ -40,6 +42,11 @@ def builder(*overrides: str):  # type: ignore[no-untyped-def]
     return build
 
 
+def method_class(name: str) -> type[Method]:
+    found: type[Method] = get_class(compose_config([f"method={name}"]).method._target_)
+    return found
+
+
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataModule]:
     return {name: build_dataset(name, tmp_path_factory.mktemp(name)) for name in choices("data")}
@@ -50,9 +57,13 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataModule]:
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_method(name: str, task: str, num_modalities: int) -> None:
     kinds = ("image", "spectrogram", "vector") if task == "classification" else ("image",)
-    check_method(
-        builder(f"method={name}"), describe_data(num_modalities=num_modalities, kinds=kinds, task=task)
-    )
+    build = builder(f"method={name}")
+    spec = describe_data(num_modalities=num_modalities, kinds=kinds, task=task)
+    if task in method_class(name).tasks:
+        check_method(build, spec)
+    else:
+        with pytest.raises(UserError, match="the dataset's task is"):
+            build(spec)
 
 
 @pytest.mark.parametrize(

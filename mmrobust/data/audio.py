@@ -55,13 +55,16 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     return soxr.resample(mono, rate, sample_rate) if rate != sample_rate else mono
 
 
-def log_spectrogram(wave: Tensor, *, n_fft: int, hop: int, floor: float = 1e-7) -> Tensor:
-    """log(|STFT| + floor) with a Hann window of n_fft, frames centred (the ends mirrored):
+def magnitude(wave: Tensor, *, n_fft: int, hop: int) -> Tensor:
+    """|STFT| with a Hann window of n_fft, frames centred (the ends mirrored):
     (..., T) -> (..., n_fft // 2 + 1, T // hop + 1). T must exceed n_fft / 2."""
     window = torch.hann_window(n_fft, device=wave.device)
-    return (
-        torch.stft(wave, n_fft, hop, window=window, center=True, return_complex=True).abs().add(floor).log()
-    )
+    return torch.stft(wave, n_fft, hop, window=window, center=True, return_complex=True).abs()
+
+
+def log(magnitude: Tensor, *, floor: float = 1e-7) -> Tensor:
+    """log(magnitude + floor)."""
+    return magnitude.add(floor).log()
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,15 @@ class Spectrogram:
         """The waveform (samples,) of a file, tiled until long enough, then cut; raises as `read_audio`."""
         return np.resize(read_audio(path, self.sample_rate), self.samples)
 
-    def __call__(self, wave: np.ndarray) -> Tensor:
-        """(samples,) -> `shape`; the waveform is clipped to [-1, 1]."""
-        clipped = torch.from_numpy(wave).clamp(-1, 1)[None]
-        x = log_spectrogram(clipped, n_fft=self.n_fft, hop=self.hop)
+    def magnitude(self, wave: np.ndarray) -> np.ndarray:
+        """|STFT| of (samples,), clipped to [-1, 1] before: (F, T) float32. Noise acts on it."""
+        return magnitude(torch.from_numpy(wave).clamp(-1, 1), n_fft=self.n_fft, hop=self.hop).numpy()
+
+    def finish(self, magnitude: np.ndarray) -> Tensor:
+        """(F, T) -> `shape`, logarithmic."""
+        x = log(torch.from_numpy(magnitude))[None]
         if not self.standardise:
-            return x
+            return x.float()
         # DMRNet's released code. In float64: the spectrogram of a silent clip is constant, and float32 would
         # blow the rounding error of its mean up to one standard deviation.
         x = x.double()

@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mmrobust import keyed
-from mmrobust.data.audio import log_spectrogram
+from mmrobust.data.audio import log, magnitude
 from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
 from mmrobust.data.digits import RATE, Pool, ensure, read_images, read_recordings
 from mmrobust.errors import UserError
@@ -105,7 +105,7 @@ class Pairs(Split):
     def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
         """`image` (1, 28, 28) in [-1, 1]; `audio` (1, *resolution) with mean 0 and standard deviation 1."""
         image, audio = (torch.from_numpy(raw[m]).float()[None] for m in ("image", "audio"))
-        spectrogram = log_spectrogram(audio, n_fft=self.signal.n_fft, hop=self.signal.hop)
+        spectrogram = log(magnitude(audio, n_fft=self.signal.n_fft, hop=self.signal.hop))
         spectrogram = adaptive_avg_pool2d(spectrogram, self.signal.resolution)
         spectrogram = (spectrogram - spectrogram.mean()) / (spectrogram.std() + 1e-6)
         return Sample({"image": image / 127.5 - 1, "audio": spectrogram}, self.targets[key.index])

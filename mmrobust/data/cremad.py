@@ -66,7 +66,8 @@ class Clips(Split):
         return {**raw, "visual": images.transformed(self.pipeline, seed, images=raw["visual"])["images"]}
 
     def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
-        sound, frames = self.spectrogram(raw["audio"]), images.normalised(raw["visual"])
+        sound = self.spectrogram.finish(self.spectrogram.magnitude(raw["audio"]))
+        frames = images.normalised(raw["visual"])
         return Sample({"audio": sound, "visual": frames}, self.targets[key.index])
 
 

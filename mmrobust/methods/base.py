@@ -12,7 +12,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mmrobust import keyed
+from mmrobust import keyed, ranks
 from mmrobust.batch import Batch
 from mmrobust.data.base import DataSpec
 from mmrobust.errors import UserError
@@ -29,7 +29,8 @@ class Output:
     """What `fuse` returns: logits (B, C) or (B, C, H, W), and whatever else the losses need, rows first."""
 
     logits: Tensor
-    unimodal: dict[str, Tensor] = field(default_factory=dict)  # logits of a modality's own head
+    unimodal: dict[str, Tensor] = field(default_factory=dict)  # logits from one modality alone
+    fused: Tensor | None = None  # what the head sees, (B, D) or (B, D, H, W); teachers are asked for it
     extras: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,7 +101,8 @@ class Method(LightningModule):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         """Predict from the features that `available` (B, M) allows; the others must not matter."""
-        return Output(self.head(self.fusion(features, available)))
+        fused = self.fusion(features, available)
+        return Output(self.head(fused), fused=fused)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The named, weighted terms whose sum one optimiser update minimises."""
@@ -136,6 +138,15 @@ class Method(LightningModule):
         Keyed by seed, epoch and sample: methods with the same seed hide the same features.
         """
         return draw_combinations(batch.available, batch.index, self.seed, "draw", self.current_epoch)
+
+    def unimodal(self, features: Mapping[str, Features]) -> dict[str, Tensor]:
+        """Logits from each modality alone, the others hidden: zeroed features through the same fusion and head.
+        Rows that lack the modality mean nothing."""
+        count = len(next(iter(tensors(features))))
+        only = torch.eye(len(self.modalities), dtype=torch.bool, device=self.device)
+        return {
+            m: self.fuse(features, only[i].expand(count, -1)).logits for i, m in enumerate(self.modalities)
+        }
 
     def forward(self, batch: Batch) -> Output:
         """Predict every sample from what is available of it."""
@@ -194,20 +205,11 @@ class Method(LightningModule):
     def on_train_epoch_end(self) -> None:
         if not self.automatic_optimization:
             self.lr_schedulers().step()  # type: ignore[union-attr]
-        self._average_running_statistics()  # for the checkpoint, where no validation came before it
+        ranks.average_running_statistics(self)  # for the checkpoint, where no validation came before it
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "fit":
-            self._average_running_statistics()
-
-    def _average_running_statistics(self) -> None:
-        """Ranks normalise with their own batches; what is validated and saved is their mean."""
-        if self.trainer.world_size > 1:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    for statistic in (module.running_mean, module.running_var):
-                        if statistic is not None:
-                            statistic.copy_(self.trainer.strategy.reduce(statistic, reduce_op="mean"))
+            ranks.average_running_statistics(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["method"] = f"{type(self).__module__}.{type(self).__qualname__}"
@@ -240,6 +242,13 @@ class Method(LightningModule):
     def on_test_epoch_end(self) -> None:
         self.results = self._scores["test"].finish()
         self.log_dict(self.results.flat("test"))
+
+
+def tensors(features: Features) -> list[Tensor]:
+    """The tensors in a nest."""
+    found: list[Tensor] = []
+    apply_to_collection(features, Tensor, found.append)
+    return found
 
 
 def _only_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:

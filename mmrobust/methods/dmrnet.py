@@ -79,7 +79,7 @@ class DMRNet(Method):
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         fused = self.fusion(features, available)
         if not self.training:
-            return Output(predict_from_mean(self.mean, self.head, fused))
+            return Output(predict_from_mean(self.mean, self.head, fused), fused=fused)
         mean = self.mean(fused)
         log_variance = self.log_variance(fused).clamp(-self.max_log_variance, self.max_log_variance)
         z = sample_gaussian(mean, log_variance)
