@@ -26,7 +26,10 @@ CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 # Where keys lie that come with a choice, if it is not the folder named like the group.
 COMES_WITH = {
     "data": ("data.", "encoder.", "missing."),
-    "experiment": ("data.", "encoder.", "method.", "missing."),
+    "method": ("method.", "noise."),
+    "experiment": ("data.", "encoder.", "method.", "missing.", "noise."),
+    "missing/pattern": ("missing.",),
+    "noise/pattern": ("noise.",),
 }
 
 

@@ -1,9 +1,10 @@
-"""`python -m mmrobust.evaluate run=<folder>`: a trained run under another missing protocol; or check its numbers.
+"""`python -m mmrobust.evaluate run=<folder>`: a trained run under another missing or noise protocol; or check it.
 
     run=<folder>          the run (needed)
     split=test            test | val
     checkpoint=best       best | last
     missing=... missing.test.rate=...   another protocol for the test; default: the run's own
+    noise/pattern@noise.test=gaussian noise.test.level=10 noise.seed=...   other noise in the test
     data.root=... data.batch_size=... data.workers=... trainer.accelerator=... trainer.precision=...
     verify=true           recompute every number from predictions.npz instead, and say whether they agree
 
@@ -12,8 +13,11 @@ The result goes to <folder>/evaluations/<hash>/.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,8 @@ TAKEN_OVER = (
     "trainer.precision",
     "threads",
 )
+
+TEST_NOISE = ("noise/pattern@noise.test", "noise.test.*", "noise.seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,12 +78,12 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             problems.append(f"{text!r} is not key=value")
         elif key in options:
             options[key] = value
-        elif key.split(".")[0].split("/")[0] == "missing" or key in TAKEN_OVER:
+        elif key.split(".")[0].split("/")[0] == "missing" or key in TAKEN_OVER or _is_test_noise(key):
             changes.append(text)
         else:
             problems.append(
                 f"{key} cannot be changed for an evaluation; possible are "
-                f"{', '.join([*OWN, 'missing', 'missing.*', *TAKEN_OVER])}"
+                f"{', '.join([*OWN, 'missing', 'missing.*', *TEST_NOISE, *TAKEN_OVER])}"
             )
     if options["run"] is None:
         problems.append("name the run: run=<folder>")
@@ -92,15 +98,23 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return options, changes
 
 
+def _is_test_noise(key: str) -> bool:
+    return any(fnmatch(key, pattern) for pattern in TEST_NOISE)
+
+
 def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
-    """The run's configuration with a new missing protocol and the keys of TAKEN_OVER."""
-    group = [text for text in changes if text.startswith("missing")]
+    """The run's configuration with a new missing protocol, new test noise and the keys of TAKEN_OVER."""
+    group = [text for text in changes if text.startswith(("missing", "noise"))]
     if group:
         data = f"data={config.choices.data}"
         check_command_line([data, *group], None, multirun=False)
-        protocol = OmegaConf.to_container(configuration.compose_config([data, *group]).missing, resolve=True)
-        config.missing = protocol
-        config.data.missing = protocol
+        new: Any = OmegaConf.to_container(configuration.compose_config([data, *group]), resolve=True)
+        if any(text.startswith("missing") for text in group):
+            config.missing = config.data.missing = new["missing"]
+        if any(text.startswith(("noise.test", "noise/")) for text in group):
+            config.noise.test = config.data.noise.test = new["noise"]["test"]
+        if any(text.startswith("noise.seed") for text in group):
+            config.noise.seed = config.data.noise.seed = new["noise"]["seed"]
     others = [text for text in changes if text not in group]
     return OmegaConf.merge(config, OmegaConf.from_dotlist(others))  # type: ignore[return-value]
 
@@ -143,9 +157,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     trainer.test(method, data.loader(split), verbose=False)
     results = training.describe(config, data, method.results, split)
     results["identity"]["checkpoint"] = checkpoint
-    out = (
-        folder / "evaluations" / f"{split}-{checkpoint}-{results['protocol']['missing']['test']['hash'][:8]}"
-    )
+    out = folder / "evaluations" / f"{split}-{checkpoint}-{_protocol_hash(results['protocol'])}"
     out.mkdir(parents=True, exist_ok=True)
     if method.results.predictions is not None:
         write_predictions(out, method.results.predictions)
@@ -154,6 +166,14 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     write_results(out, results)
     training.show(results, title, {"result": out / "results.json"})
     return results
+
+
+def _protocol_hash(protocol: Mapping[str, Any]) -> str:
+    """Eight letters for the test masks, eight more for noise in the test."""
+    noise = protocol["noise"]["test"]["protocol"]
+    digest = hashlib.sha256(json.dumps(noise, sort_keys=True).encode()).hexdigest()
+    masks = protocol["missing"]["test"]["hash"][:8]
+    return masks if noise["name"] == "clean" else f"{masks}-{digest[:8]}"
 
 
 def verify(folder: Path) -> int:

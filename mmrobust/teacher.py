@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config import compose_config, config_hash
 from mmrobust.errors import UserError
-from mmrobust.evaluation.results import is_complete
+from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.launch import start
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
     if given is not None:
         if not is_complete(Path(given)):
             raise UserError(f"method.teacher.run={given} is not the folder of a complete run")
+        _check_modalities(Path(given), config)
         return Path(given)
     name = config.method.teacher.method
     teacher = config.copy()
@@ -51,17 +52,42 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
     return folder
 
 
+def _check_modalities(run: Path, config: DictConfig) -> None:
+    """Without torch: data has an encoder entry for (at least the first of) its modalities, and a teacher that
+    knows none of them is one of other data. `Teacher` compares everything."""
+    ours = [
+        name for name, entry in config.encoder.items() if isinstance(entry, DictConfig) and "name" in entry
+    ]
+    theirs = read_results(run)["protocol"]["modalities"]
+    if ours and not set(ours) & set(theirs):
+        raise UserError(
+            f"method.teacher.run={run} knows the modalities {', '.join(theirs)}, data={config.choices.data} has others "
+            f"({', '.join(ours)}); give a run on the same data, or leave it out to have one trained"
+        )
+
+
 class Teacher:
     """A trained network that is asked, never changed; no part of the student's state.
+
+    Its weights are loaded when it is first asked: a trained student is evaluated without its teacher, which need
+    not even be there any more.
 
     Args:
         run: folder of its run.
         spec: what the student's data looks like; the teacher's must be the same.
+
+    Raises:
+        UserError: its checkpoint is there and knows another task, other modalities or classes.
     """
 
     def __init__(self, run: str, spec: DataSpec) -> None:
+        from mmrobust.checkpoints import checkpoint_path, load_checkpoint, read_spec
+
         self.run, self.spec = Path(run), spec
         self._method: Method | None = None
+        path = checkpoint_path(self.run)
+        if path.is_file():
+            self._check(read_spec(load_checkpoint(path), path))
 
     def __call__(self, batch: Batch) -> Output:
         """Its prediction from all that is available, without gradients."""
@@ -81,9 +107,60 @@ class Teacher:
 
         with torch.random.fork_rng():  # building it draws weights; the student's step must not notice
             method = load_method(self.run)
-        if method.spec.modalities != self.spec.modalities or method.spec.num_classes != self.spec.num_classes:
-            raise UserError(
-                f"the teacher in {self.run} knows {list(method.spec.modalities)} and {method.spec.num_classes} "
-                f"classes; the data has {list(self.spec.modalities)} and {self.spec.num_classes}"
-            )
+        self._check(method.spec)
         return method.requires_grad_(False)
+
+    def _check(self, theirs: DataSpec) -> None:
+        differences = [
+            f"{what} {hers} instead of {ours}"
+            for what, hers, ours in zip(
+                ("task", "classes", "modalities"), _shape(theirs), _shape(self.spec), strict=True
+            )
+            if hers != ours
+        ]
+        if differences:
+            raise UserError(
+                f"the teacher in {self.run} does not fit the data: {'; '.join(differences)}. Give "
+                "method.teacher.run=<a run on the same data>, or leave it out to have one trained"
+            )
+
+    def require_fused(self, width: int | None = None) -> None:
+        """Ask about a made-up sample whether the teacher has a fused feature (of this width, if given).
+
+        Raises:
+            UserError: it has none.
+        """
+        feature = self(_blank(self.spec)).fused
+        if feature is None:
+            raise UserError(
+                f"the teacher in {self.run} ({type(self._method).__name__}) has no fused feature to distil; give one "
+                "that fuses features, such as method.teacher.method=fusion"
+            )
+        if width is not None and feature.shape[1] != width:
+            raise UserError(
+                f"the fused feature of the teacher in {self.run} has {feature.shape[1]} channels, the student's {width}, "
+                "and they are compared entry by entry; give both the same encoders and fusion, or take another kind"
+            )
+
+
+def _blank(spec: DataSpec) -> Batch:
+    """One sample of zeros."""
+    import torch
+
+    from mmrobust.batch import Batch
+
+    shapes = {m: modality.shape for m, modality in spec.modalities.items()}
+    places = next(iter(shapes.values()))[-2:] if spec.task == "segmentation" else ()
+    return Batch(
+        inputs={m: torch.zeros(1, *shape) for m, shape in shapes.items()},
+        available=torch.ones(1, len(shapes), dtype=torch.bool),
+        target=torch.zeros(1, *places, dtype=torch.long),
+        noise_level=torch.zeros(1, len(shapes)),
+        index=torch.zeros(1, dtype=torch.long),
+        ids=["blank"],
+    )
+
+
+def _shape(spec: DataSpec) -> tuple[str, int, str]:
+    modalities = (f"{m} ({x.kind} {'x'.join(map(str, x.shape))})" for m, x in spec.modalities.items())
+    return spec.task, spec.num_classes, ", ".join(modalities)

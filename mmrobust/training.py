@@ -9,9 +9,10 @@ import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from hydra.utils import get_class
 from lightning import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
@@ -182,6 +183,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         "identity": {
             **{key: config.choices.get(key) for key in ("method", "data", "encoder", "fusion", "experiment")},
             "task": data.spec.task,
+            "unverified": cast(type[Method], get_class(config.method._target_)).unverified,
             "seed": config.seed,
             "config_hash": config_hash(config),
             "recipe_hash": config_hash(config, without=NOT_IN_RECIPE),
@@ -192,12 +194,14 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         },
         "protocol": {
             "split": split,
+            "data_split": config.data.get("split"),
             "data_fingerprint": data.fingerprint,
             "skipped": data.skipped,
             "classes": data.spec.num_classes,
             "modalities": list(data.spec.modalities),
             "selection": config.selection,
             "missing": {part: _missing(config, data, part, split) for part in ("train", "test")},
+            "noise": {part: _noise(config, data, part, split) for part in ("train", "test")},
         },
         "primary": {"metric": results.primary, "direction": "max"},
         "combinations": results.combinations,
@@ -214,6 +218,19 @@ def _missing(config: DictConfig, data: DataModule, part: str, split: str) -> dic
         m: round(float(1 - column.mean()), 4) for m, column in zip(data.spec.modalities, masks.T, strict=True)
     }
     return {"protocol": {"name": name, **keys}, "hash": missing.fingerprint(masks), "realised_rate": rates}
+
+
+def _noise(config: DictConfig, data: DataModule, part: str, split: str) -> dict[str, Any]:
+    """What a protocol asked for, and the share of noisy samples, of training in its last epoch."""
+    keys: dict[str, Any] = OmegaConf.to_container(config.noise[part], resolve=True)  # type: ignore[assignment]
+    name = keys.pop("_target_").rpartition(".")[2].lower()
+    if name != "clean":
+        keys["seed"] = config.noise.seed
+    last = max(config.trainer.max_epochs, 1) - 1
+    levels = data.splits["train" if part == "train" else split].noise_levels(last if part == "train" else 0)
+    shares = (levels > 0).mean(0).round(4).tolist()
+    realised = dict(zip(data.spec.modalities, shares, strict=True))
+    return {"protocol": {"name": name, **keys}, "realised_share": realised}
 
 
 def start_process(folder: Path, config: DictConfig) -> None:

@@ -29,11 +29,15 @@ AT_LEAST = {
     "seed": 0,
     "data.seed": 0,
     "missing.seed": 0,
+    "noise.seed": 0,
     "data.batch_size": 1,
     "data.workers": 0,
     "trainer.max_epochs": 1,
     "optimizer.lr": 0,
 }
+
+# Ranges of the numbers of a noise protocol.
+NOISE_RANGES = {"level": (0, 11), "probability": (0, 1), "density": (0, 1), "start": (0, 1)}
 
 
 def modality_names(config: DictConfig) -> list[str]:
@@ -69,6 +73,7 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         problems += _check_missing(
             split, plain["missing"][split], modality_names(config), config.choices.data
         )
+        problems += _check_noise(split, plain["noise"][split])
     return problems
 
 
@@ -115,6 +120,24 @@ def _check_missing(split: str, protocol: Mapping[str, Any], names: Sequence[str]
         for m in used
         if names and m not in names
     ]
+
+
+def _check_noise(split: str, protocol: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for key, (low, high) in NOISE_RANGES.items():
+        value = protocol.get(key, low)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            problems.append(f"noise.{split}.{key}={value} is not in [{low}, {high}]")
+    if problems or not protocol.get("start"):
+        return problems
+    if split == "test":
+        return ["noise.test.start: a test has no epochs that could stay clean; set noise.test.start=0"]
+    if protocol["epochs"] < 1:
+        return [
+            f"noise.train.epochs={protocol['epochs']} has no share that could stay clean; set trainer.max_epochs "
+            "or noise.train.epochs to a number, or noise.train.start=0"
+        ]
+    return []
 
 
 def check_type(key: str, value: Any, default: Any) -> str | None:

@@ -109,7 +109,7 @@ class Bug(Callback):
 # The command line
 
 COMMANDS = {
-    "unknown method": (["method=dmrnett"], ["method=dmrnett is not known; did you mean dmrnet?"]),
+    "unknown method": (["method=dmrnett"], ["method=dmrnett is not known; did you mean dmrnet"]),
     "unknown dataset": (["data=cremadd"], ["did you mean cremad?"]),
     "unknown encoder": (["encoder=resnet81"], ["did you mean resnet18"]),
     "unknown key": (["data.batchsize=8"], ["there is no key data.batchsize; did you mean data.batch_size"]),

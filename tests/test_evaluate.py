@@ -41,6 +41,18 @@ def test_another_protocol(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main([f"run={new}", "verify=true"]) == 0
 
 
+def test_noise(folder: Path) -> None:
+    before = set((folder / "evaluations").glob("*"))
+    assert main([f"run={folder}", "noise/pattern@noise.test=gaussian", "noise.test.level=11"]) == 0
+    (new,) = set((folder / "evaluations").glob("*")) - before
+    results = read_results(new)
+    noise = results["protocol"]["noise"]
+    assert noise["test"]["protocol"]["level"] == 11
+    assert 0.2 < noise["test"]["realised_share"]["m1"] < 0.8
+    assert noise["train"]["protocol"] == {"name": "clean"}
+    assert results["combinations"] != read_results(folder)["combinations"]
+
+
 def test_validation_split_and_last_checkpoint(folder: Path) -> None:
     assert main([f"run={folder}", "split=val", "checkpoint=last"]) == 0
     results = read_results(next((folder / "evaluations").glob("val-last-*")))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mmrobust.errors import UserError
-from mmrobust.mining import VarianceMining
+from mmrobust.evaluation.combinations import Results
+from mmrobust.mining import PredictionMining, VarianceMining
 from mmrobust.missing import all_combinations, combination_masks, combination_name
 
 TWO, THREE = ("audio", "visual"), ("rgb", "depth", "ir")
@@ -171,3 +172,104 @@ def test_extreme_variances_are_ordered() -> None:
     miner.update(torch.tensor([[True, False], [False, True]]), log_variance, epoch=0)
     assert math.isinf(miner.total.max().item())
     assert hard_after(miner, TWO) == ["audio"]
+
+
+# MMANet's mining
+
+
+def prediction_mining(modalities: tuple[str, ...] = TWO, **keys: object) -> PredictionMining:
+    defaults = {"first": 1, "epochs": 2, "weak": None, "distance": "histogram", "softmax": False}
+    return PredictionMining(modalities, **(defaults | keys))  # type: ignore[arg-type]
+
+
+def validated(
+    modalities: tuple[str, ...],
+    shares: Mapping[str, tuple[float, ...]],
+    metric: Mapping[str, float] | None = None,
+) -> Results:
+    """Results whose predicted classes have these shares, those of the full combination where none are given."""
+    combinations, confusion = {}, {}
+    full = shares[combination_name(modalities)]
+    for name in (combination_name(c) for c in all_combinations(modalities)):
+        predicted = torch.tensor(shares.get(name, full)) * 1000
+        confusion[name] = torch.stack([predicted, 2 * predicted]).long()
+        combinations[name] = {"n": 1000, "metrics": {"miou": (metric or {}).get(name)}}
+    return Results("miou", combinations, {}, confusion)  # type: ignore[arg-type]
+
+
+def test_histogram_distance_by_hand() -> None:
+    """KL((.9, .1) || (.7, .3)) is 0.116, and 0.018 once both have gone through a softmax."""
+    results = validated(TWO, {"audio": (0.9, 0.1), "audio+visual": (0.7, 0.3)})
+    for softmax, expected in ((False, 0.1163), (True, 0.0181)):
+        miner = prediction_mining(softmax=softmax)
+        miner.observe(results, 1)
+        assert miner.total.tolist() == pytest.approx([expected, 0], abs=5e-4)
+        assert miner.weak_names == ["audio"]
+
+
+def test_an_empty_class_is_no_infinity() -> None:
+    miner = prediction_mining()
+    miner.observe(validated(TWO, {"audio": (0.5, 0.5), "visual": (0.0, 1.0), "audio+visual": (1.0, 0.0)}), 1)
+    assert miner.total.isfinite().all()
+    assert miner.weak_names == ["visual"]
+
+
+@pytest.mark.parametrize(
+    ("strays", "expected"),
+    [("rgb+depth", ["rgb", "depth", "rgb+depth"]), ("depth+ir", ["depth", "ir", "depth+ir"])],
+)
+def test_the_weakest_pair_and_its_parts_are_weak(strays: str, expected: list[str]) -> None:
+    miner = prediction_mining(THREE)
+    single = {"rgb": (1.0, 0.0)}  # single ones are no candidates
+    miner.observe(validated(THREE, {strays: (0.8, 0.2), "rgb+depth+ir": (0.5, 0.5)} | single), 1)
+    assert miner.weak_names == expected
+
+
+def test_distances_add_up_over_the_mining_epochs_alone() -> None:
+    miner = prediction_mining()
+    audio = validated(TWO, {"audio": (0.9, 0.1), "audio+visual": (0.5, 0.5)})
+    visual = validated(TWO, {"visual": (0.8, 0.2), "audio+visual": (0.5, 0.5)})
+    names = []
+    for epoch, results in enumerate([audio, visual, visual, audio, audio]):
+        miner.observe(results, epoch)
+        names.append(miner.weak_names)
+    assert names == [[], *4 * [["visual"]]]
+
+
+def test_metric_distance() -> None:
+    miner = prediction_mining(distance="metric")
+    metric = {"audio": 0.5, "visual": 0.2, "audio+visual": 0.6}
+    miner.observe(validated(TWO, {"audio": (0.9, 0.1), "audio+visual": (0.5, 0.5)}, metric), 1)
+    assert miner.total.tolist() == pytest.approx([0.01, 0.16])
+    assert miner.weak_names == ["visual"]
+
+
+def test_nothing_measured_is_nothing_mined() -> None:
+    miner = prediction_mining()
+    miner.observe(validated(TWO, {"audio": (0.0, 0.0), "audio+visual": (0.5, 0.5)}), 1)
+    miner.observe(validated(TWO, {"audio": (0.9, 0.1), "audio+visual": (0.0, 0.0)}), 2)
+    assert miner.weak_names == []
+
+
+def test_mined_combinations_survive_a_restart() -> None:
+    first, second = prediction_mining(), prediction_mining()
+    first.observe(validated(TWO, {"audio": (0.9, 0.1), "audio+visual": (0.5, 0.5)}), 1)
+    second.load_state_dict(first.state_dict())
+    assert second.weak_names == ["audio"]
+    visual = validated(TWO, {"visual": (0.8, 0.2), "audio+visual": (0.5, 0.5)})
+    for miner in (first, second):
+        miner.observe(visual, 2)
+    assert torch.equal(first.total, second.total)
+    assert second.weak_names == ["audio"]
+
+
+def test_weak_combinations_may_be_given() -> None:
+    miner = prediction_mining(THREE, weak=["depth+rgb", "ir"])
+    miner.observe(validated(THREE, {"depth+ir": (0.8, 0.2), "rgb+depth+ir": (0.5, 0.5)}), 1)
+    assert miner.weak_names == ["ir", "rgb+depth"]
+    with pytest.raises(UserError, match="weak combination 'audi' is none of audio, visual"):
+        prediction_mining(weak=["audi"])
+    with pytest.raises(UserError, match="at least two modalities"):
+        prediction_mining(("audio",))
+    with pytest.raises(UserError, match="'kl' is not known; choose histogram or metric"):
+        prediction_mining(distance="kl")

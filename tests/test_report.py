@@ -155,7 +155,10 @@ def test_one_seed_has_no_deviation(outputs, capsys):
         ({"selection": "paper"}, "selection paper"),
         ({"split": "val"}, "avmnist · val"),
         ({"classes": 11}, "classes 11"),
-        ({"noise": {"test": "rain"}}, 'noise {"test"'),
+        (
+            {"noise": {part: {"protocol": {"name": "rain"}} for part in ("train", "test")}},
+            "noise rain",
+        ),
     ],
 )
 def test_incomparable_runs_have_tables_of_their_own(outputs, capsys, other, named):
@@ -185,6 +188,31 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(outputs, capsys
     rows = only(markdown(capsys, outputs)[0])[1:]
     assert [row[-2] for row in rows] == ["1", "1"]
     assert label in [row[0] for row in rows]
+
+
+CLEAN = {"protocol": {"name": "clean"}}
+
+
+def gaussian(**keys: Any) -> dict[str, Any]:
+    return {"protocol": {"name": "gaussian", "as_released": {"same_pattern": False}, **keys}}
+
+
+def test_runs_tested_with_other_noise_are_never_in_one_table(outputs, capsys):
+    tests = [CLEAN, gaussian(level=5), gaussian(level=10), gaussian(level=10.0), gaussian(level=10, seed=1)]
+    old = result(seed=9)  # from before there was noise
+    put(outputs, old, *(result(seed=i, noise={"train": CLEAN, "test": t}) for i, t in enumerate(tests)))
+    tables, _ = markdown(capsys, outputs)
+    noises = {heading.rpartition("noise ")[2]: rows[1][-2] for heading, rows in tables.items()}
+    expected = {"clean": "2", "gaussian level=5": "1", "gaussian level=10": "2"}
+    assert noises == expected | {"gaussian level=10 seed=1": "1"}
+
+
+def test_training_noise_makes_a_row(outputs, capsys):
+    noise = {"protocol": {"name": "udmlv2", "start": 0.5, "as_released": {"same_pattern": True, "x": False}}}
+    put(outputs, result(), result(noise={"train": noise, "test": CLEAN}, overrides=("noise=udml_v2",)))
+    rows = only(markdown(capsys, outputs)[0])[1:]
+    label = "dropout, noise.train=udmlv2 start=0.5 as_released.same_pattern"
+    assert [row[0] for row in rows] == ["dropout, noise.train=clean", label]
 
 
 def test_overrides_without_effect_do_not_part_rows(outputs, capsys):

@@ -199,21 +199,22 @@ class Squares(Split):
         self.targets: list[int] = []
         self.present = np.ones((data.num_samples, self.m), dtype=bool)
 
-    def read(self, key: Key) -> np.ndarray:
+    def read(self, key: Key) -> dict[str, np.ndarray]:
         x, y, kind = keyed.uniforms(3, self.name, key.index)
         label = np.zeros((self.size, self.size), dtype=np.int64)
         left, top, side = int(x * self.size / 2), int(y * self.size / 2), self.size // 2
         label[top : top + side, left : left + side] = 1 + int(kind * 2)
         label[0] = 255
-        return label
-
-    def finish(self, raw: np.ndarray, key: Key) -> Sample:
         rng = np.random.default_rng(keyed.seed_of(self.name, key.index))
-        shown = np.where(raw == 255, 0, raw).astype(np.float32)[None]
+        shown = np.where(label == 255, 0, label).astype(np.float32)[None]
         noisy = {
             f"m{i + 1}": shown + 0.3 * rng.standard_normal(shown.shape, "float32") for i in range(self.m)
         }
-        return Sample({m: torch.from_numpy(x) for m, x in noisy.items()}, torch.from_numpy(raw))
+        return {"label": label, **noisy}
+
+    def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
+        inputs = {m: torch.from_numpy(x) for m, x in raw.items() if m != "label"}
+        return Sample(inputs, torch.from_numpy(raw["label"]))
 
 
 def weak_names(method: TeacherShaped) -> list[str]:

@@ -67,7 +67,7 @@ class Pairs(Split):
         self.digits = self.pools[self.anchor].targets[self.anchors]
         self.targets = self.digits.tolist()
         self.present = np.ones((len(self.digits), 2), dtype=bool)
-        self.noise = np.random.default_rng(keyed.seed_of(self.seed, self.name)).standard_normal(
+        self.static = np.random.default_rng(keyed.seed_of(self.seed, self.name)).standard_normal(
             NOISE, "float32"
         )
         self.dealt = (-1, self.anchors)  # the epoch asked for last, and its partners
@@ -92,23 +92,31 @@ class Pairs(Split):
         rows = self.rows(key.epoch)
         return {modality: pool.data[rows[modality][key.index]] for modality, pool in self.pools.items()}
 
-    def corrupt(self, raw: dict[str, np.ndarray], key: Key) -> dict[str, np.ndarray]:
+    def augment(self, raw: dict[str, np.ndarray], key: Key) -> dict[str, np.ndarray]:
+        """`image` (28, 28) uint8 and `audio`, the |STFT| (F, T) float32, both with the noise of `disturb`."""
+        image, audio = self.disturb(raw, key)
+        wave = torch.from_numpy(audio).float()
+        spectrogram = magnitude(wave, n_fft=self.signal.n_fft, hop=self.signal.hop)
+        return {"image": image.astype(np.uint8), "audio": spectrogram.numpy()}
+
+    def disturb(self, raw: dict[str, np.ndarray], key: Key) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels and waveform with the noise that makes this dataset hard, whatever `noise` adds."""
         image, audio = raw["image"], raw["audio"]
         draws = keyed.uniforms(2, self.seed, self.name, key.epoch if self.redraw else 0, key.index)
         starts = (draws * (NOISE - np.array([image.size, audio.size]))).astype(int)
-        grain, hiss = (self.noise[i : i + x.size] for i, x in zip(starts, (image, audio), strict=True))
+        grain, hiss = (self.static[i : i + x.size] for i, x in zip(starts, (image, audio), strict=True))
         image = np.clip(np.rint(image + self.signal.image_noise * grain.reshape(image.shape)), 0, 255)
         if self.signal.audio_snr is not None:
             audio = audio + 10 ** (-self.signal.audio_snr / 20) * hiss
-        return {"image": image, "audio": audio}
+        return image, audio
 
     def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
         """`image` (1, 28, 28) in [-1, 1]; `audio` (1, *resolution) with mean 0 and standard deviation 1."""
-        image, audio = (torch.from_numpy(raw[m]).float()[None] for m in ("image", "audio"))
-        spectrogram = log(magnitude(audio, n_fft=self.signal.n_fft, hop=self.signal.hop))
+        image = torch.from_numpy(raw["image"]).float()[None]
+        spectrogram = log(torch.from_numpy(raw["audio"]))[None]
         spectrogram = adaptive_avg_pool2d(spectrogram, self.signal.resolution)
         spectrogram = (spectrogram - spectrogram.mean()) / (spectrogram.std() + 1e-6)
-        return Sample({"image": image / 127.5 - 1, "audio": spectrogram}, self.targets[key.index])
+        return Sample({"image": image / 127.5 - 1, "audio": spectrogram.float()}, self.targets[key.index])
 
 
 class AVMNIST(DataModule):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from mmrobust import keyed, missing
-from mmrobust.batch import Batch
+from mmrobust.data.loading import Collate, KeyedSampler, keyed_loader
+from mmrobust.data.loading import Key as Key
+from mmrobust.data.noise import Clean, SplitNoise
 from mmrobust.errors import UserError
 
 KINDS = ("image", "spectrogram", "sequence", "video", "vector")
@@ -50,14 +51,6 @@ class DataSpec:
         return cls(**{**plain, "modalities": modalities, "classes": tuple(plain["classes"])})
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Which sample, and in which epoch: all randomness of a sample is a function of it (and a seed)."""
-
-    epoch: int
-    index: int
-
-
 @dataclass
 class Sample:
     """One sample as a dataset gives it: float32 inputs, None where a modality is not on disk."""
@@ -70,13 +63,16 @@ class Sample:
 class Split(Dataset, ABC):
     """One split: `read` from disk, `augment`, `corrupt` where the signal is still physical, `finish`.
 
-    A subclass implements `read` and `finish`. In between a sample is whatever the dataset likes
-    (say, a dict of arrays); every step must be a pure function of its arguments.
+    A subclass implements `read` and `finish`. In between a sample is what the dataset likes; for noise, a dict
+    that holds an array for each modality: uint8 pixels (..., H, W) or (..., H, W, 3), magnitudes (F, T), floats.
+    Every step must be a pure function of its arguments.
     """
 
     ids: Sequence[str]  # (N,) unique names
     targets: Sequence[int]  # (N,) classes; empty for segmentation
     present: np.ndarray  # (N, M) bool: what lies on disk
+    noise: SplitNoise | None = None  # none at all if null; set by the DataModule
+    magnitudes: bool = True  # whether spectrograms are |STFT| before `finish`, their logarithm after
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -89,7 +85,8 @@ class Split(Dataset, ABC):
         return raw
 
     def corrupt(self, raw: Any, key: Key) -> Any:
-        return raw
+        """The noise of the split's protocol."""
+        return self.noise.corrupt(raw, key.epoch, key.index) if self.noise else raw
 
     @abstractmethod
     def finish(self, raw: Any, key: Key) -> Sample:
@@ -99,79 +96,13 @@ class Split(Dataset, ABC):
         """Read all that any epoch may read of a sample; raises UserError if that fails."""
         self.read(Key(0, index))
 
+    def noise_levels(self, epoch: int) -> np.ndarray:
+        """Of every sample and modality: (N, M), 0 is clean."""
+        return self.noise.levels(epoch) if self.noise else np.zeros(self.present.shape)
+
     def __getitem__(self, key: Key) -> Sample:
-        return self.finish(self.corrupt(self.augment(self.read(key), key), key), key)
-
-
-class KeyedSplit(Dataset):
-    """Pairs a split's samples with their keys, for the collating."""
-
-    def __init__(self, split: Split) -> None:
-        self.split = split
-
-    def __getitem__(self, key: Key) -> tuple[Key, Sample]:
-        try:
-            return key, self.split[key]
-        except UserError as error:
-            name = self.split.ids[key.index]
-            raise UserError(
-                f"sample {name}: {error}, or leave out such samples with data.corrupt=skip"
-            ) from error
-
-
-class KeyedSampler(Sampler[Key]):
-    """Yields keys: a permutation of (seed, epoch) if shuffled, dealt out so that the ranks' n-th batches
-    together are one process's n-th batch. Nothing is repeated to fill up."""
-
-    def __init__(
-        self, length: int, *, seed: int, shuffle: bool, rank: int, world: int, multiple: int = 1
-    ) -> None:
-        self.length = length // multiple * multiple  # whole global batches only
-        self.total, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
-        self.epoch = 0
-        self.skip = 0  # keys to leave out of the next pass: where a resumed run goes on
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[Key]:
-        order = np.arange(self.total)
-        if self.shuffle:
-            order = np.random.default_rng(keyed.seed_of(self.seed, "order", self.epoch)).permutation(
-                self.total
-            )
-        epoch = self.epoch if self.shuffle else 0
-        mine = order[: self.length][self.rank :: self.world][self.skip :]
-        self.skip = 0
-        return (Key(epoch, int(index)) for index in mine)
-
-    def __len__(self) -> int:
-        return len(range(self.rank, self.length, self.world))
-
-
-class Collate:
-    """Samples to a Batch; `masks` (N, M) is what the missing protocol leaves."""
-
-    def __init__(self, split: Split, spec: DataSpec, masks: np.ndarray) -> None:
-        self.ids, self.modalities, self.masks = split.ids, spec.modalities, masks
-
-    def __call__(self, pairs: Sequence[tuple[Key, Sample]]) -> Batch:
-        index = np.array([key.index for key, _ in pairs], dtype=np.int64)
-        samples = [sample for _, sample in pairs]
-        inputs = {}
-        for name, modality in self.modalities.items():
-            rows = [sample.inputs[name] for sample in samples]
-            inputs[name] = torch.stack([torch.zeros(modality.shape) if row is None else row for row in rows])
-        levels = [[(s.noise_level or {}).get(m, 0.0) for m in self.modalities] for s in samples]
-        return Batch(
-            inputs=inputs,
-            available=torch.from_numpy(self.masks[index]),
-            target=torch.stack([torch.as_tensor(sample.target) for sample in samples]),
-            noise_level=torch.tensor(levels, dtype=torch.float32),
-            index=torch.from_numpy(index),
-            ids=[self.ids[i] for i in index],
-        )
+        sample = self.finish(self.corrupt(self.augment(self.read(key), key), key), key)
+        return replace(sample, noise_level=self.noise.level(key.epoch, key.index)) if self.noise else sample
 
 
 class DataModule(LightningDataModule, ABC):
@@ -185,6 +116,7 @@ class DataModule(LightningDataModule, ABC):
         run_seed: order and augmentation.
         corrupt: a sample that cannot be read is an `error`, or left out: `skip`.
         missing: what is missing: `train` and `test` protocols and a `seed`.
+        noise: what is noisy, and how: `train` and `test` protocols and a `seed`.
     """
 
     def __init__(
@@ -197,10 +129,12 @@ class DataModule(LightningDataModule, ABC):
         run_seed: int,
         corrupt: str,
         missing: Mapping[str, Any],
+        noise: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.root, self.batch_size, self.workers = root, batch_size, workers
         self.seed, self.run_seed, self.corrupt, self.missing = seed, run_seed, corrupt, missing
+        self.noise = noise
         self.validation_split = "val"  # "test" for selection=paper
         self.position = (0, 0)  # epoch and batches after which a resumed run goes on
         self.splits: dict[str, Split] = {}
@@ -229,12 +163,19 @@ class DataModule(LightningDataModule, ABC):
                         "so take one of the two out"
                     )
                 owners[sample] = split
-            protocol = self.missing["train" if split == "train" else "test"]
+            part = "train" if split == "train" else "test"
+            protocol = self.missing[part]
             if problems := protocol.check(names):
-                raise UserError(f"missing.{'train' if split == 'train' else 'test'}: " + "; ".join(problems))
+                raise UserError(f"missing.{part}: " + "; ".join(problems))
             if not data.present.any(1).all():
                 empty = data.ids[int(np.argmin(data.present.any(1)))]
                 raise UserError(f"sample {empty!r} of split {split!r} has no modality at all; leave it out")
+            if type(self.noise[part]) is not Clean:
+                kinds = {m for m, x in self.spec.modalities.items() if x.kind == "spectrogram"}
+                magnitudes = frozenset(kinds if data.magnitudes else ())
+                data.noise = SplitNoise(
+                    self.noise[part], self.noise["seed"], split, len(data), names, magnitudes
+                )
             self.masks[split] = missing.masks(protocol, names, self.missing["seed"], split, data.present)
             if self.corrupt == "skip":
                 self._leave_out_damaged(split, data)
@@ -257,38 +198,25 @@ class DataModule(LightningDataModule, ABC):
     def loader(self, split: str, *, shuffle: bool = False) -> DataLoader:
         """Batches of a split for this rank; training drops the last, incomplete batch."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if self.batch_size % world:
-            raise UserError(
-                f"data.batch_size={self.batch_size} counts the samples of all {world} devices and does not "
-                f"divide by {world}; try {-(-self.batch_size // world) * world}"
-            )
-        data = self.splits[split]
-        if len(data) < world:
-            raise UserError(f"split {split!r} has {len(data)} samples for {world} devices; use fewer devices")
-        if shuffle and len(data) < self.batch_size:
-            raise UserError(
-                f"the training split has {len(data)} samples, fewer than data.batch_size={self.batch_size}; "
-                f"set data.batch_size to at most {len(data)}"
-            )
-        sampler = KeyedSampler(
-            len(data),
-            seed=self.run_seed,
-            shuffle=shuffle,
-            rank=rank,
-            world=world,
-            multiple=self.batch_size if shuffle else 1,
-        )
+        epoch, batches = self.position if shuffle else (0, 0)
         if shuffle:
-            sampler.epoch, sampler.skip = self.position[0], self.position[1] * self.batch_size // world
             self.position = (0, 0)
-        return DataLoader(
-            KeyedSplit(data),
-            batch_size=self.batch_size // world,
-            sampler=sampler,
-            num_workers=self.workers,
-            persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=Collate(data, self.spec, self.masks[split]),
+        return keyed_loader(
+            split,
+            self.splits[split],
+            Collate(self.splits[split], self.spec, self.masks[split]),
+            batch_size=self.batch_size,
+            workers=self.workers,
+            sampler=KeyedSampler(
+                len(self.splits[split]),
+                seed=self.run_seed,
+                shuffle=shuffle,
+                rank=rank,
+                world=world,
+                multiple=self.batch_size if shuffle else 1,
+                epoch=epoch,
+                skip=batches * self.batch_size // world,
+            ),
         )
 
     def train_dataloader(self) -> DataLoader:

@@ -27,6 +27,9 @@ class Kept(Split):
         self.targets = [split.targets[i] for i in rows] if len(split.targets) else []
         self.present = split.present[rows]
 
+    def noise_levels(self, epoch: int) -> np.ndarray:
+        return self.split.noise_levels(epoch)[self.rows]
+
     def read(self, key: Key) -> Sample:
         return self.split[Key(key.epoch, self.rows[key.index])]
 

@@ -93,6 +93,24 @@ def resize(size: int) -> A.Compose:
     return A.Compose([A.Resize(size, size, area_for_downscale="image")])  # linear alone would alias
 
 
+def rotated(image: np.ndarray, degrees: int, canvas: float) -> np.ndarray:
+    """Rotate (H, W, 3) uint8 about its centre, counter-clockwise. The result shows the middle of the tight bounding
+    box of the rotated image, `canvas` times its height and width; what lies outside the image is black."""
+    height, width = image.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    cos, sin = abs(matrix[0, 0]), abs(matrix[0, 1])
+    size = int(canvas * (width * cos + height * sin)), int(canvas * (width * sin + height * cos))
+    matrix[:, 2] += (np.array(size) - (width, height)) / 2
+    return cv2.warpAffine(image, matrix, size)
+
+
+def random_crop_and_flip(size: int) -> A.Compose:
+    """For training: a size × size crop, not resized, and a horizontal flip with probability 1/2."""
+    import albumentations as A
+
+    return A.Compose([A.RandomCrop(size, size), A.HorizontalFlip(p=0.5)])
+
+
 def transformed(pipeline: A.Compose, seed: int, **targets: np.ndarray) -> dict[str, Any]:
     """Run a pipeline as a pure function of `seed` and the targets; all of one call (`image`, `mask`, or
     `images` (T, H, W, 3) for the frames of a clip) share each draw.

@@ -219,16 +219,18 @@ class Channel:
 class Generated(Split):
     """One split, held in memory."""
 
+    magnitudes = False  # its spectrograms are drawn, not computed
+
     def __init__(self, name: str, inputs: Mapping[str, Tensor], targets: np.ndarray) -> None:
         self.inputs, self.targets = inputs, targets.tolist()
         self.ids = [f"{name}{index}" for index in range(len(targets))]
         self.present = np.ones((len(targets), len(inputs)), dtype=bool)
 
-    def read(self, key: Key) -> int:
-        return key.index
+    def read(self, key: Key) -> dict[str, np.ndarray]:
+        return {name: rows[key.index].numpy() for name, rows in self.inputs.items()}
 
-    def finish(self, raw: int, key: Key) -> Sample:
-        return Sample({name: rows[raw] for name, rows in self.inputs.items()}, self.targets[raw])
+    def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
+        return Sample({name: torch.from_numpy(x) for name, x in raw.items()}, self.targets[key.index])
 
 
 def each(value: Any) -> Iterable[Any]:

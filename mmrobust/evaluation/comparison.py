@@ -1,6 +1,6 @@
 """Runs side by side: which are comparable, which are seeds of one recipe, mean ± std. Imports no torch.
 
-A table holds comparable runs: same data, split, test masks, metric, selection, classes and modalities. A row
+A table holds comparable runs: same data, split, test masks and noise, metric, selection, classes and modalities. A row
 holds runs that differ in their seed alone. `worst` is each run's own worst combination, averaged like the rest.
 """
 
@@ -13,13 +13,14 @@ from typing import Any
 
 from mmrobust.config import NOT_IN_HASH
 from mmrobust.errors import UserError
+from mmrobust.evaluation.published import Published, beside
 from mmrobust.evaluation.results import LOWER_IS_BETTER, read_results
 
 COMPARED = ("data_fingerprint", "split", "selection", "classes", "modalities")
 CHOICES = ("method", "data", "encoder", "fusion", "experiment")
 # Overrides that the result records elsewhere, and those without effect on the numbers.
-RECORDED = ("seed", "missing", *CHOICES)
-NO_EFFECT = ("hydra", "missing.train", "missing.test", *NOT_IN_HASH)
+RECORDED = ("seed", "missing", "noise", *CHOICES)
+NO_EFFECT = ("hydra", "missing.train", "missing.test", "noise.train", "noise.test", *NOT_IN_HASH)
 Tables = list[tuple[str, list[list[str]]]]  # headings and rows, the header first
 IN_PERCENT = ("accuracy", "f1", "iou", "ece", "cer")  # how the names of metrics in [0, 1] end
 
@@ -60,10 +61,15 @@ def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
     masks = protocol["missing"]
     table = {key: protocol[key] for key in (*COMPARED, *protocol)}
     table |= {"data": identity["data"], "metric": metric, "missing": masks["test"]["hash"]}
+    clean = {"protocol": {"name": "clean"}}  # results from before there was any
+    noise = protocol.get("noise", {"train": clean, "test": clean})
+    table["noise"] = _words(noise["test"]["protocol"])
     row = {key: str(identity[key]) for key in CHOICES if identity[key] is not None}
+    if identity.get("unverified"):  # its rules rest on memory: see the method's docstring
+        row["method"] += " (unverified)"
     for part in ("train", "test"):
-        words = {key: str(value) for key, value in masks[part]["protocol"].items()}
-        row[f"missing.{part}"] = " ".join([words.pop("name"), *(f"{k}={v}" for k, v in words.items())])
+        row[f"missing.{part}"] = _words(masks[part]["protocol"])
+    row["noise.train"] = _words(noise["train"]["protocol"])
     row |= {"train masks": masks["train"]["hash"]} | _overrides(identity["overrides"])
     row["recipe"] = identity["recipe_hash"]
     table = {key: value if isinstance(value, str) else json.dumps(value) for key, value in table.items()}
@@ -71,10 +77,18 @@ def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
     return Run(path, identity["seed"], identity["config_hash"], table, row, scores, seconds)
 
 
+def _words(protocol: Mapping[str, Any]) -> str:
+    """A protocol in words, without the quirks that are off."""
+    quirks = [f"as_released.{key}" for key, on in protocol.get("as_released", {}).items() if on]
+    keys = {key: value for key, value in protocol.items() if key not in ("name", "as_released")}
+    words = [f"{key}={f'{v:g}' if isinstance(v, float) else v}" for key, v in keys.items()]
+    return " ".join([protocol["name"], *words, *quirks])
+
+
 def _overrides(texts: Iterable[str]) -> dict[str, str]:
     """The overrides that change the numbers; of a key given twice, the last."""
     pairs = dict(text.lstrip("+").partition("=")[::2] for text in texts)
-    skipped = ("missing/", *(f"{key}." for key in NO_EFFECT))
+    skipped = ("missing/", "noise/", *(f"{key}." for key in NO_EFFECT))
     return {k: v for k, v in sorted(pairs.items()) if k not in RECORDED and not f"{k}.".startswith(skipped)}
 
 
@@ -92,8 +106,25 @@ def make_tables(runs: Iterable[Run], notes: list[str]) -> Tables:
         for _, group in sorted(groups.items()):
             t = group[0].table | {"missing": f"test masks {group[0].table['missing']}"}
             names = [t[k] if k == "missing" else f"{k} {t.get(k, 'none')}" for k in differing]
-            tables.append((" · ".join([heading, *names]), _rows(group, notes)))
+            header, *body = _rows(group, notes)
+            methods = {run.row["method"].partition(" ")[0] for run in group if "method" in run.row}
+            others, apart = beside(group[0].table, sorted(methods))
+            notes += apart
+            tables.append((" · ".join([heading, *names]), [header, *body, *_published(others, header)]))
     return tables
+
+
+def _published(rows: Sequence[Published], header: Sequence[str]) -> list[list[str]]:
+    """Lines for numbers of others, which say where they come from instead of seeds and seconds."""
+    return [
+        [
+            f"published: {row.method} ({row.trust})",
+            *(f"{row.values[name]:.1f}" if name in row.values else "–" for name in header[1:-2]),
+            "–",
+            "–",
+        ]
+        for row in rows
+    ]
 
 
 def _varying(records: Sequence[Mapping[str, str]]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from lightning import LightningModule
@@ -57,6 +57,7 @@ class Method(LightningModule):
     """
 
     tasks: tuple[str, ...] = ("classification", "segmentation")
+    unverified: ClassVar[str] = ""  # what of the published method rests on memory alone; reports say so
 
     def __init__(
         self,

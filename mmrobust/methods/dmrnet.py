@@ -48,6 +48,7 @@ class DMRNet(Method):
         auxiliary: head of the regulariser: `shared` is the main one (as published for classification),
             `separate` is its own (as published for segmentation).
         max_log_variance: bound of |log variance|, for a stable exponential.
+        sample: false makes a point of every combination: training predicts from the mean, too (an ablation).
         as_released: see `AsReleased`.
     """
 
@@ -60,6 +61,7 @@ class DMRNet(Method):
         hard: Sequence[str] | None,
         auxiliary: str,
         max_log_variance: float,
+        sample: bool,
         as_released: Mapping[str, bool],
         **base: Any,
     ) -> None:
@@ -67,7 +69,7 @@ class DMRNet(Method):
         if auxiliary not in ("shared", "separate"):
             raise UserError(f"method.auxiliary={auxiliary!r} is not known; choose shared or separate")
         self.kl_weight, self.hard_weight, self.max_log_variance = kl_weight, hard_weight, max_log_variance
-        self.as_released = AsReleased(**as_released)
+        self.sample, self.as_released = sample, AsReleased(**as_released)
         width, maps = self.width, self.spec.task == "segmentation"
         self.mean = NormalisedLinear(width, maps=maps)
         self.log_variance = NormalisedLinear(width, maps=maps)
@@ -82,7 +84,7 @@ class DMRNet(Method):
             return Output(predict_from_mean(self.mean, self.head, fused), fused=fused)
         mean = self.mean(fused)
         log_variance = self.log_variance(fused).clamp(-self.max_log_variance, self.max_log_variance)
-        z = sample_gaussian(mean, log_variance)
+        z = sample_gaussian(mean, log_variance) if self.sample else mean
         return Output(self.head(z), extras={"z": z, "mean": mean, "log_variance": log_variance})
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ def _column(available: Tensor, i: int, like: Tensor) -> Tensor:
     return available[:, i].reshape(-1, *[1] * (like.dim() - 1))
 
 
-def _check_places(features: Mapping[str, Tensor]) -> None:
+def check_places(features: Mapping[str, Tensor]) -> None:
     shapes = {m: tuple(x.shape[2:]) for m, x in features.items()}
     if len(set(shapes.values())) > 1:
         raise UserError(f"maps of different sizes cannot be fused place by place: {shapes}")
@@ -40,7 +40,7 @@ class Concat(nn.Module):
         self.width = sum(widths.values())
 
     def forward(self, features: Mapping[str, Tensor], available: Tensor) -> Tensor:
-        _check_places(features)
+        check_places(features)
         return torch.cat(masked(features, available), dim=1)
 
 
@@ -53,7 +53,7 @@ class Sum(nn.Module):
         self.projections = nn.ModuleList([PointwiseLinear(w, width) for w in widths.values()])
 
     def forward(self, features: Mapping[str, Tensor], available: Tensor) -> Tensor:
-        _check_places(features)
+        check_places(features)
         projected = [f(x) for f, x in zip(self.projections, features.values(), strict=True)]
         return torch.stack(masked(dict(zip(features, projected, strict=True)), available)).sum(0)
 
@@ -73,7 +73,7 @@ class Gated(nn.Module):
         self.gates = nn.ModuleList([PointwiseLinear(w, width) for w in widths.values()])
 
     def forward(self, features: Mapping[str, Tensor], available: Tensor) -> Tensor:
-        _check_places(features)
+        check_places(features)
         present = dict(zip(features, masked(features, available), strict=True))
         values = torch.stack([f(x).tanh() for f, x in zip(self.values, present.values(), strict=True)])
         gates = torch.stack([g(x) for g, x in zip(self.gates, present.values(), strict=True)])
@@ -99,7 +99,7 @@ class FiLM(nn.Module):
         self.shifts = nn.ModuleList([PointwiseLinear(width, width, bias=False) for _ in widths])
 
     def forward(self, features: Mapping[str, Tensor], available: Tensor) -> Tensor:
-        _check_places(features)
+        check_places(features)
         projected = [f(x) for f, x in zip(self.projections, features.values(), strict=True)]
         present = masked(dict(zip(features, projected, strict=True)), available)
         total = torch.stack(present).sum(0)

@@ -10,15 +10,19 @@ from mmrobust.models.encoders import PointwiseLinear
 
 
 class NormalisedLinear(nn.Module):
-    """A linear map of the channels with BatchNorm behind it: (B, D) or (B, D, H, W), same shape out."""
+    """A linear map of the channels with BatchNorm behind it, over rows and places: (B, D) or (B, D, ...), same
+    shape out. `maps` picks the class of the norm, whose numbers are the same."""
 
-    def __init__(self, width: int, *, maps: bool) -> None:
+    def __init__(self, width: int, *, maps: bool = False) -> None:
         super().__init__()
         self.linear = PointwiseLinear(width, width)
         self.norm = nn.BatchNorm2d(width) if maps else nn.BatchNorm1d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.linear(x))
+        x = self.linear(x)
+        if x.dim() <= 3 or isinstance(self.norm, nn.BatchNorm2d):
+            return self.norm(x)
+        return self.norm(x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def predict_from_mean(mean: NormalisedLinear, head: nn.Module, x: Tensor) -> Tensor:

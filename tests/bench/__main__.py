@@ -38,6 +38,7 @@ from mmrobust.methods.base import Method
 from mmrobust.missing import all_combinations
 from mmrobust.testing import make_batch
 from mmrobust.training import build_trainer
+from tests.bench.methods import METHODS, step_seconds
 from tests.bench.plain import autocast, plain_loss, plain_steps
 from tests.bench.run import cli_error_seconds, peak_memory_ratio, resume_overhead_ratio
 
@@ -124,6 +125,18 @@ def training(device: str, quick: bool) -> dict[str, Any]:
             **sizes,
             "ours_has": "CSV logger, progress bar, run's callbacks, losses logged by step and epoch",
         },
+    )
+
+
+def method_step(name: str, device: str, quick: bool) -> dict[str, Any]:
+    """A method's step against its networks alone."""
+    ours, theirs, conditions = step_seconds(name, device, quick, timed)
+    return line(
+        f"train_step_ratio_{name}",
+        device,
+        (ours, theirs),
+        against="forward and backward passes of the encoders and of the extra networks that the method has",
+        conditions=conditions,
     )
 
 
@@ -243,7 +256,12 @@ def main() -> None:
         "resume_overhead_ratio": resume_overhead_ratio,
         "peak_memory_ratio": lambda rounds: peak_memory_ratio(),
     }
-    names = [*known, *whole]
+    steps = {
+        f"train_step_ratio_{method}" + ("_cuda" if device == "cuda" else ""): (method, device)
+        for device in devices
+        for method in METHODS
+    }
+    names = [*known, *steps, *whole]
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Speed, as ratios.")
     parser.add_argument("--only", metavar="NAME", choices=names, help=f"one of: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="one round of everything: does it run?")
@@ -258,7 +276,9 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in [options.only] if options.only else names:
         device, modalities = known.get(name, ("cpu", 0))
-        if name in whole:
+        if name in steps:
+            result = method_step(*steps[name], options.quick)
+        elif name in whole:
             result = whole[name](1 if options.quick else 5)
         elif modalities:
             result = evaluation(modalities, device, options.method, options.quick)

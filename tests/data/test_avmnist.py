@@ -17,6 +17,7 @@ import torch
 from mmrobust.data import digits
 from mmrobust.data.avmnist import AVMNIST, Pairs, deal
 from mmrobust.data.base import Key
+from mmrobust.data.noise import Clean, UDMLv1
 from mmrobust.errors import UserError
 from mmrobust.missing import Complete
 
@@ -27,6 +28,7 @@ KEYS = {
     "workers": 0,
     "seed": 0,
     "run_seed": 0,
+    "noise": {"train": Clean(), "test": Clean(), "seed": 0},
     "corrupt": "error",
     "missing": {"train": Complete(), "test": Complete(), "seed": 0},
     "download": False,
@@ -41,6 +43,9 @@ KEYS = {
     "hop": 64,
     "resolution": [16, 16],
 }
+
+
+QUIRKS_OFF = {"wrap_negative": False, "same_pattern": False}
 
 
 def make(root: Path, **changes) -> AVMNIST:
@@ -181,15 +186,27 @@ def test_noise_is_physical(root):
     clean = make(root, image_noise=0, audio_snr=None).splits["test"]
     noisy = make(root).splits["test"]
     a, key = clean.read(Key(0, 0)), Key(0, 0)
-    assert np.array_equal(clean.corrupt(a, key)["image"], a["image"])
-    assert np.array_equal(clean.corrupt(a, key)["audio"], a["audio"])
-    b = noisy.corrupt(a, key)
-    assert np.array_equal(b["image"], np.rint(b["image"]))
-    assert (b["image"] >= 0).all()
-    assert (b["image"] <= 255).all()
-    power = np.mean((b["audio"] - a["audio"]) ** 2)
+    image, audio = clean.disturb(a, key)
+    assert np.array_equal(image, a["image"])
+    assert np.array_equal(audio, a["audio"])
+    image, audio = noisy.disturb(a, key)
+    assert np.array_equal(image, np.rint(image))
+    assert (image >= 0).all()
+    assert (image <= 255).all()
+    power = np.mean((audio - a["audio"]) ** 2)
     assert abs(-10 * np.log10(power) + 2) < 0.5  # the recordings have unit power
     assert make(root).fingerprint != make(root, audio_snr=0).fingerprint
+
+
+def test_more_noise_can_be_asked_for(root):
+    noise = {"train": Clean(), "test": UDMLv1(0.0, 1, QUIRKS_OFF), "seed": 0}
+    plain, noisy = make(root).splits["test"], make(root, noise=noise).splits["test"]
+    for i in range(40):
+        before, after = plain[Key(0, i)], noisy[Key(0, i)]
+        changed = {m: not torch.equal(before.inputs[m], after.inputs[m]) for m in before.inputs}
+        assert changed == {m: level > 0 for m, level in after.noise_level.items()}
+        assert all(x.isfinite().all() and x.dtype == torch.float32 for x in after.inputs.values())
+    assert len(np.unique(noisy.noise_levels(0)[:40])) > 5
 
 
 def test_recordings_are_centred(root):

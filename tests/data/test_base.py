@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from mmrobust import keyed
-from mmrobust.data.base import DataModule, DataSpec, Key, KeyedSampler, Modality, Sample, Split, hold_out
+from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
+from mmrobust.data.loading import KeyedSampler
+from mmrobust.data.noise import Clean
 from mmrobust.errors import UserError
 from mmrobust.missing import MCAR, Complete, Fixed, Uniform
 from mmrobust.testing import check_dataset
@@ -71,6 +73,7 @@ def make(
         "run_seed": 0,
         "corrupt": "error",
         "holes": False,
+        "noise": {"train": Clean(), "test": Clean(), "seed": 0},
     }
     base["missing"] = {"train": train or Complete(), "test": test or Complete(), "seed": 0}
     data = Data(dict(zip(("train", "val", "test"), sizes, strict=False)), **(base | keys))

@@ -12,6 +12,7 @@ import torch
 
 from mmrobust.data.base import Key
 from mmrobust.data.cremad import CREMAD, EMOTIONS, read_labels
+from mmrobust.data.noise import Clean
 from mmrobust.errors import UserError
 from mmrobust.missing import Complete
 from tests.data.cremad_tree import make_cremad
@@ -25,6 +26,7 @@ def cremad(root: Path, **changes) -> CREMAD:
         "workers": 0,
         "seed": 0,
         "run_seed": 0,
+        "noise": {"train": Clean(), "test": Clean(), "seed": 0},
         "corrupt": "error",
         "missing": {"train": Complete(), "test": Complete(), "seed": 0},
         "split": "ogm",
@@ -252,7 +254,7 @@ def test_all_problems_are_told_at_once(tree):
     told = problem(tree)
     assert "no <id>.wav" in told
     assert f"5 ({', '.join(data.splits['train'].ids[:3])}, …)" in told.replace("\n", "")
-    assert f"git-LFS pointer in {tree / 'AudioWAV'}: 1 ({gone}); run `git lfs pull`" in told
+    assert f"git-LFS pointer as <id>.wav in {tree / 'AudioWAV'}: 1 ({gone}); run `git lfs pull`" in told
     assert f"no <id>/*.jpg in {tree / 'Image-01-FPS'}: 2 ({gone}, {empty}); in the clone, run" in told
     assert "ffmpeg" in told
     assert "fps=1 " in told
@@ -295,7 +297,7 @@ def test_byte_order_mark_and_windows_lines(tree):
 def test_hidden_files_are_no_frames(tree):
     stem = ready(tree).splits["test"].ids[0]
     (tree / "Image-01-FPS" / stem / "._00030.jpg").write_bytes(b"left by macOS")
-    assert all(path.name[0] != "." for path in ready(tree).splits["test"].frames[0])
+    assert all(path.name[0] != "." for path in ready(tree).splits["test"].clips[0].frames)
 
 
 # The real lists
@@ -317,7 +319,7 @@ class TestRealLists:
     def test_pointer_of_a_clone_without_lfs(self, tree):
         stem = ready(tree).splits["test"].ids[0]
         shutil.copy(META / "example_lfs_pointer_1001_DFA_ANG_XX.wav", tree / "AudioWAV" / f"{stem}.wav")
-        assert f"only a git-LFS pointer in {tree / 'AudioWAV'}: 1 ({stem})" in problem(tree)
+        assert f"only a git-LFS pointer as <id>.wav in {tree / 'AudioWAV'}: 1 ({stem})" in problem(tree)
 
     def test_whole_tree_splits(self, tmp_path):
         """All 7,442 clips, each sound and frame a link to the same file."""

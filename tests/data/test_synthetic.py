@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from mmrobust.data.base import KINDS, Key
+from mmrobust.data.noise import Clean
 from mmrobust.data.synthetic import Synthetic, halves
 from mmrobust.errors import UserError
 from mmrobust.missing import Complete, all_combinations, combination_name
@@ -22,6 +23,7 @@ def make(**keys: Any) -> Synthetic:
     values = {k: v for k, v in yaml.safe_load(YAML.read_text()).items() if k not in ("defaults", "_target_")}
     values |= {
         "run_seed": 0,
+        "noise": {"train": Clean(), "test": Clean(), "seed": 0},
         "corrupt": "error",
         "missing": {"train": Complete(), "test": Complete(), "seed": 0},
     }

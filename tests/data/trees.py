@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from tests.data.ave_tree import make_ave
+from tests.data.casia_surf_tree import make_casia_surf
 from tests.data.cremad_tree import make_cremad
+from tests.data.kinetics_sounds_tree import make_kinetics_sounds
 
 
 def make_avmnist(root: Path) -> None:
@@ -40,4 +43,10 @@ def make_cremad_tree(root: Path) -> None:
     make_cremad(root, actors=4, sentences=3, frames=2)
 
 
-TREES: dict[str, Callable[[Path], None]] = {"avmnist": make_avmnist, "cremad": make_cremad_tree}
+TREES: dict[str, Callable[[Path], None]] = {
+    "ave": make_ave,
+    "avmnist": make_avmnist,
+    "casia_surf": make_casia_surf,
+    "cremad": make_cremad_tree,
+    "kinetics_sounds": make_kinetics_sounds,
+}

@@ -1,0 +1,138 @@
+"""From a split to batches: the order of keys over epochs and ranks, collating, the loader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from mmrobust import keyed
+from mmrobust.batch import Batch
+from mmrobust.errors import UserError
+
+if TYPE_CHECKING:
+    from mmrobust.data.base import DataSpec, Sample, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which sample, and in which epoch: all randomness of a sample is a function of it (and a seed)."""
+
+    epoch: int
+    index: int
+
+
+class KeyedSplit(Dataset):
+    """Pairs a split's samples with their keys, for the collating."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __getitem__(self, key: Key) -> tuple[Key, Sample]:
+        try:
+            return key, self.split[key]
+        except UserError as error:
+            name = self.split.ids[key.index]
+            raise UserError(
+                f"sample {name}: {error}, or leave out such samples with data.corrupt=skip"
+            ) from error
+
+
+class KeyedSampler(Sampler[Key]):
+    """Yields keys: a permutation of (seed, epoch) if shuffled, dealt out so that the ranks' n-th batches
+    together are one process's n-th batch. Nothing is repeated to fill up."""
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        rank: int,
+        world: int,
+        multiple: int = 1,
+        epoch: int = 0,
+        skip: int = 0,
+    ) -> None:
+        self.length = length // multiple * multiple  # whole global batches only
+        self.total, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
+        self.epoch = epoch
+        self.skip = skip  # keys to leave out of the next pass: where a resumed run goes on
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.arange(self.total)
+        if self.shuffle:
+            order = np.random.default_rng(keyed.seed_of(self.seed, "order", self.epoch)).permutation(
+                self.total
+            )
+        epoch = self.epoch if self.shuffle else 0
+        mine = order[: self.length][self.rank :: self.world][self.skip :]
+        self.skip = 0
+        return (Key(epoch, int(index)) for index in mine)
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.length, self.world))
+
+
+class Collate:
+    """Samples to a Batch; `masks` (N, M) is what the missing protocol leaves."""
+
+    def __init__(self, split: Split, spec: DataSpec, masks: np.ndarray) -> None:
+        self.ids, self.modalities, self.masks = split.ids, spec.modalities, masks
+
+    def __call__(self, pairs: Sequence[tuple[Key, Sample]]) -> Batch:
+        index = np.array([key.index for key, _ in pairs], dtype=np.int64)
+        samples = [sample for _, sample in pairs]
+        inputs = {}
+        for name, modality in self.modalities.items():
+            rows = [sample.inputs[name] for sample in samples]
+            inputs[name] = torch.stack([torch.zeros(modality.shape) if row is None else row for row in rows])
+        levels = [[(s.noise_level or {}).get(m, 0.0) for m in self.modalities] for s in samples]
+        return Batch(
+            inputs=inputs,
+            available=torch.from_numpy(self.masks[index]),
+            target=torch.stack([torch.as_tensor(sample.target) for sample in samples]),
+            noise_level=torch.tensor(levels, dtype=torch.float32),
+            index=torch.from_numpy(index),
+            ids=[self.ids[i] for i in index],
+        )
+
+
+def keyed_loader(
+    name: str, split: Split, collate: Collate, *, batch_size: int, workers: int, sampler: KeyedSampler
+) -> DataLoader:
+    """Batches of a split for one rank.
+
+    Raises:
+        UserError: numbers of samples, batch and devices that do not go together.
+    """
+    world = sampler.world
+    if batch_size % world:
+        raise UserError(
+            f"data.batch_size={batch_size} counts the samples of all {world} devices and does not "
+            f"divide by {world}; try {-(-batch_size // world) * world}"
+        )
+    if len(split) < world:
+        raise UserError(f"split {name!r} has {len(split)} samples for {world} devices; use fewer devices")
+    if sampler.shuffle and len(split) < batch_size:
+        raise UserError(
+            f"the training split has {len(split)} samples, fewer than data.batch_size={batch_size}; "
+            f"set data.batch_size to at most {len(split)}"
+        )
+    return DataLoader(
+        KeyedSplit(split),
+        batch_size=batch_size // world,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        collate_fn=collate,
+    )

@@ -1,0 +1,49 @@
+"""HeMIS: mean and variance over whatever modalities there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from mmrobust.batch import Batch
+from mmrobust.methods.base import Method
+from mmrobust.models.statistics import Moments
+
+
+@dataclass(frozen=True)
+class AsReleased:
+    """Behaviour of the released baseline, one switch for each quirk; all off is the method as described.
+
+    Args:
+        variance_over_absent: the variance sums over all modalities, absent ones as zeros: each adds the squared
+            mean, while the divisor stays the number of present ones.
+    """
+
+    variance_over_absent: bool
+
+
+class HeMIS(Method):
+    """Hetero-modal image segmentation (Havaei et al., MICCAI 2016, arXiv 1607.05194) in the form that MMANet and
+    DMRNet compare with (`SURF_MV` in their released code).
+
+    What is predicted from is the mean and the variance over the modalities that are present, defined for any
+    number of them. The variance divides by their number, as the released baseline does, and is 0 for one.
+    Trained with modality dropout. The published encoders are equally wide; here each is projected to one width.
+
+    Args:
+        width: of the projections; the head sees twice that.
+        as_released: see `AsReleased`.
+    """
+
+    def __init__(self, *, width: int, as_released: Mapping[str, bool], **base: Any) -> None:
+        quirks = AsReleased(**as_released)
+        fusion = partial(Moments, width=width, over_absent=quirks.variance_over_absent)
+        super().__init__(fusion=fusion, **base)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.fuse(self.encode(batch), self.draw(batch))
+        return {"task": self.task.loss(output.logits, batch.target).mean()}

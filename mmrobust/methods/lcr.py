@@ -1,0 +1,33 @@
+"""LCR: latent correlation representation, every modality rebuilt from the others."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from mmrobust.batch import Batch
+from mmrobust.methods.base import Method
+from mmrobust.models.correlation import LatentCorrelation
+
+
+class LCR(Method):
+    """Latent correlation representation learning (Zhou et al., IEEE TIP 2021) in the form that MMANet and DMRNet
+    compare with (`SURF_CR` in their released code): no loss but the task's, trained with modality dropout.
+
+    See `LatentCorrelation` for the rule. Readings: the released baseline hides images, not features, so that its
+    encoders run on zeros; here, as in all methods, the features are hidden. Encoders of different widths are
+    projected to one. At least two modalities are needed.
+
+    Args:
+        width: of the projected and of the rebuilt features.
+        hidden: of the MLPs that give the coefficients.
+    """
+
+    def __init__(self, *, width: int, hidden: int, **base: Any) -> None:
+        super().__init__(fusion=partial(LatentCorrelation, width=width, hidden=hidden), **base)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.fuse(self.encode(batch), self.draw(batch))
+        return {"task": self.task.loss(output.logits, batch.target).mean()}

@@ -1,0 +1,156 @@
+"""MMANet: margin-aware distillation and modality-aware regularisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmrobust.batch import Batch
+from mmrobust.errors import UserError
+from mmrobust.evaluation.combinations import Results
+from mmrobust.losses import margin_aware_distillation
+from mmrobust.methods.base import Method
+from mmrobust.mining import PredictionMining
+from mmrobust.missing import combination_code
+from mmrobust.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class AsReleased:
+    """Behaviour of the released classification code, one switch for each quirk; all off is the method as described.
+
+    Args:
+        column_weights: the margin weighs columns of the similarity matrices instead of rows.
+        softmax_histograms: mining compares softmaxes of the histograms of predicted classes.
+        unmasked_regularization: the term is the number of weak samples times the mean loss of *all* samples: a
+            broadcast of (B,) with (B, 1, 1, 1). The published weights of the regularisation (0.5 for
+            classification, 0.01 for audio and video) belong to this form.
+    """
+
+    column_weights: bool
+    softmax_histograms: bool
+    unmasked_regularization: bool
+
+
+class MMANet(Method):
+    """Margin-aware distillation and modality-aware regularisation (Wei et al., CVPR 2023, arXiv 2304.08028).
+
+    The deployment network is plain fusion with modality dropout. A teacher of all modalities hands on how it
+    relates the samples of a batch, above all those near its decision boundary. A regularisation network, unused at
+    inference, shares the encoders and predicts samples with a weak combination a second time; which are weak is
+    mined on the validation split at the end of the warm-up. Distillation and regularisation begin after it.
+
+    Relations are taken of the fused feature, the mean over places for classification (released: the last map,
+    flattened). For segmentation every place is a sample. They couple the rows of one rank.
+
+    Args:
+        teacher: `run`, the folder of a complete run, or None; then `method` is trained first. A method built
+            without a run distils nothing.
+        distillation_weight: alpha.
+        regularization_weight: beta.
+        warm_up: epochs of the task loss alone.
+        mining_epochs: the last epochs of the warm-up, whose validation results are mined.
+        mining: distance of predictions, `histogram` or `metric`, see `PredictionMining`; None: histogram for
+            classification and metric for segmentation, as published.
+        weak: combinations to regularise instead of mined ones, e.g. [audio].
+        max_places: (height, width) to which larger maps are pooled before they are related.
+        chunk: rows of the similarity matrices computed at a time.
+        as_released: see `AsReleased`.
+
+    Raises:
+        UserError: a single modality, unknown values, a teacher that does not fit; before the first step also
+            where no validation will take place in the mining epochs.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: Mapping[str, Any],
+        distillation_weight: float,
+        regularization_weight: float,
+        warm_up: int,
+        mining_epochs: int,
+        mining: str | None,
+        weak: Sequence[str] | None,
+        max_places: Sequence[int],
+        chunk: int | None,
+        as_released: Mapping[str, bool],
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        if not 1 <= mining_epochs <= warm_up and weak is None:
+            raise UserError(
+                f"method.mining_epochs={mining_epochs} are the last of the method.warm_up={warm_up} epochs; choose "
+                "1 to warm_up, or name the combinations with method.weak"
+            )
+        self.teacher = Teacher(teacher["run"], self.spec) if teacher["run"] else None
+        self.distillation_weight, self.regularization_weight = distillation_weight, regularization_weight
+        self.warm_up, self.max_places, self.chunk = warm_up, tuple(max_places), chunk
+        self.as_released = AsReleased(**as_released)
+        self.regularizer = base["fusion"](self.widths)  # the regularisation network: encoders are shared
+        self.regularizer_head = self.task.head(self.width)
+        self.mining = PredictionMining(
+            self.modalities,
+            first=warm_up - mining_epochs,
+            epochs=mining_epochs,
+            weak=weak,
+            distance=mining or ("metric" if self.spec.task == "segmentation" else "histogram"),
+            softmax=self.as_released.softmax_histograms,
+        )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        drawn, features = self.draw(batch), self.encode(batch)
+        output = self.fuse(features, drawn)
+        distil = self.teacher is not None and self.current_epoch >= self.warm_up
+        again = self.task.loss(self.regularizer_head(self.regularizer(features, drawn)), batch.target)  # (B,)
+        weak = self.mining.weak[combination_code(drawn)] & (self.current_epoch >= self.warm_up)  # (B,)
+        if self.as_released.unmasked_regularization:
+            regularization = weak.sum() * again.mean()
+        else:
+            regularization = torch.where(weak, again, 0).mean()
+        distillation = self._distil(batch, output.fused) if distil else again.new_zeros(())
+        return {
+            "task": self.task.loss(output.logits, batch.target).mean(),
+            "distillation": self.distillation_weight * distillation,
+            "regularization": self.regularization_weight * regularization,
+        }
+
+    def _distil(self, batch: Batch, fused: Tensor | None) -> Tensor:
+        assert self.teacher is not None
+        guide = self.teacher(batch)  # sees all that is available
+        assert fused is not None  # as for the teacher, on_train_start has seen to it
+        assert guide.fused is not None
+        places = fused.shape[2:]
+        student, teacher, logits = (
+            _as_samples(x, places, self.max_places) for x in (fused, guide.fused, guide.logits)
+        )
+        axis = "column" if self.as_released.column_weights else "row"
+        return margin_aware_distillation(student, teacher, logits, axis=axis, chunk=self.chunk)
+
+    def on_train_start(self) -> None:
+        if self.teacher:
+            self.teacher.require_fused()
+        every = self.trainer.check_val_every_n_epoch or 1
+        validated = sum(self.trainer.num_val_batches) > 0 or every > 1  # then not known yet
+        if self.mining.when and not (validated and any((e + 1) % every == 0 for e in self.mining.when)):
+            raise UserError(
+                f"no validation would take place in epochs {self.mining.when.start} to {self.warm_up - 1}, which MMANet "
+                "mines weak combinations in; use data with a validation split, leave trainer.limit_val_batches and "
+                "trainer.check_val_every_n_epoch alone, or name the combinations with method.weak"
+            )
+
+    def observe(self, results: Results) -> None:
+        self.mining.observe(results, self.current_epoch)
+
+
+def _as_samples(x: Tensor, places: Sequence[int], most: Sequence[int]) -> Tensor:
+    """(B, D) as it is; every place of maps (B, D, H, W), pooled to at most `most` places: (B * places, D)."""
+    if x.dim() == 2:
+        return x
+    height, width = (min(pair) for pair in zip(places, most, strict=True))
+    return F.adaptive_avg_pool2d(x, (height, width)).movedim(1, -1).flatten(0, 2)

@@ -1,0 +1,79 @@
+"""OGM-GE: the modality that is ahead learns more slowly, with noise instead."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mmrobust import keyed
+from mmrobust.balance import gradients, mean_of_others, mean_over_rows
+from mmrobust.batch import Batch
+from mmrobust.methods.base import Method
+
+
+def damping(scores: Tensor, seen: Tensor, alpha: float) -> Tensor:
+    """Coefficients k (M,) of the encoders' gradients, in (0, 1].
+
+    A modality's discrepancy ratio rho is its score over the mean score of the others (for M = 2: the other);
+    k = 1 - tanh(alpha * rho) where rho > 1, else 1.
+
+    Args:
+        scores: (M,) mean probability of the true class from each modality alone.
+        seen: (M,) bool: modalities of this batch; the others have k = 1.
+        alpha: strength.
+    """
+    rho = scores / mean_of_others(scores, seen).clamp(min=1e-12)
+    return torch.where(seen & (rho > 1), 1 - torch.tanh(alpha * rho), 1)
+
+
+class OGMGE(Method):
+    """On-the-fly gradient modulation with generalization enhancement (Peng et al., CVPR 2022, arXiv 2203.15332).
+
+    Plain joint training, in which the gradients of an encoder whose modality predicts better than the others
+    are scaled down, and noise as strong as the gradients makes up for the generalization that this costs.
+
+    Unverified: the rules rest on memory. Readings: scores are means over the samples that have the modality
+    (the sums of the paper, if all have all); a modality's own logits hide the others from fusion and head and
+    count an M-th of the head's bias, which for a concatenation is the published W_m z_m + b / 2. Modulated are
+    the encoder's weights with at least two dimensions: the convolutions of the published networks, and what
+    stands in their place in encoders of vectors and sequences. The noise has the deviation of the gradient
+    before it is scaled. What UDML's released code calls OGM_GE is another method (gradient magnitudes).
+
+    Args:
+        alpha: strength of the modulation.
+        noise: whether noise is added (GE); without it this is OGM.
+        start: first epoch of the modulation.
+        end: last epoch of the modulation; null: it lasts.
+    """
+
+    tasks = ("classification",)
+    unverified = "scores, coefficients, noise and epochs of the modulation"
+
+    def __init__(self, *, alpha: float, noise: bool, start: int, end: int | None, **base: Any) -> None:
+        super().__init__(**base)
+        self.alpha, self.noise, self.start, self.end = alpha, noise, start, end
+        self.coefficients = torch.ones(len(self.modalities))  # of the last batch
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        features = self.encode(batch)
+        with torch.no_grad():
+            bias = (1 - 1 / len(self.modalities)) * cast(nn.Linear, self.head).bias
+            unimodal = [logits - bias for logits in self.unimodal(features).values()]
+            scores = torch.stack([(-self.task.loss(y, batch.target)).exp() for y in unimodal], 1)  # (B, M)
+            self.coefficients = damping(*mean_over_rows(scores, batch.available), self.alpha)
+        return {"task": self.task.loss(self.fuse(features, batch.available).logits, batch.target).mean()}
+
+    def modulate(self) -> None:
+        if self.current_epoch < self.start or (self.end is not None and self.current_epoch > self.end):
+            return
+        seed = keyed.seed_of(self.seed, "gradient noise", self.global_step)  # the same on all ranks
+        generator = torch.Generator(self.coefficients.device).manual_seed(seed)
+        for m, k in zip(self.modalities, self.coefficients, strict=True):
+            for gradient in gradients(p for p in self.encoders[m].parameters() if p.dim() >= 2):
+                deviation = gradient.std(correction=0)
+                gradient.mul_(k)
+                if self.noise:
+                    noise = torch.randn(gradient.shape, generator=generator, device=gradient.device)
+                    gradient.add_(deviation * noise)

@@ -1,0 +1,252 @@
+"""OSMD: restoring absent modalities and fusing what was restored, learned in one stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mmrobust.batch import Batch
+from mmrobust.errors import UserError
+from mmrobust.losses import joint_adaptation
+from mmrobust.methods.base import Features, Method, Output
+from mmrobust.missing import all_combinations, draw_combinations
+from mmrobust.models.encoders import PointwiseLinear
+from mmrobust.models.fusion import masked
+from mmrobust.models.translation import (
+    CrossTranslation,
+    Frozen,
+    Hallucination,
+    Layer,
+    comparable,
+    labelled,
+    rows_like,
+    trunks_of,
+)
+
+CHOICES = {
+    "privileged_mode": ("joint", "pretrained_frozen"),
+    "hallucination": ("pair", "source", "head"),
+    "aggregation": ("cross_translation", "concat"),
+}
+
+
+class OSMD(Method):
+    """One-stage modality distillation (Wei, Luo and Luo, arXiv 2309.08204), partly a reconstruction.
+
+    The joint adaptation network restores a privileged modality n from each available u, H_{u→n}(x_u), and
+    pulls the result to the real branch E_n: its features in distribution, its class probabilities sample by
+    sample. The cross translation network fuses real and restored streams. Both are optimised together, so
+    what is transferred is what helps the decision; the real branch learns by its own cross-entropy only.
+
+    Certain are the two networks, their purpose and the single stage (the paper's abstract). The two losses and
+    the cross-shared blocks are those of the same authors' MSH-Net code. Ours are the other wiring, the weights,
+    the ramp and M modalities: what was not drawn is restored, as the mean over the drawn sources.
+
+    Args:
+        privileged: modalities of the training alone, e.g. [depth]; combinations of the others are served.
+            null: drawn anew for every sample of a batch, so that one network serves every combination.
+        privileged_mode: `joint` is the method; `pretrained_frozen` has two stages (a control): for
+            `pretrain_epochs` the real branches learn alone, a frozen copy of them is the later target.
+        hallucination: `pair`: every H_{u→n} is a network of its own on x_u, with the target's encoder (the
+            paper's); `source`: one for each u, with a projection to each n (for two modalities of like
+            encoders the same); `head`: two layers on the features of E_u.
+        aggregation: `cross_translation`, or `concat` by the same layers (an ablation).
+        hidden: widths of the fusion head's layers.
+        alpha, beta: weights of the features' discrepancy (of one rank's samples) and the divergence, raised
+            linearly from 0 over `ramp_epochs`.
+        temperature: of the divergence.
+        branch_weight, restored_weight: of the cross-entropies of the real and of the restored branches.
+        translation_weight: of the squared gap between the logits of each stream alone and those of all.
+    """
+
+    is_source: Tensor
+
+    def __init__(
+        self,
+        *,
+        privileged: Sequence[str] | None,
+        privileged_mode: str,
+        pretrain_epochs: int,
+        hallucination: str,
+        aggregation: str,
+        hidden: Sequence[int],
+        alpha: float,
+        beta: float,
+        temperature: float,
+        ramp_epochs: int,
+        branch_weight: float,
+        restored_weight: float,
+        translation_weight: float,
+        **base: Any,
+    ) -> None:
+        super().__init__(fusion=None, **base)
+        given = {
+            "privileged_mode": privileged_mode,
+            "hallucination": hallucination,
+            "aggregation": aggregation,
+        }
+        for key, value in given.items():
+            if value not in CHOICES[key]:
+                raise UserError(f"method.{key}={value!r} is not known; choose {' or '.join(CHOICES[key])}")
+        self.sources = sources_of(self.modalities, privileged)
+        self.targets = [n for n in self.modalities if self.sources != [n]]  # what others can restore
+        self.register_buffer("is_source", torch.tensor([m in self.sources for m in self.modalities]))
+        self.alpha, self.beta, self.temperature, self.ramp_epochs = alpha, beta, temperature, ramp_epochs
+        self.branch_weight, self.restored_weight = branch_weight, restored_weight
+        self.translation_weight = translation_weight
+        self.from_features = hallucination == "head"
+
+        maps, width = self.spec.task == "segmentation", max(self.widths.values())
+        projections = {
+            m: PointwiseLinear(w, width) if w != width else nn.Identity() for m, w in self.widths.items()
+        }
+        self.projections = nn.ModuleDict(projections)
+        self.branch_heads = nn.ModuleDict({n: self.task.head(width) for n in self.targets})
+        self.hallucinations = nn.ModuleDict()
+        for u in self.sources:
+            trunks = trunks_of(
+                hallucination, u, [n for n in self.targets if n != u], self.spec, base["encoder"], width
+            )
+            self.hallucinations[u] = Hallucination(trunks, self.task.pool, width)
+        self.restored_heads = nn.ModuleDict({n: self.task.head(width) for n in self.targets})
+        translate = aggregation == "cross_translation"
+        self.translation = CrossTranslation(self.modalities, width, maps=maps, translate=translate)
+        widths = [self.translation.width, *hidden]
+        self.hidden = nn.Sequential(*(Layer(a, b, maps=maps) for a, b in pairwise(widths)))
+        self.head = self.task.head(widths[-1])
+
+        self.pretrain_epochs = pretrain_epochs
+        self.frozen: Frozen | None = None
+        if privileged_mode == "pretrained_frozen":
+            if pretrain_epochs < 1:
+                raise UserError(f"method.pretrain_epochs={pretrain_epochs}, expected at least 1 epoch")
+            self.frozen = Frozen(self._branches())
+
+    def _branches(self) -> list[nn.Module]:
+        return [self.encoders, self.projections, self.branch_heads]
+
+    def combinations(self) -> list[tuple[str, ...]]:
+        return all_combinations(self.sources)
+
+    def encode_modality(self, modality: str, x: Tensor) -> Features:
+        own = self.projections[modality](super().encode_modality(modality, x))
+        features = {"own": own, "restored": {}}
+        if modality in self.hallucinations:
+            features["restored"] = self.hallucinations[modality](own if self.from_features else x)
+        if self.frozen is not None and self.training:
+            encoders, projections = (cast(nn.ModuleDict, part) for part in list(self.frozen)[:2])
+            features["frozen"] = projections[modality](self.task.pool(encoders[modality](x)))
+        return features
+
+    def restore(self, features: Mapping[str, Features], sources: Tensor) -> dict[str, Tensor]:
+        """Each target n as the mean of H_{u→n} over the other modalities in `sources` (B, M); zeros without."""
+        restored = {}
+        for n in self.targets:
+            others = [u for u in self.sources if u != n]
+            given = sources[:, [self.modalities.index(u) for u in others]]
+            total = torch.stack(masked({u: features[u]["restored"][n] for u in others}, given)).sum(0)
+            restored[n] = total / rows_like(given.sum(1).clamp(min=1), total)
+        return restored
+
+    def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
+        sources = available & self.is_source
+        restored = self.restore(features, sources)
+        streams = {}
+        for i, m in enumerate(self.modalities):
+            own = features[m]["own"]
+            stand_in = restored[m] if m in restored else torch.zeros_like(own)
+            streams[m] = torch.where(rows_like(sources[:, i], own), own, stand_in)
+        joints = self.translation(streams)  # (1 + M, B, ...): from all, from each
+        if not self.training:
+            joints = joints[:1]
+        hidden = self.hidden(joints.flatten(0, 1))  # in one pass: the statistics are those of inference, too
+        logits = self.head(hidden).unflatten(0, joints.shape[:2])
+        return Output(
+            logits[0], fused=hidden[: len(available)], extras={"alone": logits[1:], "restored": restored}
+        )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        sources = draw_combinations(
+            batch.available & self.is_source, batch.index, self.seed, "draw", self.current_epoch
+        )
+        features = self.encode(batch)
+        output = self.fuse(features, sources)
+        valid = batch.target != self.task.ignore_index  # (B,) or (B, H, W)
+
+        def cross_entropy(logits: Tensor, rows: Tensor) -> Tensor:
+            return torch.where(rows, self.task.loss(logits, batch.target), 0).mean()
+
+        served = sources.any(1)
+        gap = (output.extras["alone"] - output.logits).pow(2).mean(2).sum(0)  # over classes, over streams
+        counted = rows_like(served, gap) & valid
+        task, translation = cross_entropy(output.logits, served), torch.where(counted, gap, 0).mean()
+        branch = restored = adaptation = torch.zeros((), device=self.device)
+        for n, student in output.extras["restored"].items():
+            i = self.modalities.index(n)
+            there, known = (
+                batch.available[:, i],
+                sources.index_fill(1, torch.tensor(i, device=self.device), False).any(1),
+            )
+            logits, student_logits = self.branch_heads[n](features[n]["own"]), self.restored_heads[n](student)
+            branch = branch + cross_entropy(logits, there)
+            restored = restored + cross_entropy(student_logits, known)
+            teacher, teacher_logits = features[n]["own"], logits
+            if self.frozen is not None:
+                teacher = features[n]["frozen"]
+                teacher_logits = cast(nn.ModuleDict, self.frozen[2])[n](teacher)
+            both = there & known
+            rows = both & (both.sum() > 1)  # a single pair has no distribution
+            places = rows_like(rows, valid) & valid
+            adaptation = adaptation + joint_adaptation(
+                comparable(student, rows),
+                comparable(teacher, rows),
+                labelled(student_logits, places),
+                labelled(teacher_logits, places),
+                alpha=self.alpha,
+                beta=self.beta,
+                temperature=self.temperature,
+            )
+        second = float(self.frozen is None or self.current_epoch >= self.pretrain_epochs)
+        return {
+            "task": second * task,
+            "translation": second * self.translation_weight * translation,
+            "branch": self.branch_weight * branch,
+            "restored": second * self.restored_weight * restored,
+            "adaptation": second * self.ramp * adaptation,
+        }
+
+    @property
+    def ramp(self) -> float:
+        """From 0 to 1 over `ramp_epochs`, at first or, with two stages, in the second."""
+        begun = self.current_epoch - (self.pretrain_epochs if self.frozen is not None else 0)
+        return min(1.0, max(begun, 0) / self.ramp_epochs) if self.ramp_epochs else 1.0
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        if self.frozen is not None and self.current_epoch + 1 == self.pretrain_epochs:
+            self.frozen.follow(self._branches())
+
+
+def sources_of(modalities: Sequence[str], privileged: Sequence[str] | None) -> list[str]:
+    """What may be available at inference.
+
+    Raises:
+        UserError: nothing is privileged, everything is, or an unknown modality.
+    """
+    known = ", ".join(modalities)
+    if len(modalities) < 2:
+        raise UserError(f"osmd restores a modality from another; the data has {known} alone, expected two")
+    if privileged is None:
+        return list(modalities)
+    if unknown := [m for m in privileged if m not in modalities]:
+        raise UserError(f"method.privileged names {unknown[0]!r}, but the modalities are {known}")
+    if not 0 < len(set(privileged)) < len(modalities):
+        raise UserError(
+            f"method.privileged={list(privileged)}: expected some but not all of {known}, or null, which draws "
+            "them anew for every sample"
+        )
+    return [m for m in modalities if m not in privileged]

@@ -1,0 +1,124 @@
+"""PMR: the modality that lags behind is pulled towards the prototypes of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mmrobust import ranks
+from mmrobust.balance import mean_of_others, mean_over_rows
+from mmrobust.batch import Batch
+from mmrobust.errors import UserError
+from mmrobust.methods.base import Method
+
+
+class Prototypes(nn.Module):
+    """One modality's mean feature of every class: averaged over an epoch, then over epochs.
+
+    Args:
+        num_classes: K.
+        width: D of the features.
+        momentum: share of the old prototype in the new one.
+    """
+
+    centres: Tensor  # (K, D)
+    known: Tensor  # (K,) bool
+    sums: Tensor  # (K, D) of this epoch's features, over all ranks
+    counts: Tensor  # (K,)
+
+    def __init__(self, num_classes: int, width: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("centres", torch.zeros(num_classes, width))
+        self.register_buffer("known", torch.zeros(num_classes, dtype=torch.bool))
+        self.register_buffer("sums", torch.zeros(num_classes, width))
+        self.register_buffer("counts", torch.zeros(num_classes))
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Minus the Euclidean distance to every prototype, (B, K); as low as can be for classes without one."""
+        distance = torch.cdist(features, self.centres)
+        return -distance.masked_fill(~self.known, torch.finfo(distance.dtype).max)
+
+    @torch.no_grad()
+    def observe(self, features: Tensor, target: Tensor, available: Tensor) -> None:
+        """Add up features (B, D) of the rows that have the modality."""
+        member = (target[:, None] == torch.arange(len(self.counts), device=target.device)) & available[
+            :, None
+        ]
+        weights = member.to(self.sums.dtype)  # (B, K); features of other rows are zeros
+        self.sums += ranks.total(weights.t() @ features.to(self.sums.dtype))
+        self.counts += ranks.total(weights.sum(0))
+
+    def finish_epoch(self) -> None:
+        """Take this epoch's means into the prototypes; a class without samples keeps its own."""
+        seen = self.counts > 0
+        means = self.sums / self.counts.clamp(min=1)[:, None]
+        old = torch.where(self.known, self.momentum, 0.0)[:, None]
+        self.centres.copy_(torch.where(seen[:, None], old * self.centres + (1 - old) * means, self.centres))
+        self.known |= seen
+        self.sums.zero_()
+        self.counts.zero_()
+
+
+class PMR(Method):
+    """Prototypical modal rebalance (Fan et al., CVPR 2023, arXiv 2211.07089).
+
+    A classifier by distance to class prototypes shows how well each modality's features stand on their own.
+    One that lags gets a loss of that classifier (PCE); in the first epochs the predictions of one that leads
+    are kept uncertain by a reward of their entropy (PER).
+
+    Unverified: the rules rest on memory. Readings: prototypes are means of the features as training saw them in
+    the last epoch, not of an extra pass, so nothing acts in the first epoch; distances are Euclidean; with s_m
+    the mean p(y) over the samples that have m and o_m the mean of s over the other modalities, the lag
+    clip(o_m / s_m - 1, 0, 1) weighs the PCE of m and the lead clip(s_m / o_m - 1, 0, 1) its entropy, which for
+    M = 2 are the published coefficients of the slow and the fast modality.
+
+    Args:
+        weight: alpha, of the prototypical cross-entropy.
+        entropy_weight: mu, of the entropy reward.
+        entropy_epochs: epochs (from 0) with the reward.
+        momentum: of the prototypes over epochs.
+    """
+
+    tasks = ("classification",)
+    unverified = "prototypes, coefficients and regulariser"
+
+    def __init__(
+        self, *, weight: float, entropy_weight: float, entropy_epochs: int, momentum: float, **base: Any
+    ) -> None:
+        super().__init__(**base)
+        if not 0 <= momentum < 1:
+            raise UserError(f"method.momentum={momentum} is not in [0, 1), so prototypes would not follow")
+        self.weight, self.entropy_weight, self.entropy_epochs = weight, entropy_weight, entropy_epochs
+        classes = self.spec.num_classes
+        prototypes = {m: Prototypes(classes, width, momentum) for m, width in self.widths.items()}
+        self.prototypes = cast(Mapping[str, Prototypes], nn.ModuleDict(prototypes))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        features = self.encode(batch)
+        terms = {"task": self.task.loss(self.fuse(features, batch.available).logits, batch.target).mean()}
+        logits = [prototypes.logits(features[m]) for m, prototypes in self.prototypes.items()]
+        own = torch.stack([self.task.loss(y, batch.target) for y in logits], 1)  # (B, M) PCE
+        entropy = torch.stack([torch.special.entr(y.softmax(1)).sum(1) for y in logits], 1)
+        known = torch.stack([prototypes.known[batch.target] for prototypes in self.prototypes.values()], 1)
+        counted = batch.available & known
+        scores, seen = mean_over_rows((-own).exp(), counted)
+        scores = scores.clamp(min=1e-12)
+        others = mean_of_others(scores, seen)
+        lag, lead = ((ratio - 1).clamp(0, 1) for ratio in (others / scores, scores / others))
+        early = self.current_epoch < self.entropy_epochs
+        terms["prototypes"] = self.weight * torch.where(counted, lag * own, 0).sum(1).mean()
+        terms["entropy"] = (
+            -self.entropy_weight * early * torch.where(counted, lead * entropy, 0).sum(1).mean()
+        )
+        for i, (m, prototypes) in enumerate(self.prototypes.items()):
+            prototypes.observe(features[m].detach(), batch.target, batch.available[:, i])
+        return terms
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        for prototypes in self.prototypes.values():
+            prototypes.finish_epoch()

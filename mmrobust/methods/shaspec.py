@@ -1,0 +1,144 @@
+"""ShaSpec: what modalities share, and what is specific to each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmrobust.batch import Batch
+from mmrobust.methods.base import Features, Method, Output
+from mmrobust.models.encoders import PointwiseLinear
+from mmrobust.models.fusion import _check_places, _column, masked
+
+
+@dataclass(frozen=True)
+class AsReleased:
+    """Behaviour of the released baseline, one switch for each quirk; all off is the method as described.
+
+    Args:
+        sequential_fill: absent shared features are filled one modality after another, each with the mean over
+            all M - 1 others: absent earlier ones are filled already, absent later ones count as zeros. (For the
+            third of three the release takes the first sample's own feature for one of them; that is left out.)
+        neighbouring_pairs: the alignment adds up the errors of each modality and the next one in the dataset's
+            order (CASIA-SURF), instead of averaging those of all pairs.
+    """
+
+    sequential_fill: bool
+    neighbouring_pairs: bool
+
+
+def fill_with_mean(shared: Mapping[str, Tensor], available: Tensor) -> list[Tensor]:
+    """Shared features (B, D, ...), where absent the mean over the available modalities of the sample."""
+    present = masked(shared, available)
+    total = torch.stack(present).sum(0)
+    mean = total / available.sum(1).clamp(min=1).reshape(-1, *[1] * (total.dim() - 1))
+    return [torch.where(_column(available, i, h), h, mean) for i, h in enumerate(present)]
+
+
+def fill_in_turn(shared: Mapping[str, Tensor], available: Tensor) -> list[Tensor]:
+    """See `AsReleased.sequential_fill`."""
+    filled = masked(shared, available)
+    for i, h in enumerate(filled):
+        others = (torch.stack(filled).sum(0) - h) / max(len(filled) - 1, 1)
+        filled[i] = torch.where(_column(available, i, h), h, others)
+    return filled
+
+
+class ShaSpec(Method):
+    """Shared-specific feature modelling (Wang et al., CVPR 2023, arXiv 2307.14126) in the form that MMANet and DMRNet
+    compare with.
+
+    Every modality m has a specific feature s_m, from an encoder of its own, and a shared one h_m, from an encoder
+    that all modalities go through. An absent s_m is 0, an absent h_m the mean of the available ones. The head sees
+    F([s_m; h_m]) + s_m of all modalities side by side, F linear. The shared features of a sample are drawn
+    together by their squared distance; the specific ones must tell a linear classifier their modality. Both
+    terms look at all that is available, the task at what modality dropout leaves.
+
+    Readings. One encoder cannot read inputs of different kinds or shapes: modalities of the same kind and
+    shape share one, as published, the others have a second encoder each, and a two-layer pointwise network after
+    it is the same for all. Shared encoders start as copies of the specific ones. F is one map for all modalities.
+    The distance is between what the fusion sees: maps in segmentation, pooled features in classification.
+
+    Args:
+        width: of specific and shared features.
+        alignment_weight: of the distance of shared features (lambda_dao), mean over elements, the available
+            pairs of a sample, and samples; one without a pair counts as 0.
+        modality_weight: of the modality classifier's cross-entropy (lambda_dco), mean over available features.
+        as_released: see `AsReleased`.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        alignment_weight: float,
+        modality_weight: float,
+        as_released: Mapping[str, bool],
+        **base: Any,
+    ) -> None:
+        super().__init__(fusion=None, **base)
+        self.alignment_weight, self.modality_weight = alignment_weight, modality_weight
+        self.as_released = AsReleased(**as_released)
+        kinds = self.spec.modalities
+        self.group = {m: next(first for first in kinds if kinds[first] == kinds[m]) for m in kinds}
+        first = dict.fromkeys(self.group.values())
+        self.shared_encoders = nn.ModuleDict({m: deepcopy(self.encoders[m]) for m in first})
+        self.shared_projections = nn.ModuleDict({m: PointwiseLinear(self.widths[m], width) for m in first})
+        self.shared = nn.Sequential(nn.ReLU(), PointwiseLinear(width, width))
+        self.projections = nn.ModuleDict({m: PointwiseLinear(w, width) for m, w in self.widths.items()})
+        self.residual = PointwiseLinear(2 * width, width)
+        self.modality_classifier = nn.Linear(width, len(kinds))
+        self.head = self.task.head(len(kinds) * width)
+
+    def encode_modality(self, modality: str, x: Tensor) -> Features:
+        """The specific and the shared feature, (R, width, ...) each."""
+        specific = self.task.pool(self.encoders[modality](x))
+        first = self.group[modality]
+        common = self.task.pool(self.shared_encoders[first](x))
+        return {
+            "specific": self.projections[modality](specific),
+            "shared": self.shared(self.shared_projections[first](common)),
+        }
+
+    def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
+        shared = {m: f["shared"] for m, f in features.items()}
+        _check_places(shared)
+        specific = masked({m: f["specific"] for m, f in features.items()}, available)
+        fill = fill_in_turn if self.as_released.sequential_fill else fill_with_mean
+        pairs = zip(specific, fill(shared, available), strict=True)
+        fused = torch.cat([self.residual(torch.cat([s, h], 1)) + s for s, h in pairs], 1)
+        return Output(self.head(fused), fused=fused)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        features = self.encode(batch)
+        output = self.fuse(features, self.draw(batch))
+        return {
+            "task": self.task.loss(output.logits, batch.target).mean(),
+            "alignment": self.alignment_weight * self._alignment(features, batch.available),
+            "modality": self.modality_weight * self._modality(features, batch.available),
+        }
+
+    def _alignment(self, features: Mapping[str, Features], available: Tensor) -> Tensor:
+        shared = [f["shared"].flatten(1) for f in features.values()]
+        neighbours = self.as_released.neighbouring_pairs
+        total, count = shared[0].sum(1) * 0, torch.zeros_like(available[:, 0], dtype=torch.long)
+        order = range(len(shared))
+        for a, b in pairwise(order) if neighbours else combinations(order, 2):
+            both = available[:, a] & available[:, b]
+            total = total + torch.where(both, (shared[a] - shared[b]).square().mean(1), 0)
+            count = count + both
+        return (total if neighbours else total / count.clamp(min=1)).mean()
+
+    def _modality(self, features: Mapping[str, Features], available: Tensor) -> Tensor:
+        specific = [f["specific"] for f in features.values()]
+        pooled = torch.stack([s.reshape(*s.shape[:2], -1).mean(2) for s in specific], 1)  # (B, M, width)
+        which = torch.arange(len(features), device=pooled.device).expand(len(pooled), -1)
+        loss = F.cross_entropy(self.modality_classifier(pooled).transpose(1, 2), which, reduction="none")
+        return torch.where(available, loss, 0).sum() / available.sum()

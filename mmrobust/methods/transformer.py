@@ -1,0 +1,42 @@
+"""A late-fusion transformer over modality tokens."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from mmrobust.batch import Batch
+from mmrobust.methods.base import Method
+from mmrobust.models.transformer import ModalityTransformer
+
+
+class Transformer(Method):
+    """A class token attends to one token of each available modality; absent tokens are masked as keys.
+
+    The generic multimodal transformer as a baseline, not one paper's: see `ModalityTransformer`. With `drop`
+    it sees, for every sample and epoch, one combination drawn uniformly, as in modality dropout.
+
+    Args:
+        width: of the tokens.
+        depth: number of transformer blocks.
+        heads: of the attention; they divide the width.
+        mlp_width: hidden layer of the blocks.
+        dropout: of attention weights and of what the blocks add.
+        drop: train with modality dropout; else on all that is available.
+    """
+
+    def __init__(
+        self, *, width: int, depth: int, heads: int, mlp_width: int, dropout: float, drop: bool, **base: Any
+    ) -> None:
+        fusion = partial(
+            ModalityTransformer, width=width, depth=depth, heads=heads, mlp_width=mlp_width, dropout=dropout
+        )
+        super().__init__(fusion=fusion, **base)
+        self.drop = drop
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        seen = self.draw(batch) if self.drop else batch.available
+        output = self.fuse(self.encode(batch), seen)
+        return {"task": self.task.loss(output.logits, batch.target).mean()}

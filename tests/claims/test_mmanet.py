@@ -1,0 +1,70 @@
+"""MMANet's claims on generated data: it mines what carries least, and its regularisation raises that."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmrobust.methods.mmanet import MMANet
+from tests.claims.training import accuracies, train
+
+pytestmark = pytest.mark.slow
+
+COARSE, FINE = (
+    [0, 0, 0, 0, 0, 0, 1, 1],
+    [0, 1, 2, 3, 4, 5, 6, 7],
+)  # what a modality can tell apart of 8 classes
+SMALL = ["method=mmanet", "data.num_train=1024", "method.warm_up=3", "method.mining_epochs=2"]
+
+
+def mined(seed: int, *overrides: str) -> list[str]:
+    method, _ = train(*SMALL, f"seed={seed}", "trainer.max_epochs=3", *overrides)
+    assert isinstance(method, MMANet)
+    return method.mining.weak_names
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("weakest", [0, 1])
+def test_the_modality_that_tells_least_apart_is_mined(weakest: int, seed: int) -> None:
+    groups = [FINE, FINE]
+    groups[weakest] = COARSE
+    assert mined(seed, f"data.groups={groups}", "data.variants=1") == [f"m{weakest + 1}"]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("strongest", [0, 1, 2])
+def test_the_pair_without_the_strongest_is_mined(strongest: int, seed: int) -> None:
+    groups = [COARSE] * 3
+    groups[strongest] = FINE
+    pair = [f"m{i + 1}" for i in range(3) if i != strongest]
+    keys = ["data.num_modalities=3", f"data.groups={groups}", "data.variants=1"]
+    assert mined(seed, *keys) == [*pair, "+".join(pair)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("weakest", [0, 1])
+def test_the_metric_distance_finds_the_unclear_modality(weakest: int, seed: int) -> None:
+    """A decoy leaves the histogram uniform: only the metric tells."""
+    clarity = [0.95, 0.95]
+    clarity[weakest] = 0.4
+    keys = [
+        f"data.groups={[FINE, FINE]}",
+        f"data.clarity={clarity}",
+        "data.variants=1",
+        "method.mining=metric",
+    ]
+    assert mined(seed, *keys) == [f"m{weakest + 1}"]
+
+
+def test_regularisation_raises_the_weak_modality() -> None:
+    gains = []
+    for seed in (0, 1, 2):
+        scores = []
+        for weight in (4, 0):
+            keys = [f"method.regularization_weight={weight}", f"seed={seed}", "trainer.max_epochs=8"]
+            method, data = train(
+                "method=mmanet", "method.warm_up=1", "method.mining_epochs=1", "method.weak=[m2]", *keys
+            )
+            scores.append(accuracies(method, data)["m2"])
+        gains.append(scores[0] - scores[1])
+    assert np.mean(gains) > 0.01, gains
