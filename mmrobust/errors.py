@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
 LIBRARIES = ("hydra.errors", "omegaconf.errors", "lightning.fabric.utilities.exceptions")
@@ -72,3 +72,9 @@ def guarded(command: Callable[[], int]) -> int:
         text = str(mistake)
         print(f"errors:\n{text}" if text.startswith("- ") else f"error: {text}", file=sys.stderr)
         return 2
+
+
+def one_of(key: str, value: str, known: Sequence[str]) -> None:
+    """Raises: UserError: `method.<key>` is none of the known."""
+    if value not in known:
+        raise UserError(f"method.{key}={value!r} is not known; choose {', '.join(known)}")

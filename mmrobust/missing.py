@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmrobust import keyed
+from mmrobust.errors import UserError
 
 
 def all_combinations(modalities: Sequence[str]) -> list[tuple[str, ...]]:
@@ -39,6 +40,27 @@ def combination_code(available: Tensor) -> Tensor:
     """Rows of (B, M) as integers in [0, 2^M): bit m is modality m."""
     powers = 2 ** torch.arange(available.shape[1], device=available.device)
     return (available.long() * powers).sum(1)
+
+
+def sources_of(modalities: Sequence[str], privileged: Sequence[str] | None) -> list[str]:
+    """What may be available at inference.
+
+    Raises:
+        UserError: nothing is privileged, everything is, or an unknown modality.
+    """
+    known = ", ".join(modalities)
+    if len(modalities) < 2:
+        raise UserError(f"a modality is restored from another; the data has {known} alone, expected two")
+    if privileged is None:
+        return list(modalities)
+    if unknown := [m for m in privileged if m not in modalities]:
+        raise UserError(f"method.privileged names {unknown[0]!r}, but the modalities are {known}")
+    if not 0 < len(set(privileged)) < len(modalities):
+        raise UserError(
+            f"method.privileged={list(privileged)}: expected some but not all of {known}, or null, which draws "
+            "them anew for every sample"
+        )
+    return [m for m in modalities if m not in privileged]
 
 
 def draw_combinations(available: Tensor, index: Tensor, *salts: int | str) -> Tensor:

@@ -133,7 +133,7 @@ def read_splits(root: Path, problems: list[str]) -> dict[str, list[Row]]:
     if any(path.is_file() for path in lists.values()) or not annotations.is_file():
         absent = [path.name for path in lists.values() if not path.is_file()]
         note(problems, f"no lists in {root}", absent, f"they are in {SOURCE}")
-        found = {} if absent else {split: read_rows(path, problems) for split, path in lists.items()}
+        found = {split: read_rows(path, problems) for split, path in lists.items() if path.is_file()}
     else:
         absent = [path.name for path in orders.values() if not path.is_file()]
         where = "they are in the folder data of github.com/YapengTian/AVE-ECCV18"

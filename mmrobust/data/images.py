@@ -97,7 +97,8 @@ def rotated(image: np.ndarray, degrees: int, canvas: float) -> np.ndarray:
     """Rotate (H, W, 3) uint8 about its centre, counter-clockwise. The result shows the middle of the tight bounding
     box of the rotated image, `canvas` times its height and width; what lies outside the image is black."""
     height, width = image.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    centre = (width - 1) / 2, (height - 1) / 2
+    matrix = np.asarray(cv2.getRotationMatrix2D(centre, degrees, 1.0), dtype=np.float64)
     cos, sin = abs(matrix[0, 0]), abs(matrix[0, 1])
     size = int(canvas * (width * cos + height * sin)), int(canvas * (width * sin + height * cos))
     matrix[:, 2] += (np.array(size) - (width, height)) / 2

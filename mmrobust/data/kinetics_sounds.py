@@ -211,8 +211,9 @@ def read_list(path: Path, problems: list[str]) -> dict[str, int]:
     labels: dict[str, int] = {}
     wrong, twice = list[str](), list[str]()
     for number, row in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), start=1):
-        stem, *_, label = [field.strip() for field in row.split(",")]
-        if stem and stem != label and label.isdecimal():
+        fields = [field.strip() for field in row.split(",")]
+        stem, label = fields[0], fields[-1]
+        if stem and len(fields) > 1 and label.isdecimal():
             twice += [f"line {number}: {stem}"] if stem in labels else []
             labels[stem] = int(label)
         elif row.strip():

@@ -14,7 +14,7 @@ from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import Results
 from mmrobust.losses import margin_aware_distillation
-from mmrobust.methods.base import Method
+from mmrobust.methods.base import Method, Output
 from mmrobust.mining import PredictionMining
 from mmrobust.missing import combination_code
 from mmrobust.teacher import Teacher
@@ -45,8 +45,8 @@ class MMANet(Method):
     inference, shares the encoders and predicts samples with a weak combination a second time; which are weak is
     mined on the validation split at the end of the warm-up. Distillation and regularisation begin after it.
 
-    Relations are taken of the fused feature, the mean over places for classification (released: the last map,
-    flattened). For segmentation every place is a sample. They couple the rows of one rank.
+    Relations are taken of the fused feature, for classification the mean over places (released: the last map,
+    flattened), for segmentation of every place. They couple the rows of one rank.
 
     Args:
         teacher: `run`, the folder of a complete run, or None; then `method` is trained first. A method built
@@ -63,8 +63,7 @@ class MMANet(Method):
         as_released: see `AsReleased`.
 
     Raises:
-        UserError: a single modality, unknown values, a teacher that does not fit; before the first step also
-            where no validation will take place in the mining epochs.
+        UserError: one modality, unknown values, a teacher that does not fit; at the start, no validation to mine.
     """
 
     def __init__(
@@ -106,31 +105,26 @@ class MMANet(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         drawn, features = self.draw(batch), self.encode(batch)
         output = self.fuse(features, drawn)
-        distil = self.teacher is not None and self.current_epoch >= self.warm_up
+        started = self.current_epoch >= self.warm_up
         again = self.task.loss(self.regularizer_head(self.regularizer(features, drawn)), batch.target)  # (B,)
-        weak = self.mining.weak[combination_code(drawn)] & (self.current_epoch >= self.warm_up)  # (B,)
-        if self.as_released.unmasked_regularization:
-            regularization = weak.sum() * again.mean()
-        else:
-            regularization = torch.where(weak, again, 0).mean()
-        distillation = self._distil(batch, output.fused) if distil else again.new_zeros(())
+        weak = self.mining.weak[combination_code(drawn)] & started  # (B,)
+        masked, unmasked = torch.where(weak, again, 0).mean(), weak.sum() * again.mean()
+        regularization = unmasked if self.as_released.unmasked_regularization else masked
+        mad = self._distil(output, self.teacher(batch)) if self.teacher and started else again.new_zeros(())
         return {
             "task": self.task.loss(output.logits, batch.target).mean(),
-            "distillation": self.distillation_weight * distillation,
+            "distillation": self.distillation_weight * mad,
             "regularization": self.regularization_weight * regularization,
         }
 
-    def _distil(self, batch: Batch, fused: Tensor | None) -> Tensor:
-        assert self.teacher is not None
-        guide = self.teacher(batch)  # sees all that is available
-        assert fused is not None  # as for the teacher, on_train_start has seen to it
-        assert guide.fused is not None
-        places = fused.shape[2:]
-        student, teacher, logits = (
-            _as_samples(x, places, self.max_places) for x in (fused, guide.fused, guide.logits)
-        )
+    def _distil(self, student: Output, teacher: Output) -> Tensor:
+        assert student.fused is not None
+        assert teacher.fused is not None  # on_train_start has seen to it
+        places = student.fused.shape[2:]
+        tensors = student.fused, teacher.fused, teacher.logits
+        samples = [_as_samples(x, places, self.max_places) for x in tensors]
         axis = "column" if self.as_released.column_weights else "row"
-        return margin_aware_distillation(student, teacher, logits, axis=axis, chunk=self.chunk)
+        return margin_aware_distillation(*samples, axis=axis, chunk=self.chunk)
 
     def on_train_start(self) -> None:
         if self.teacher:

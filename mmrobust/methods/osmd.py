@@ -10,28 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.batch import Batch
-from mmrobust.errors import UserError
-from mmrobust.losses import joint_adaptation
+from mmrobust.errors import UserError, one_of
 from mmrobust.methods.base import Features, Method, Output
-from mmrobust.missing import all_combinations, draw_combinations
+from mmrobust.missing import all_combinations, draw_combinations, sources_of
 from mmrobust.models.encoders import PointwiseLinear
-from mmrobust.models.fusion import masked
+from mmrobust.models.fusion import masked, rows_like
 from mmrobust.models.translation import (
     CrossTranslation,
     Frozen,
     Hallucination,
     Layer,
-    comparable,
-    labelled,
-    rows_like,
+    adaptation,
     trunks_of,
 )
-
-CHOICES = {
-    "privileged_mode": ("joint", "pretrained_frozen"),
-    "hallucination": ("pair", "source", "head"),
-    "aggregation": ("cross_translation", "concat"),
-}
 
 
 class OSMD(Method):
@@ -84,20 +75,15 @@ class OSMD(Method):
         **base: Any,
     ) -> None:
         super().__init__(fusion=None, **base)
-        given = {
-            "privileged_mode": privileged_mode,
-            "hallucination": hallucination,
-            "aggregation": aggregation,
-        }
-        for key, value in given.items():
-            if value not in CHOICES[key]:
-                raise UserError(f"method.{key}={value!r} is not known; choose {' or '.join(CHOICES[key])}")
+        one_of("privileged_mode", privileged_mode, ("joint", "pretrained_frozen"))
+        one_of("hallucination", hallucination, ("pair", "source", "head"))
+        one_of("aggregation", aggregation, ("cross_translation", "concat"))
         self.sources = sources_of(self.modalities, privileged)
         self.targets = [n for n in self.modalities if self.sources != [n]]  # what others can restore
         self.register_buffer("is_source", torch.tensor([m in self.sources for m in self.modalities]))
-        self.alpha, self.beta, self.temperature, self.ramp_epochs = alpha, beta, temperature, ramp_epochs
+        self.weights = {"alpha": alpha, "beta": beta, "temperature": temperature}
+        self.ramp_epochs, self.translation_weight = ramp_epochs, translation_weight
         self.branch_weight, self.restored_weight = branch_weight, restored_weight
-        self.translation_weight = translation_weight
         self.from_features = hallucination == "head"
 
         maps, width = self.spec.task == "segmentation", max(self.widths.values())
@@ -184,7 +170,7 @@ class OSMD(Method):
         gap = (output.extras["alone"] - output.logits).pow(2).mean(2).sum(0)  # over classes, over streams
         counted = rows_like(served, gap) & valid
         task, translation = cross_entropy(output.logits, served), torch.where(counted, gap, 0).mean()
-        branch = restored = adaptation = torch.zeros((), device=self.device)
+        branch = restored = adapted = torch.zeros((), device=self.device)
         for n, student in output.extras["restored"].items():
             i = self.modalities.index(n)
             there, known = (
@@ -198,25 +184,17 @@ class OSMD(Method):
             if self.frozen is not None:
                 teacher = features[n]["frozen"]
                 teacher_logits = cast(nn.ModuleDict, self.frozen[2])[n](teacher)
-            both = there & known
-            rows = both & (both.sum() > 1)  # a single pair has no distribution
-            places = rows_like(rows, valid) & valid
-            adaptation = adaptation + joint_adaptation(
-                comparable(student, rows),
-                comparable(teacher, rows),
-                labelled(student_logits, places),
-                labelled(teacher_logits, places),
-                alpha=self.alpha,
-                beta=self.beta,
-                temperature=self.temperature,
+            gap = adaptation(
+                student, teacher, student_logits, teacher_logits, there & known, valid, **self.weights
             )
+            adapted = adapted + gap
         second = float(self.frozen is None or self.current_epoch >= self.pretrain_epochs)
         return {
             "task": second * task,
             "translation": second * self.translation_weight * translation,
             "branch": self.branch_weight * branch,
             "restored": second * self.restored_weight * restored,
-            "adaptation": second * self.ramp * adaptation,
+            "adaptation": second * self.ramp * adapted,
         }
 
     @property
@@ -229,24 +207,3 @@ class OSMD(Method):
         super().on_train_epoch_end()
         if self.frozen is not None and self.current_epoch + 1 == self.pretrain_epochs:
             self.frozen.follow(self._branches())
-
-
-def sources_of(modalities: Sequence[str], privileged: Sequence[str] | None) -> list[str]:
-    """What may be available at inference.
-
-    Raises:
-        UserError: nothing is privileged, everything is, or an unknown modality.
-    """
-    known = ", ".join(modalities)
-    if len(modalities) < 2:
-        raise UserError(f"osmd restores a modality from another; the data has {known} alone, expected two")
-    if privileged is None:
-        return list(modalities)
-    if unknown := [m for m in privileged if m not in modalities]:
-        raise UserError(f"method.privileged names {unknown[0]!r}, but the modalities are {known}")
-    if not 0 < len(set(privileged)) < len(modalities):
-        raise UserError(
-            f"method.privileged={list(privileged)}: expected some but not all of {known}, or null, which draws "
-            "them anew for every sample"
-        )
-    return [m for m in modalities if m not in privileged]

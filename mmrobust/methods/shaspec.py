@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.models.encoders import PointwiseLinear
-from mmrobust.models.fusion import _check_places, _column, masked
+from mmrobust.models.fusion import check_places, masked, rows_like
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def fill_with_mean(shared: Mapping[str, Tensor], available: Tensor) -> list[Tens
     """Shared features (B, D, ...), where absent the mean over the available modalities of the sample."""
     present = masked(shared, available)
     total = torch.stack(present).sum(0)
-    mean = total / available.sum(1).clamp(min=1).reshape(-1, *[1] * (total.dim() - 1))
-    return [torch.where(_column(available, i, h), h, mean) for i, h in enumerate(present)]
+    mean = total / rows_like(available.sum(1).clamp(min=1), total)
+    return [torch.where(rows_like(available[:, i], h), h, mean) for i, h in enumerate(present)]
 
 
 def fill_in_turn(shared: Mapping[str, Tensor], available: Tensor) -> list[Tensor]:
@@ -47,7 +47,7 @@ def fill_in_turn(shared: Mapping[str, Tensor], available: Tensor) -> list[Tensor
     filled = masked(shared, available)
     for i, h in enumerate(filled):
         others = (torch.stack(filled).sum(0) - h) / max(len(filled) - 1, 1)
-        filled[i] = torch.where(_column(available, i, h), h, others)
+        filled[i] = torch.where(rows_like(available[:, i], h), h, others)
     return filled
 
 
@@ -109,7 +109,7 @@ class ShaSpec(Method):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         shared = {m: f["shared"] for m, f in features.items()}
-        _check_places(shared)
+        check_places(shared)
         specific = masked({m: f["specific"] for m, f in features.items()}, available)
         fill = fill_in_turn if self.as_released.sequential_fill else fill_with_mean
         pairs = zip(specific, fill(shared, available), strict=True)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.batch import Batch
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, one_of
 from mmrobust.losses import gaussian_kl, inverse_variance_weights
 from mmrobust.methods.base import Features, Method, Output
+from mmrobust.models.fusion import rows_like
 from mmrobust.models.probabilistic import NormalisedLinear, sample_gaussian
-from mmrobust.models.uncertainty import NoiseEstimator, Reliance, one_of
+from mmrobust.models.uncertainty import NoiseEstimator, Reliance
 
 MAX_LEVEL = 11  # pure noise
 
@@ -131,10 +132,7 @@ class UDML(Method):
             std, self.reliance.divisor(warmup), available, rule=self.weight_rule
         )
         factors = (weights.detach() if self.detach_weights else weights) + self.added
-        weighed = {
-            m: f["z"] * factors[:, i].reshape(-1, *[1] * (f["z"].dim() - 1))
-            for i, (m, f) in enumerate(features.items())
-        }
+        weighed = {m: f["z"] * rows_like(factors[:, i], f["z"]) for i, (m, f) in enumerate(features.items())}
         fused = self.fusion(weighed, available)
         return Output(self.head(fused), fused=fused, extras={"weights": weights, "weighed": weighed})
 

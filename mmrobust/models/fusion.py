@@ -18,12 +18,12 @@ from mmrobust.models.encoders import PointwiseLinear
 def masked(features: Mapping[str, Tensor], available: Tensor) -> list[Tensor]:
     """The features with exact zeros, and no gradient, where the modality is absent."""
     zero = next(iter(features.values())).new_zeros(())
-    return [torch.where(_column(available, i, x), x, zero) for i, x in enumerate(features.values())]
+    return [torch.where(rows_like(available[:, i], x), x, zero) for i, x in enumerate(features.values())]
 
 
-def _column(available: Tensor, i: int, like: Tensor) -> Tensor:
-    """Column i of (B, M), shaped to broadcast over `like` (B, D, ...)."""
-    return available[:, i].reshape(-1, *[1] * (like.dim() - 1))
+def rows_like(rows: Tensor, like: Tensor) -> Tensor:
+    """(B,) shaped to broadcast over `like` (B, ...)."""
+    return rows.reshape(-1, *[1] * (like.dim() - 1))
 
 
 def check_places(features: Mapping[str, Tensor]) -> None:
@@ -77,7 +77,7 @@ class Gated(nn.Module):
         present = dict(zip(features, masked(features, available), strict=True))
         values = torch.stack([f(x).tanh() for f, x in zip(self.values, present.values(), strict=True)])
         gates = torch.stack([g(x) for g, x in zip(self.gates, present.values(), strict=True)])
-        absent = torch.stack([~_column(available, i, values[0]) for i in range(len(present))])
+        absent = torch.stack([~rows_like(available[:, i], values[0]) for i in range(len(present))])
         weights = gates.masked_fill(absent, torch.finfo(gates.dtype).min).softmax(0)
         return (weights.masked_fill(absent, 0) * values).sum(0)
 
@@ -103,7 +103,7 @@ class FiLM(nn.Module):
         projected = [f(x) for f, x in zip(self.projections, features.values(), strict=True)]
         present = masked(dict(zip(features, projected, strict=True)), available)
         total = torch.stack(present).sum(0)
-        count = available.sum(1).reshape(-1, *[1] * (total.dim() - 1)).to(total.dtype)
+        count = rows_like(available.sum(1), total).to(total.dtype)
         modulated = {}
         for name, h, scale, shift in zip(features, present, self.scales, self.shifts, strict=True):
             context = (total - h) / (count - 1).clamp(min=1)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrobust.data.base import DataSpec
+from mmrobust.losses import joint_adaptation
 from mmrobust.models.encoders import PointwiseLinear, build_encoder, normalization
-from mmrobust.models.fusion import check_places
+from mmrobust.models.fusion import check_places, rows_like
 
 
 class Layer(nn.Sequential):
@@ -131,11 +132,6 @@ def trunks_of(
     return {n: build(n) for n in targets} if kind == "pair" else dict.fromkeys(targets, build(source))
 
 
-def rows_like(rows: Tensor, like: Tensor) -> Tensor:
-    """(B,) shaped to broadcast over `like` (B, ...)."""
-    return rows.reshape(-1, *[1] * (like.dim() - 1))
-
-
 def comparable(features: Tensor, rows: Tensor) -> Tensor:
     """The given rows (B,) bool as vectors that a kernel can compare; maps are averaged to 4 × 4 places first."""
     if features.dim() == 4:
@@ -146,3 +142,24 @@ def comparable(features: Tensor, rows: Tensor) -> Tensor:
 def labelled(logits: Tensor, rows: Tensor) -> Tensor:
     """The scores (P, C) of all places that count: (B, C) with rows (B,) bool, (B, C, H, W) with (B, H, W)."""
     return logits.movedim(1, -1)[rows]
+
+
+def adaptation(
+    student: Tensor,
+    teacher: Tensor,
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    rows: Tensor,
+    valid: Tensor,
+    **weights: float,
+) -> Tensor:
+    """`joint_adaptation` over the `rows` (B,) that have both sides, and their places that are `valid` (B, ...)."""
+    rows = rows & (rows.sum() > 1)  # a single pair has no distribution
+    places = rows_like(rows, valid) & valid
+    return joint_adaptation(
+        comparable(student, rows),
+        comparable(teacher, rows),
+        labelled(student_logits, places),
+        labelled(teacher_logits, places),
+        **weights,
+    )

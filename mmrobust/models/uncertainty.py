@@ -9,15 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrobust import ranks
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, one_of
 
 MAX_LOG_LEVEL = 10.0  # far above any level; the square of exp(10) is still finite in every precision but half
-
-
-def one_of(key: str, value: str, known: Sequence[str]) -> None:
-    """Raises: UserError: `method.<key>` is none of the known."""
-    if value not in known:
-        raise UserError(f"method.{key}={value!r} is not known; choose {', '.join(known)}")
 
 
 class NoiseEstimator(nn.Module):

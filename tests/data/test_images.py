@@ -118,3 +118,25 @@ def test_normalised(ramp):
     assert x.dtype == torch.float32
     assert torch.allclose(x[1, 0, -1, 0], torch.tensor((1 - 0.456) / 0.224))
     assert torch.allclose(x[2], torch.tensor(-0.406 / 0.225))
+
+
+def test_rotated_shows_the_middle_of_the_bounding_box(ramp):
+    square = np.ascontiguousarray(ramp[:, :72])
+    assert np.array_equal(images.rotated(square, 0, 1.0), square)
+    assert np.array_equal(images.rotated(ramp, 0, 0.5), ramp[18:-18, 24:-24])
+    assert np.array_equal(images.rotated(square, 90, 1.0), np.rot90(square))
+    whole = images.rotated(square, 30, 1.0)
+    side = int(72 * (np.cos(np.pi / 6) + 0.5))
+    assert whole.shape == (side, side, 3)
+    assert (whole[:20, :10] == 0).all()  # a corner outside of the image
+    assert images.rotated(square, -30, 0.8).shape == (int(side * 0.8), int(side * 0.8), 3)
+
+
+def test_random_crop_keeps_the_scale(ramp):
+    crops = [
+        images.transformed(images.random_crop_and_flip(40), seed, image=ramp)["image"] for seed in range(9)
+    ]
+    assert {crop.shape for crop in crops} == {(40, 40, 3)}
+    steps = [abs(int(crop[0, -1, 0]) - int(crop[0, 0, 0])) for crop in crops]
+    assert all(abs(step - 39 * 255 / 95) <= 2 for step in steps)
+    assert len({crop.tobytes() for crop in crops}) > 6

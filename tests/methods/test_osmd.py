@@ -182,9 +182,9 @@ def test_two_stages(monkeypatch: pytest.MonkeyPatch) -> None:
         (["method.privileged=[]"], "expected some but not all of m1, m2"),
         (["method.privileged=[m1,m2]"], "expected some but not all of m1, m2"),
         (["method.privileged=[depth]"], "names 'depth', but the modalities are m1, m2"),
-        (["method.hallucination=none"], "choose pair or source or head"),
-        (["method.aggregation=sum"], "choose cross_translation or concat"),
-        (["method.privileged_mode=frozen"], "choose joint or pretrained_frozen"),
+        (["method.hallucination=none"], "choose pair, source, head"),
+        (["method.aggregation=sum"], "choose cross_translation, concat"),
+        (["method.privileged_mode=frozen"], "choose joint, pretrained_frozen"),
         (["method.privileged_mode=pretrained_frozen", "method.pretrain_epochs=0"], "at least 1 epoch"),
     ],
 )
