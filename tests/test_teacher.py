@@ -23,6 +23,7 @@ SMALL = [
     "encoder.width=8",
     "data.kinds=[vector]",
     "data.num_train=32",
+    "data.batch_size=16",
     "data.num_val=16",
     "data.num_test=16",
     "trainer.max_epochs=1",
@@ -58,7 +59,7 @@ def spec_of(run: Path) -> DataSpec:
             r"m2 \(vector 64\) instead of m1 \(vector 64\), m2 \(sequence 1x64\)",
         ),
         (["data.num_classes=4"], "does not fit the data: classes 8 instead of 4"),
-        (["data.size=8"], r"m1 \(vector 64\), .* instead of m1 \(vector 32\)"),
+        (["data.size=32"], r"m1 \(vector 64\), .* instead of m1 \(vector 128\)"),
     ],
 )
 def test_a_teacher_of_other_data(
