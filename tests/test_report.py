@@ -307,6 +307,15 @@ def test_teachers_and_evaluations_only_when_given(outputs, capsys):
     assert [(row[0], row[-2]) for row in only(given)[1:]] == [("dropout", "1"), ("teacher", "1")]
 
 
+def test_a_published_setting_says_what_has_become_of_it(outputs, capsys):
+    known, own = result(method="dmrnet"), result(method="late")
+    known["identity"]["experiment"], own["identity"]["experiment"] = "dmrnet_cremad", "of_my_own"
+    put(outputs, known, own)
+    _, notes = markdown(capsys, outputs)
+    assert "experiment=dmrnet_cremad: never run here: the media were not at hand" in notes
+    assert "of_my_own" not in notes
+
+
 def test_other_metric(outputs, capsys):
     put(outputs, result())
     tables, _ = markdown(capsys, outputs, "--metric", "ece")

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmrobust.config import NOT_IN_HASH
 from mmrobust.errors import UserError
-from mmrobust.evaluation.published import Published, beside
+from mmrobust.evaluation.published import Published, beside, recipe_status
 from mmrobust.evaluation.results import LOWER_IS_BETTER, read_results
 
 COMPARED = ("data_fingerprint", "split", "selection", "classes", "modalities")
@@ -109,9 +109,15 @@ def make_tables(runs: Iterable[Run], notes: list[str]) -> Tables:
             header, *body = _rows(group, notes)
             methods = {run.row["method"].partition(" ")[0] for run in group if "method" in run.row}
             others, apart = beside(group[0].table, sorted(methods))
-            notes += apart
+            notes += [*apart, *_recipes(group)]
             tables.append((" · ".join([heading, *names]), [header, *body, *_published(others, header)]))
     return tables
+
+
+def _recipes(runs: Iterable[Run]) -> list[str]:
+    """What has become so far of the published settings in a table."""
+    names = sorted({run.row.get("experiment", "") for run in runs} & {*recipe_status()})
+    return [f"experiment={n}: {recipe_status()[n]['status']}: {recipe_status()[n]['why']}" for n in names]
 
 
 def _published(rows: Sequence[Published], header: Sequence[str]) -> list[list[str]]:
