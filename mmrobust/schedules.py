@@ -8,9 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def warmup_steps(
-    optimizer: Optimizer, *, warmup: int, milestones: Sequence[int], gamma: float
-) -> LambdaLR:
+def warmup_steps(optimizer: Optimizer, *, warmup: int, milestones: Sequence[int], gamma: float) -> LambdaLR:
     """Rise linearly over `warmup` epochs, then multiply by `gamma` at every milestone (epochs, from 0).
 
     Epoch e of the warm-up trains with (e + 1) / warmup of the learning rate.

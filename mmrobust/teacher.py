@@ -39,7 +39,7 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
     OmegaConf.set_struct(teacher, False)
     teacher.method = compose_config([f"method={name}"], config_dir).method
     teacher.choices.method = name
-    teacher.logger = {}
+    teacher.logger, teacher.callbacks = {}, {}  # those given are the student's
     folder = Path(config.paths.outputs) / "teachers" / config_hash(teacher)
     teacher.paths.run = str(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -148,6 +148,37 @@ def test_stopped(undisturbed: dict[str, Any], tmp_path: Path) -> None:
         assert differences(undisturbed, outcome(moved)) == [], f"stopped at {where} {count}"
 
 
+LEARNED = {  # method -> keys, and the part of its state that it learned about the data before the interruption
+    "mmanet": (["method.warm_up=1", "method.mining_epochs=1", "trainer.max_epochs=3"], "mining.weak"),
+    "udml": (["trainer.max_epochs=3"], "reliance.value"),
+    "pmr": (["trainer.max_epochs=3"], "prototypes.m1.centres"),
+    "qmf": (["trainer.max_epochs=3"], "loss_total"),
+    "mla": (["trainer.max_epochs=3"], "projection"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", LEARNED)
+def test_what_a_method_has_learned_survives(method: str, tmp_path: Path) -> None:
+    """Killed in the third epoch: mined combinations, reliance, prototypes, and the teacher are those of before."""
+    keys, learned = LEARNED[method]
+    small = [key for key in SMALL if not key.startswith("method.")]
+    argv = [*small, f"method={method}", *keys, f"paths.outputs={tmp_path}/out"]
+    assert main([*argv, f"paths.run={tmp_path}/whole"]) == 0
+    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 15, number: 9, marker: {tmp_path}/m}}"
+    killed = [*argv, f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
+    assert in_a_process(killed, tmp_path / "output.txt") == -signal.SIGKILL
+    state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert state[learned].any()
+    assert in_a_process([f"resume={tmp_path}/run"], tmp_path / "output.txt") == 0
+    whole, run = outcome(tmp_path / "whole"), outcome(tmp_path / "run")
+    assert differences(whole, run) == []
+    if method == "mmanet":
+        teachers = [read_results(tmp_path / name)["identity"]["teacher"] for name in ("whole", "run")]
+        assert teachers[0] == teachers[1]
+        assert teachers[0]["sha256"]
+
+
 @pytest.mark.slow
 def test_stopped_while_gradients_accumulate(tmp_path: Path) -> None:
     """Never between batches whose gradients belong together."""

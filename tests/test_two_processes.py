@@ -89,18 +89,28 @@ def test_first_gradients_are_those_of_the_halves(tmp_path: Path) -> None:
         torch.testing.assert_close(before[name] - after[name], gradient, atol=1e-5, rtol=1e-4)
 
 
-def test_ranks_agree_on_what_they_mined(tmp_path: Path) -> None:
-    small = [
-        *SMALL,
-        "method=dmrnet",
-        "data.num_modalities=3",
-        "method.mining_epochs=1",
-        "trainer.max_epochs=2",
-    ]
-    assert main([*small, "trainer.devices=2", f"paths.run={tmp_path}/run", witness(tmp_path / "seen")]) == 0
-    ((first, second),) = seen(tmp_path / "seen").values()
-    assert first["state"]["mining.hard"].sum() == 3
-    assert first["state"]["mining.count"].sum() == 128
+AGREED = {  # method -> its keys, and what of its state says that it learned something
+    "dmrnet": (["method.mining_epochs=1"], {"mining.hard": 3, "mining.count": 128}),
+    "mmanet": (["method.warm_up=1", "method.mining_epochs=1"], {"mining.weak": 3}),
+    "udml": ([], {"reliance.value": None}),
+    "pmr": ([], {"prototypes.m1.known": 8}),
+    "qmf": ([], {"loss_count": 3 * 2 * 128}),
+    "agm": ([], {"steps": 3 * 2 * 4}),
+    "mla": ([], {"projection": None}),
+}
+
+
+@pytest.mark.parametrize("method", AGREED)
+def test_ranks_agree_on_what_they_learned(method: str, tmp_path: Path) -> None:
+    """Mined combinations, reliance, prototypes, losses of samples, and the weights, to the last bit."""
+    keys, learned = AGREED[method]
+    small = [*SMALL, f"method={method}", *keys, "data.num_modalities=3", "trainer.max_epochs=2"]
+    small += [f"paths.outputs={tmp_path}/out", f"paths.run={tmp_path}/run", witness(tmp_path / "seen")]
+    assert main([*small, "trainer.devices=2"]) == 0
+    found = seen(tmp_path / "seen")
+    first, second = found["run"]
+    for name, total in learned.items():
+        assert total is None or first["state"][name].sum() == total, name
     for name, value in first["state"].items():
         assert torch.equal(value, second["state"][name]), name
 
