@@ -167,11 +167,11 @@ def build_encoder(
         build: Callable[..., nn.Module] = partial(Tiny, image, width=width, **keys)
     elif _is_class_path(name):
         build = partial(find_class(name), image, **keys)
-    elif image.kind in ("image", "spectrogram"):
+    elif image.kind in ("image", "depth", "spectrogram"):
         build = partial(Timm, image, name=name, **keys)
     else:
         raise UserError(
-            f"the encoder {name!r} reads images and spectrograms, not {modality.kind}s; use tiny or a class of yours"
+            f"the encoder {name!r} reads images, depth and spectrograms, not {modality.kind}s; use tiny or a class of yours"
         )
     try:
         encoder = build(**options)
