@@ -20,12 +20,15 @@ class Batch:
 
     inputs: dict[str, Tensor]  # modality -> (B, ...)
     available: Tensor  # (B, M) bool: what anybody may use; false for holes on disk and for missing data
-    target: Tensor  # (B,) class indices, or (B, H, W) labels
+    target: Tensor  # (B,) class indices, or (B, H, W) labels, padded where they differ in size
     noise_level: Tensor  # (B, M) float: 0 is clean
     index: Tensor  # (B,) int64: position in the split
     ids: list[str]  # (B,) names of the samples
     rows: dict[str, Tensor] | None = None  # of each modality that some sample lacks: the rows that have it
     # (kept since the data came from disk, so that nobody has to ask the device)
+    label_size: Tensor | None = (
+        None  # (B, 2) int64, heights and widths of the labels; None: all fill the target
+    )
 
     def __post_init__(self) -> None:
         if self.rows is None:

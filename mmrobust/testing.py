@@ -22,6 +22,7 @@ from mmrobust.missing import combination_masks, combination_name, draw_combinati
 
 _SHAPES = {
     "image": (3, 32, 32),
+    "depth": (1, 32, 32),
     "spectrogram": (1, 32, 32),
     "sequence": (4, 40),
     "video": (3, 2, 32, 32),

@@ -19,13 +19,13 @@ from mmrobust.data.loading import Key as Key
 from mmrobust.data.noise import Clean, SplitNoise
 from mmrobust.errors import UserError
 
-KINDS = ("image", "spectrogram", "sequence", "video", "vector")
+KINDS = ("image", "depth", "spectrogram", "sequence", "video", "vector")
 
 
 @dataclass(frozen=True)
 class Modality:
-    """One kind of input. Shapes (without the batch): image and spectrogram (C, H, W), sequence (C, T),
-    video (C, T, H, W), vector (D,)."""
+    """One kind of input. Shapes (without the batch): image and spectrogram (C, H, W), depth (1, H, W),
+    sequence (C, T), video (C, T, H, W), vector (D,). Depth is metric, normalised by the dataset."""
 
     kind: str
     shape: tuple[int, ...]
@@ -41,6 +41,7 @@ class DataSpec:
     modalities: Mapping[str, Modality]
     classes: tuple[str, ...] = ()
     ignore_index: int = -100  # label of pixels that do not count
+    class_weights: tuple[float, ...] = ()  # of the pixels' losses, one a class; none: all are 1
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,12 +49,17 @@ class DataSpec:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> DataSpec:
         modalities = {m: Modality(x["kind"], tuple(x["shape"])) for m, x in plain["modalities"].items()}
-        return cls(**{**plain, "modalities": modalities, "classes": tuple(plain["classes"])})
+        lists = {name: tuple(plain.get(name, ())) for name in ("classes", "class_weights")}
+        return cls(**{**plain, "modalities": modalities, **lists})
 
 
 @dataclass
 class Sample:
-    """One sample as a dataset gives it: float32 inputs, None where a modality is not on disk."""
+    """One sample as a dataset gives it: float32 inputs, None where a modality is not on disk.
+
+    In segmentation the target is (H, W) int64. In the training split it has the inputs' size; elsewhere its own, which
+    may differ between samples: predictions are resized to it.
+    """
 
     inputs: Mapping[str, Tensor | None]
     target: Tensor | int

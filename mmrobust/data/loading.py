@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmrobust import keyed
@@ -87,6 +89,7 @@ class Collate:
 
     def __init__(self, split: Split, spec: DataSpec, masks: np.ndarray) -> None:
         self.ids, self.modalities, self.masks = split.ids, spec.modalities, masks
+        self.ignore_index = spec.ignore_index
 
     def __call__(self, pairs: Sequence[tuple[Key, Sample]]) -> Batch:
         index = np.array([key.index for key, _ in pairs], dtype=np.int64)
@@ -95,15 +98,34 @@ class Collate:
         for name, modality in self.modalities.items():
             rows = [sample.inputs[name] for sample in samples]
             inputs[name] = torch.stack([torch.zeros(modality.shape) if row is None else row for row in rows])
+        target, label_size = stack_labels([torch.as_tensor(s.target) for s in samples], self.ignore_index)
         levels = [[(s.noise_level or {}).get(m, 0.0) for m in self.modalities] for s in samples]
         return Batch(
             inputs=inputs,
             available=torch.from_numpy(self.masks[index]),
-            target=torch.stack([torch.as_tensor(sample.target) for sample in samples]),
+            target=target,
             noise_level=torch.tensor(levels, dtype=torch.float32),
             index=torch.from_numpy(index),
             ids=[self.ids[i] for i in index],
+            label_size=label_size,
         )
+
+
+def stack_labels(labels: Sequence[Tensor], ignore_index: int) -> tuple[Tensor, Tensor | None]:
+    """Classes () to (B,), labels (h, w) to (B, H, W): smaller ones are padded at the bottom and the right.
+
+    Returns:
+        Them, and the labels' sizes (B, 2) int64 if they differ, else None.
+    """
+    if len({label.shape for label in labels}) == 1:
+        return torch.stack(list(labels)), None
+    size = torch.tensor([label.shape for label in labels])
+    height, width = size.amax(0).tolist()
+    padded = [
+        F.pad(label, (0, width - label.shape[1], 0, height - label.shape[0]), value=ignore_index)
+        for label in labels
+    ]
+    return torch.stack(padded), size
 
 
 def keyed_loader(

@@ -286,7 +286,16 @@ def test_no_validation_split() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [SPEC, replace(SPEC, task="segmentation", classes=("x", "y", "z"), ignore_index=255)],
+    [
+        SPEC,
+        replace(
+            SPEC,
+            task="segmentation",
+            classes=("x", "y", "z"),
+            ignore_index=255,
+            class_weights=(1.0, 0.5, 2.0),
+        ),
+    ],
 )
 def test_spec_round_trip(spec: DataSpec) -> None:
     plain = json.loads(json.dumps(spec.to_dict()))

@@ -196,7 +196,7 @@ def test_running_statistics(active: bool) -> None:
         (IMAGE, {"norm": "layer"}, "'layer' is not known; choose batch or group"),
         (IMAGE, {"width": None}, "'tiny' needs encoder.width"),
         (IMAGE, {"pretrained": True}, "'tiny' has no pretrained weights"),
-        (Modality("vector", (5,)), {"name": "resnet18"}, "'resnet18' reads images and spectrograms, not vectors"),
+        (Modality("vector", (5,)), {"name": "resnet18"}, "'resnet18' reads images, depth and spectrograms, not vectors"),
         (Modality("sequence", (1, 40)), {"name": "resnet18"}, "not sequences"),
         (IMAGE, {"name": "resnet1"}, "no model 'resnet1'; did you mean .*resnet18"),
         (IMAGE, {"name": "resnet18", "pretrained": True}, "(?s)pretrained weights of 'resnet18' could not be had.*HF_HOME.*pretrained=false"),
