@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -123,10 +124,9 @@ def cached(what: str, files: Iterable[Path], options: Any, compute: Callable[[],
     name = hashlib.sha256(json.dumps([what, stamps, options]).encode()).hexdigest()[:24]
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(os.environ.get("MMROBUST_CACHE") or Path(home) / "mmrobust") / f"{what}-{name}.json"
-    try:
+    with contextlib.suppress(OSError, ValueError):
         return json.loads(path.read_text())
-    except (OSError, ValueError):
-        value = compute()
+    value = compute()
     try:  # several processes may do this at once: the last one wins, with the same content
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:

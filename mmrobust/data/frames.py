@@ -135,15 +135,17 @@ def as_classes(numbers: np.ndarray, table: np.ndarray, where: str) -> np.ndarray
     """(H, W) uint8: what the table gives for each of the whole numbers of a label.
 
     Args:
-        numbers: (H, W), any type of whole numbers.
+        numbers: (H, W), whole, of any type.
         table: (K,) uint8: the class, or VOID, of 0 to K - 1.
         where: the label, for messages.
 
     Raises:
         UserError: a number is outside of the table.
     """
-    if numbers.dtype.kind not in "iu":
-        raise UserError(f"{where} holds {numbers.dtype} numbers, not whole ones; get the label again")
+    whole = numbers if numbers.dtype.kind in "iu" else numbers.astype(np.int64)  # MATLAB's are often doubles
+    if not np.array_equal(whole, numbers):
+        raise UserError(f"{where} holds {numbers.dtype} numbers that are not whole; get the label again")
+    numbers = whole
     if numbers.min(initial=0) < 0 or numbers.max(initial=0) >= len(table):
         beyond = np.unique(numbers[(numbers < 0) | (numbers >= len(table))])
         raise UserError(

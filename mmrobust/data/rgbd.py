@@ -86,7 +86,7 @@ class RGBD(DataModule, ABC):
                 f"data.root={root} does not exist; set it, or paths.data, to where there is {self.layout}"
             )
         contents = self.index(root)
-        log.info("%s form in %s", contents.form, root)
+        log.info("form on disk, in %s: %s", root, contents.form)
         self.source, self.frames = contents.source, self._with_held_out(self._complete(contents.frames))
         for name, part in self.frames.items():
             log.info("%s: %d frames", name, len(part))

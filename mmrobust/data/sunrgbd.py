@@ -68,13 +68,16 @@ class SUNRGBD(RGBD):
         near = [n / part for n in near for part in ("SUNRGBDtoolbox", ".")]
         splits, form = self._splits(root, near, problems)
         names = [name for part in splits.values() for name in part]
-        labels: dict[str, Any] = {name: samples / name / "label/label.npy" for name in names}
-        source = Source(images.read_image, depth_image, label_array)
-        if self.task == "segmentation" and names and not labels[names[0]].is_file():
+        labels: dict[str, Any] = dict.fromkeys(names)
+        source, scenes = Source(images.read_image, depth_image, label_array), dict.fromkeys(names, -1)
+        if self.task == "scene":
+            scenes = self._scenes(samples, names, problems)
+        elif names and (samples / names[0] / "label/label.npy").is_file():
+            labels = {name: samples / name / "label/label.npy" for name in names}
+            form += ", label.npy"
+        else:
             labels, source = self._official_labels(near, names, problems)
-        elif self.task == "segmentation":
-            form += ", prepared labels"
-        scenes = self._scenes(samples, names, problems) if self.task == "scene" else dict.fromkeys(names, -1)
+            form += ", SUNRGBD2Dseg.mat"
         if problems:
             self.refuse(problems)
         depth = "depth_bfx" if self.depth == "refined" else "depth"
