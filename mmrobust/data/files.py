@@ -79,7 +79,7 @@ class Tables:
         """Raises: UserError: missing, cut short, no HDF5."""
         if self._opened is None or self._opened[0] != os.getpid():
             try:
-                self._opened = os.getpid(), h5py.File(self.path, "r", locking=False)
+                self._opened = os.getpid(), h5py.File(self.path, "r")
             except OSError as error:
                 size = self.path.stat().st_size if self.path.is_file() else 0
                 cut = re.search(r"truncated file: .*stored_eof = (\d+)", str(error))

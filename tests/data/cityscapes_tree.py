@@ -23,7 +23,7 @@ def make_cityscapes(root: Path, *, each: int = 8) -> None:
                 label[:, : SIZE[1] // 2] = (7, 11, 26)[i % 3]
                 shifted = rng.integers(2, 30000, SIZE).astype(np.uint16)
                 shifted[rng.random(SIZE) < 0.2] = 0
-                shifted[0, :4] = (1, 2, 3, 400)
+                shifted[0, :4] = (1, 2, 3, 1000)
                 rgb = (10 + 7 * label[..., None] * [1.0, 0.5, 0.2]).astype(np.uint8)
                 write(root / f"leftImg8bit/{split}/{city}/{name}_leftImg8bit.png", rgb)
                 write(root / f"gtFine/{split}/{city}/{name}_gtFine_labelIds.png", label)
