@@ -22,6 +22,12 @@ from mmrobust.models.fusion import Concat
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What datasets remember is kept with the tests' files, not in the home folder."""
+    os.environ["MMROBUST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def build() -> Callable[..., Method]:
     """Makes a small method for a dataset, in eval mode; always the same weights."""

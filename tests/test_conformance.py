@@ -13,7 +13,7 @@ from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.models.encoders import build_encoder
 from mmrobust.testing import check_dataset, check_method, describe_data, make_batch, step
-from tests.data.trees import TREES
+from tests.data.trees import TREES, ready
 
 
 def choices(group: str) -> list[str]:
@@ -24,12 +24,7 @@ def build_dataset(name: str, root: Path, *overrides: str) -> DataModule:
     """A dataset of conf/data on generated files in its own layout."""
     if name in TREES:
         TREES[name](root / name)
-    config = compose_config(
-        [f"data={name}", f"paths.data={root}", "data.batch_size=4", "data.workers=0", *overrides]
-    )
-    data: DataModule = construct(config.data)
-    data.setup()
-    return data
+    return ready(name, root, *overrides)
 
 
 def builder(*overrides: str):  # type: ignore[no-untyped-def]
@@ -103,6 +98,8 @@ def test_dataset(name: str, datasets: dict[str, DataModule]) -> None:
 @pytest.mark.parametrize("method", choices("method"))
 def test_method_on_dataset(method: str, data: str, datasets: dict[str, DataModule]) -> None:
     """One step on the dataset's own batch."""
+    if datasets[data].spec.task not in method_class(method).tasks:
+        pytest.skip(f"{method} does no {datasets[data].spec.task}")
     model = builder(f"method={method}", f"data={data}")(datasets[data].spec)
     batch = next(iter(datasets[data].loader("train", shuffle=True)))
     terms = step(model, batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from mmrobust import keyed
 from mmrobust.data import images
 from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split
 from mmrobust.data.clips import note
+from mmrobust.data.files import exists
 from mmrobust.errors import UserError
 
 MODALITIES = ("rgb", "depth", "ir")
@@ -125,14 +125,6 @@ class CASIASURF(DataModule):
             log.info("%s: %d samples, %d live", split, len(data), sum(data.targets))
         modalities = {m: Modality("image", shape) for m in MODALITIES}
         return DataSpec("classification", len(CLASSES), len(splits["train"]), modalities, CLASSES), splits
-
-
-def exists(path: Path, folders: dict[str, set[str]]) -> bool:
-    """Whether there is such a file; lists each folder once, into `folders`."""
-    folder = os.fspath(path.parent)
-    if folder not in folders:
-        folders[folder] = set(os.listdir(folder)) if path.parent.is_dir() else set()  # noqa: PTH208
-    return path.name in folders[folder]
 
 
 def as_on_disk(paths: Paths, folders: dict[str, set[str]]) -> Paths:

@@ -32,19 +32,38 @@ def read_image(path: Path | str) -> np.ndarray:
     Raises:
         UserError: the file is missing, cut short or not an image.
     """
-    path = Path(path)
+    return cv2.cvtColor(_decoded(Path(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def read_map(path: Path | str) -> np.ndarray:
+    """Read an image file of numbers, like depth or labels, as it is: (H, W) uint8 or uint16.
+
+    Raises:
+        UserError: the file is missing, cut short, not an image or has colours.
+    """
+    numbers = _decoded(Path(path), cv2.IMREAD_UNCHANGED)
+    if numbers.ndim != 2:
+        raise UserError(
+            f"image {path} has {numbers.shape[2]} channels, but one number a pixel was expected; a coloured copy of a "
+            "label is of no use, take the label itself"
+        )
+    return numbers
+
+
+def _decoded(path: Path, how: int) -> np.ndarray:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"image {path} cannot be opened: {error.strerror}") from error
-    # OpenCV paints the missing part of a cut JPEG grey, so look for the end mark after the last scan's
-    # start; inside a scan neither can occur, and a thumbnail's end mark lies before the scan.
-    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 0):
+    # OpenCV paints the missing part of a cut image grey or black, so look for the end mark: of a JPEG after the last
+    # scan's start; inside a scan neither can occur, and a thumbnail's end mark lies before the scan.
+    cut = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 0)
+    if cut or (data.startswith(b"\x89PNG") and b"IEND" not in data):
         raise UserError(f"image {path} is cut short after {len(data)} bytes; get or extract it again")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
     if image is None:
         raise UserError(f"{path} ({len(data)} bytes) cannot be read as an image; get or extract it again")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def choose_frames(files: Sequence[Path], count: int, salts: tuple[int | str, ...] | None) -> list[Path]:

@@ -6,12 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
+from mmrobust.config import compose_config, construct
+from mmrobust.data.base import DataModule
+from mmrobust.errors import UserError
 from tests.data.ave_tree import make_ave
 from tests.data.casia_surf_tree import make_casia_surf
+from tests.data.cityscapes_tree import make_cityscapes
 from tests.data.cremad_tree import make_cremad
 from tests.data.kinetics_sounds_tree import make_kinetics_sounds
+from tests.data.nyuv2_tree import make_nyuv2
+from tests.data.sunrgbd_tree import make_sunrgbd
 
 
 def make_avmnist(root: Path) -> None:
@@ -39,6 +46,21 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(head + array.astype(np.uint8).tobytes())
 
 
+def ready(name: str, data_folder: Path, *overrides: str) -> DataModule:
+    """The dataset of that name whose tree lies in a folder of datasets, set up."""
+    keys = [f"data={name}", f"paths.data={data_folder}", "data.batch_size=4", "data.workers=0"]
+    data: DataModule = construct(compose_config([*keys, *SMALL.get(name, ()), *overrides]).data)
+    data.setup()
+    return data
+
+
+def problem(name: str, data_folder: Path, *overrides: str) -> str:
+    """What is said of a tree that cannot be used."""
+    with pytest.raises(UserError) as caught:
+        ready(name, data_folder, *overrides)
+    return str(caught.value)
+
+
 def make_cremad_tree(root: Path) -> None:
     make_cremad(root, actors=4, sentences=3, frames=2)
 
@@ -47,6 +69,16 @@ TREES: dict[str, Callable[[Path], None]] = {
     "ave": make_ave,
     "avmnist": make_avmnist,
     "casia_surf": make_casia_surf,
+    "cityscapes": make_cityscapes,
     "cremad": make_cremad_tree,
     "kinetics_sounds": make_kinetics_sounds,
+    "nyuv2": make_nyuv2,
+    "sunrgbd": make_sunrgbd,
+}
+
+# Sizes that suit the trees.
+SMALL: dict[str, list[str]] = {
+    "cityscapes": ["data.image_size=[32,48]"],
+    "nyuv2": ["data.image_size=[32,48]"],
+    "sunrgbd": ["data.image_size=[32,48]"],
 }

@@ -1,0 +1,211 @@
+"""SUN RGB-D: 10,335 frames of four sensors indoors, labelled pixel by pixel (Song et al., CVPR 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mmrobust.data import images
+from mmrobust.data.clips import note
+from mmrobust.data.files import Tables, cached, find, names_in, read_mat
+from mmrobust.data.frames import Frame, Source, Statistics, as_classes, from_one
+from mmrobust.data.nyuv2 import CLASSES_40
+from mmrobust.data.rgbd import RGBD, Contents
+from mmrobust.errors import UserError
+
+CLASSES = tuple({"refridgerator": "fridge", "television": "tv"}.get(name, name) for name in CLASSES_40[:37])
+# Those with more than 80 frames in Song et al.; office_kitchen, with 81, is not among them.
+SCENES = (
+    "bathroom", "bedroom", "classroom", "computer_room", "conference_room", "corridor", "dining_area", "dining_room",
+    "discussion_area", "furniture_store", "home_office", "kitchen", "lab", "lecture_theatre", "library", "living_room",
+    "office", "rest_space", "study_space",
+)  # fmt: skip
+SOURCE = "SUNRGBD.zip and SUNRGBDtoolbox.zip of rgbd.cs.princeton.edu"
+FARTHEST = 8000.0  # mm; what lies beyond is no measurement
+# Of training depth, mm. ESANet's are those of the files' numbers, 8 times as many (their low three bits are 0).
+STATISTICS = {
+    "refined": Statistics(19025.14930492213 / 8, 9880.916071806689 / 8, raw=False),
+    "raw": Statistics(2290.04, 1112.33, raw=True),
+}
+
+
+class SUNRGBD(RGBD):
+    """`rgb` and `depth`, in millimetres before it is normalised; 5285 frames to train, 5050 to test.
+
+    Layout: `SUNRGBD/<sensor>/.../<sample>/` with one file each in `image`, `depth` and `depth_bfx`, and `scene.txt`.
+    A sample is called by the path of its folder below `SUNRGBD`. Two forms, which give the same numbers:
+
+    - official: in `SUNRGBDtoolbox`, at or beside `root`, or in a folder called like `root` with `_meta` after its name:
+      `traintestSUNRGBD/allsplit.mat` and, for segmentation, `Metadata/SUNRGBDMeta.mat` and `Metadata/SUNRGBD2Dseg.mat`.
+    - prepared, as by ESANet's code: `train_rgb.txt` and `test_rgb.txt`, and `label/label.npy` in each sample's folder.
+      Either is read where it is there, the lists only where there is no allsplit.mat.
+
+    Args:
+        task: `segmentation`, 37 classes, or `scene`: 19 kinds of scenes, leaving out the frames of all others (4845 and
+            4659 are left).
+        depth: `refined`, with holes filled in (`depth_bfx`), or `raw`, where pixels without depth stay 0.
+        image_size: [height, width] of the inputs for segmentation.
+        scene_size: that for scenes.
+    """
+
+    choices: ClassVar = {"task": ("segmentation", "scene"), "depth": ("refined", "raw")}
+    layout = f"the folder SUNRGBD with the samples, and the folder SUNRGBDtoolbox: {SOURCE}"
+
+    def __init__(
+        self, *, task: str, depth: str, image_size: Sequence[int], scene_size: Sequence[int], **base: Any
+    ) -> None:
+        super().__init__(task=task, size=scene_size if task == "scene" else image_size, **base)
+        self.depth = depth
+
+    def index(self, root: Path) -> Contents:
+        problems, folders = list[str](), dict[str, set[str]]()
+        samples = root / "SUNRGBD" if (root / "SUNRGBD").is_dir() else root
+        near = [root, root.parent, root.with_name(f"{root.name}_meta")]
+        near = [n / part for n in near for part in ("SUNRGBDtoolbox", ".")]
+        splits, form = self._splits(root, near, problems)
+        names = [name for part in splits.values() for name in part]
+        labels: dict[str, Any] = dict.fromkeys(names)
+        source, scenes = Source(images.read_image, depth_image, label_array), dict.fromkeys(names, -1)
+        if self.task == "scene":
+            scenes = self._scenes(samples, names, problems)
+        elif names and (samples / names[0] / "label/label.npy").is_file():
+            labels = {name: samples / name / "label/label.npy" for name in names}
+            form += ", label.npy"
+        else:
+            labels, source = self._official_labels(near, names, problems)
+            form += ", SUNRGBD2Dseg.mat"
+        if problems:
+            self.refuse(problems)
+        depth = "depth_bfx" if self.depth == "refined" else "depth"
+        frames = {
+            split: {
+                name: Frame(
+                    only_file(samples / name / "image", ".jpg", folders),
+                    only_file(samples / name / depth, ".png", folders),
+                    labels[name],
+                    scenes[name],
+                )
+                for name in part
+                if name in scenes
+            }
+            for split, part in splits.items()
+        }
+        classes = SCENES if self.task == "scene" else CLASSES
+        return Contents(form, frames, source, STATISTICS[self.depth], classes)
+
+    def _splits(
+        self, root: Path, near: Sequence[Path], problems: list[str]
+    ) -> tuple[dict[str, list[str]], str]:
+        """The names of train and test, and which form they are from."""
+        lists = {split: root / f"{split}_rgb.txt" for split in ("train", "test")}
+        folders = [folder / "traintestSUNRGBD" for folder in near]
+        prepared = all(path.is_file() for path in lists.values())
+        if prepared and not any((folder / "allsplit.mat").is_file() for folder in folders):
+            rows = {split: path.read_text("utf-8-sig").split("\n") for split, path in lists.items()}
+            return {
+                s: sorted(sample_name(r, 2) for r in part if r.strip()) for s, part in rows.items()
+            }, "prepared"
+        path = find("allsplit.mat", folders, problems, f"it is in {SOURCE}")
+        return (read_splits(path, problems) if path else {}), "official"
+
+    def _official_labels(
+        self, near: Sequence[Path], names: Sequence[str], problems: list[str]
+    ) -> tuple[dict[str, int], Source]:
+        """The rows of the samples in SUNRGBD2Dseg.mat, and how they are read."""
+        folders = [folder / "Metadata" for folder in near]
+        where = f"it is in {SOURCE}; or label/label.npy in each sample's folder, as ESANet's code makes them"
+        meta = find("SUNRGBDMeta.mat", folders, problems, where)
+        seg = find("SUNRGBD2Dseg.mat", folders, problems, where)
+        if not (meta and seg):
+            return {}, Source(images.read_image, depth_image, label_array)
+        order: list[str] = cached("sunrgbd_order", [meta], None, partial(read_order, meta))
+        tables = Tables(seg)
+        count = tables.array("SUNRGBD2Dseg/seglabel").size
+        rows = {name: row for row, name in enumerate(order)}
+        note(
+            problems,
+            f"not in {meta}",
+            [n for n in names if n not in rows],
+            f"get it again, it is in {SOURCE}",
+        )
+        if count != len(order):
+            problems.append(
+                f"{seg} has {count} labels, {meta} {len(order)} samples; get both again: {SOURCE}"
+            )
+        return rows, Source(images.read_image, depth_image, partial(label_of, tables), (meta, seg))
+
+    def _scenes(self, samples: Path, names: Sequence[str], problems: list[str]) -> dict[str, int]:
+        """{name: class} of the samples that show one of the 19 kinds; without scene.txt a sample is left out if
+        data.corrupt=skip."""
+        scenes, absent = dict[str, int](), list[str]()
+        for name in names:
+            try:
+                kind = (samples / name / "scene.txt").read_text().strip()
+            except OSError:
+                absent.append(name)
+                continue
+            if kind in SCENES:
+                scenes[name] = SCENES.index(kind)
+        if self.corrupt == "error":
+            remedy = f"get them again ({SOURCE}), or leave these samples out: data.corrupt=skip"
+            note(problems, f"no scene.txt in {samples}/", absent, remedy)
+        return scenes
+
+
+def sample_name(path: str, deeper: int) -> str:
+    """The name of a sample, from a path to it or to what lies `deeper` folders below it, with whatever prefix: what
+    comes after the last `SUNRGBD/`."""
+    parts = [part for part in path.replace("\\", "/").strip().split("/") if part]
+    start = len(parts) - parts[::-1].index("SUNRGBD") if "SUNRGBD" in parts else 0
+    return "/".join(parts[start : len(parts) - deeper])
+
+
+def read_splits(path: Path, problems: list[str]) -> dict[str, list[str]]:
+    """The sorted names of train and test; adds to `problems`."""
+    found = read_mat(path, ["alltrain", "alltest"])
+    splits = {
+        split: sorted(sample_name(str(p), 0) for p in np.atleast_1d(found[f"all{split}"]))
+        for split in ("train", "test")
+    }
+    both = sorted(set(splits["train"]) & set(splits["test"]))
+    note(problems, f"{path}: in train and test", both, "get it again")
+    return splits
+
+
+def read_order(path: Path) -> list[str]:
+    """The names of all samples in the order of SUNRGBDMeta.mat."""
+    rows = np.atleast_1d(read_mat(path, ["SUNRGBDMeta"])["SUNRGBDMeta"])
+    return [sample_name(str(row.rgbpath), 2) for row in rows]
+
+
+def only_file(folder: Path, suffix: str, folders: dict[str, set[str]]) -> Path:
+    """The first file with the suffix, or a path that does not exist."""
+    names = [n for n in names_in(folder, folders) if n.endswith(suffix) and not n.startswith(".")]
+    return folder / (min(names) if names else f"*{suffix}")
+
+
+def depth_image(path: Path) -> np.ndarray:
+    """(H, W) float32, mm, at most 8 m: the file's 16 bits are rotated by three."""
+    rotated = images.read_map(path).astype(np.uint16)
+    return np.minimum(((rotated >> 3) | (rotated << 13)).astype(np.float32), np.float32(FARTHEST))
+
+
+def label_array(path: Path) -> np.ndarray:
+    """A label.npy."""
+    try:
+        numbers = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read as an array ({error}); get it again") from error
+    if numbers.ndim != 2:
+        raise UserError(f"{path} has shape {numbers.shape}, not (height, width); get it again")
+    return as_classes(numbers, from_one(len(CLASSES)), str(path))
+
+
+def label_of(tables: Tables, row: int) -> np.ndarray:
+    """One of SUNRGBD2Dseg.mat."""
+    name = "SUNRGBD2Dseg/seglabel"
+    return as_classes(tables.referred(name, row), from_one(len(CLASSES)), f"{name}[{row}] of {tables.path}")
