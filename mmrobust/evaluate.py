@@ -132,6 +132,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
 
     from mmrobust import training
     from mmrobust.checkpoints import build_method, checkpoint_path, load_weights
+    from mmrobust.evaluation.panel import save_panel
 
     training.start_process(folder, config)
     data = configuration.construct(config.data)
@@ -166,6 +167,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
         write_predictions(out, method.results.predictions)
     title = f"{results['identity']['method']} on {results['identity']['data']}, {split} split, {checkpoint} checkpoint"
     plot_combinations(results, out / "combinations.png", title)
+    save_panel(method, data, results, out / "panel.png", title, split)
     write_results(out, results)
     training.show(results, title, {"result": out / "results.json"})
     return results
