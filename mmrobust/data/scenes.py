@@ -13,7 +13,7 @@ from mmrobust.data.base import DataSpec, Key, Modality, Sample, Split
 from mmrobust.data.images import normalised
 
 VOID = 255
-OBJECTS = 4  # in a scene, one in front of the other
+OBJECTS = 3  # in a scene, one in front of the other
 CHUNK = 128  # scenes rendered at a time: what fits a processor's cache
 
 # What an object looks like to each modality. The first is the common look, that of all classes which another
@@ -29,12 +29,12 @@ COLOURS = {
 }
 RELIEFS = {  # metres towards the camera, from places (u, v) on the object, both in [-1, 1]
     "flat": lambda u, v: np.zeros_like(u),
-    "bump": lambda u, v: 0.25 * np.clip(1 - u**2 - v**2, 0, 1),
-    "dent": lambda u, v: -0.25 * np.clip(1 - u**2 - v**2, 0, 1),
-    "step": lambda u, v: 0.12 * np.sign(u),
-    "waves": lambda u, v: 0.1 * np.cos(9.4 * u),
-    "ridge": lambda u, v: 0.25 * (0.5 - np.abs(u)),
-    "tilt": lambda u, v: 0.25 * u,
+    "bump": lambda u, v: 0.5 * np.clip(1 - u**2 - v**2, 0, 1),
+    "dent": lambda u, v: -0.5 * np.clip(1 - u**2 - v**2, 0, 1),
+    "step": lambda u, v: 0.2 * np.sign(u),
+    "waves": lambda u, v: 0.15 * np.cos(9.4 * u),
+    "ridge": lambda u, v: 0.6 * (0.5 - np.abs(u)),
+    "tilt": lambda u, v: 0.4 * u,
 }
 TEMPERATURES = {  # °C
     "lukewarm": 30.0,
@@ -46,7 +46,7 @@ TEMPERATURES = {  # °C
     "frozen": -4.0,
 }
 LOOKS = (tuple(COLOURS), tuple(RELIEFS), tuple(TEMPERATURES))  # of colour, depth and infrared
-DEPTH_MEAN, DEPTH_STD = 2.8, 0.7  # metres
+DEPTH_MEAN, DEPTH_STD = 3.0, 0.7  # metres
 HEAT_MEAN, HEAT_STD = 30.0, 20.0  # °C
 
 
@@ -151,12 +151,12 @@ class Scenes:
             looks = np.pad(self.looks[which], ((0, 0), (0, len(LOOKS) - len(self.names))))
             turn, round_ = draw(0, np.pi, "turn", n), draw(0, 1, "outline", n) < 0.5
             right, down = x - draw(-0.7, 0.7, "x", n), y - draw(-0.7, 0.7, "y", n)
-            u = (right * np.cos(turn) + down * np.sin(turn)) / draw(0.26, 0.44, "width", n)
-            v = (down * np.cos(turn) - right * np.sin(turn)) / draw(0.26, 0.44, "height", n)
+            u = (right * np.cos(turn) + down * np.sin(turn)) / draw(0.32, 0.55, "width", n)
+            v = (down * np.cos(turn) - right * np.sin(turn)) / draw(0.32, 0.55, "height", n)
             inside = np.where(round_, u**2 + v**2, np.maximum(np.abs(u), np.abs(v))) < 1
             owner[inside] = n + 1
             label = np.where(inside, which[:, None, None].astype(np.uint8), label)
-            surface = draw(3.0, 3.1, "plane", n) - 0.36 * n + draw(-0.1, 0.1, "lean", n) * y
+            surface = draw(2.8, 2.9, "plane", n) - 0.5 * n + draw(-0.1, 0.1, "lean", n) * y
             for k, relief in enumerate(RELIEFS.values()):
                 if len(rows := np.flatnonzero(looks[:, 1] == k)):
                     surface[rows] -= relief(u[rows], v[rows])
@@ -174,7 +174,7 @@ class Scenes:
         label[outline] = VOID
         light = 1 + draw(-0.25, 0.25, "light x") * x + draw(-0.25, 0.25, "light y") * y
         colour = colour * light[..., None]
-        seen = zip(self.names, (colour, depth, heat), (0.05, 0.02, 1.0), strict=False)
+        seen = zip(self.names, (colour, depth, heat), (0.05, 0.01, 1.0), strict=False)
         noisy = {m: z + std * noise[m].standard_normal(z.shape, dtype=np.float32) for m, z, std in seen}
         pixels = np.rint(255 * np.clip(noisy[self.names[0]], 0, 1)).astype(np.uint8)
         return label, noisy | {self.names[0]: pixels}

@@ -94,17 +94,20 @@ def predict(
     """Combination -> of every sample the predicted classes, () or (H, W), and their probabilities; None for a sample
     that lacks a modality of the combination."""
     masks = combination_masks(combinations, method.modalities).to(batch.available.device)
-    was_training = method.training
+    was_training, predicted, probability = method.training, [], []
     with torch.inference_mode():
-        parts = [logits.float().softmax(2).max(2) for _, logits in stacked(method.eval(), batch, masks)]
+        for _, logits in stacked(method.eval(), batch, masks):
+            predicted.append(method.task.predict(logits, batch.target, batch.label_size).cpu())
+            probability.append(logits.float().softmax(2).amax(2).cpu())
     method.train(was_training)
-    probability, predicted = (torch.cat(p).cpu().numpy() for p in zip(*parts, strict=True))
-    has = (batch.available | ~masks[:, None]).all(2).cpu()
+    answers = zip(torch.cat(predicted).numpy(), torch.cat(probability).numpy(), strict=True)
+    has = (batch.available | ~masks[:, None]).all(2).tolist()
     return {
         combination_name(c): [
-            (predicted[k, i], probability[k, i]) if has[k, i] else None for i in range(len(batch))
+            (label, sure) if complete else None
+            for label, sure, complete in zip(labels, certainty, rows, strict=True)
         ]
-        for k, c in enumerate(combinations)
+        for c, (labels, certainty), rows in zip(combinations, answers, has, strict=True)
     }
 
 

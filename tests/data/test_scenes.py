@@ -122,7 +122,7 @@ def test_a_sample_is_what_was_rendered_normalised() -> None:
     split = render()
     sample = split[Key(0, 3)]
     assert torch.equal(sample.inputs["rgb"], normalised(split.raw["rgb"][3]))  # type: ignore[arg-type]
-    metres = 2.8 + 0.7 * sample.inputs["depth"].numpy()[0]  # type: ignore[union-attr]
+    metres = 3.0 + 0.7 * sample.inputs["depth"].numpy()[0]  # type: ignore[union-attr]
     np.testing.assert_allclose(metres, split.raw["depth"][3], atol=1e-5)
     assert 1 < metres.min() < metres.max() < 5
     np.testing.assert_array_equal(sample.target, split.label[3])
