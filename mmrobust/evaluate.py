@@ -44,6 +44,8 @@ TAKEN_OVER = (
     "threads",
 )
 
+SAY_MODALITIES = ("task", "num_modalities")  # keys on which the modalities' names hang
+
 TEST_NOISE = ("noise/pattern@noise.test", "noise.test.*", "noise.seed")
 
 
@@ -106,9 +108,10 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
     """The run's configuration with a new missing protocol, new test noise and the keys of TAKEN_OVER."""
     group = [text for text in changes if text.startswith(("missing", "noise"))]
     if group:
-        data = f"data={config.choices.data}"
-        check_command_line([data, *group], None, multirun=False)
-        new: Any = OmegaConf.to_container(configuration.compose_config([data, *group]), resolve=True)
+        data = [f"data={config.choices.data}"]
+        data += [f"data.{key}={config.data[key]}" for key in SAY_MODALITIES if key in config.data]
+        check_command_line([*data, *group], None, multirun=False)
+        new: Any = OmegaConf.to_container(configuration.compose_config([*data, *group]), resolve=True)
         if any(text.startswith("missing") for text in group):
             config.missing = config.data.missing = new["missing"]
         if any(text.startswith(("noise.test", "noise/")) for text in group):
@@ -129,6 +132,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
 
     from mmrobust import training
     from mmrobust.checkpoints import build_method, checkpoint_path, load_weights
+    from mmrobust.evaluation.panel import save_panel
 
     training.start_process(folder, config)
     data = configuration.construct(config.data)
@@ -163,6 +167,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
         write_predictions(out, method.results.predictions)
     title = f"{results['identity']['method']} on {results['identity']['data']}, {split} split, {checkpoint} checkpoint"
     plot_combinations(results, out / "combinations.png", title)
+    save_panel(method, data, results, out / "panel.png", title, split)
     write_results(out, results)
     training.show(results, title, {"result": out / "results.json"})
     return results

@@ -166,15 +166,16 @@ class WandbLogger(loggers.WandbLogger):
 
     @rank_zero_only
     def log_results(self, results: Mapping[str, Any], folder: Path) -> None:
-        """The combinations as a table and as a picture; aggregates and cost as summary."""
+        """The combinations as a table and as a picture, the panel; aggregates and cost as summary."""
         import wandb
 
         rows = {name: row or {"n": None, "metrics": {}} for name, row in results["combinations"].items()}
         metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row["metrics"]))
         cells = [[name, row["n"], *map(row["metrics"].get, metrics)] for name, row in rows.items()]
         table = wandb.Table(columns=["combination", "n", *metrics], data=cells)
-        picture = wandb.Image(str(folder / "combinations.png"))
-        self.experiment.log({"test/combinations_table": table, "test/combinations": picture})
+        pictures = {f"test/{name}": folder / f"{name}.png" for name in ("combinations", "panel")}
+        shown = {key: wandb.Image(str(path)) for key, path in pictures.items() if path.is_file()}
+        self.experiment.log({"test/combinations_table": table, **shown})
         summary = {f"test/{name}": values for name, values in results["aggregates"].items()}
         summary["cost"] = results.get("cost", {})
         for name, values in summary.items():

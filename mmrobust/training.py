@@ -34,6 +34,7 @@ from mmrobust.config import NOT_IN_RECIPE, config_hash, construct, load_run_conf
 from mmrobust.data.base import DataModule
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.combinations import Results
+from mmrobust.evaluation.panel import save_panel
 from mmrobust.evaluation.results import (
     SCHEMA,
     plot_combinations,
@@ -55,7 +56,7 @@ def train(folder: Path) -> dict[str, Any]:
 
     Args:
         folder: the run's, with its `config.yaml`. Receives `results.json`, `predictions.npz`,
-            `combinations.png`, `metrics.csv`, `checkpoints/`, `log.txt`.
+            `combinations.png`, `panel.png`, `metrics.csv`, `checkpoints/`, `log.txt`.
 
     Returns:
         What `results.json` holds.
@@ -106,14 +107,13 @@ def train(folder: Path) -> dict[str, Any]:
         plot_combinations(
             results, folder / "combinations.png", f"{config.choices.method} on {config.choices.data}"
         )
-        write_results(folder, results)
         identity = results["identity"]
         title = f"{identity['method']} on {identity['data']}, test split, seed {identity['seed']}"
-        paths = {
-            "result": folder / "results.json",
-            "picture": folder / "combinations.png",
-            "checkpoint": chosen,
-        }
+        save_panel(method, data, results, folder / "panel.png", title)
+        write_results(folder, results)
+        paths = {"result": folder / "results.json"}
+        pictures = {"picture": folder / "combinations.png", "panel": folder / "panel.png"}
+        paths |= {label: path for label, path in pictures.items() if path.is_file()} | {"checkpoint": chosen}
         show(results, title, paths)
     for logger in trainer.loggers:
         if hasattr(logger, "log_results"):

@@ -41,15 +41,14 @@ NOISE_RANGES = {"level": (0, 11), "probability": (0, 1), "density": (0, 1), "sta
 
 
 def modality_names(config: DictConfig) -> list[str]:
-    """The modalities that the configuration names: the entries under `encoder`, or m1, m2, ... as many as
-    `data.num_modalities` says."""
-    names = [
-        str(k)
-        for k, v in config.encoder.items()
-        if isinstance(v, DictConfig) and k not in ("options", "decoder")
-    ]
-    count = config.data.get("num_modalities", len(names))
-    return [*names, *(f"m{i + 1}" for i in range(len(names), count))][:count]
+    """The modalities that the configuration names: the entries under `encoder`, or as many as `data.num_modalities`
+    says of what `data.names` has for the task, and of m1, m2, ..."""
+    if "num_modalities" not in config.data:
+        entries = [str(k) for k, v in config.encoder.items() if isinstance(v, DictConfig)]
+        return [name for name in entries if name not in ("options", "decoder")]
+    named = list((config.data.get("names") or {}).get(config.data.get("task")) or [])
+    count = config.data.num_modalities
+    return [*named, *(f"m{i + 1}" for i in range(len(named), count))][:count]
 
 
 def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:

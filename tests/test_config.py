@@ -69,6 +69,7 @@ def problems(*overrides: str, multirun: bool = False) -> str:
         ),
         (["missing=fixed"], ["missing.train.combination has no value yet"]),
         (["missing=fixed", "missing.train.combination=[m3]"], ["names the modality 'm3'; synthetic has m1, m2"]),
+        (["missing=fixed", "missing.train.combination=[m1]", "data.task=segmentation"], ["synthetic has rgb, depth"]),
         (["noise/pattern@noise.test=gaussian", "noise.test.level=12"], ["noise.test.level=12 is not in [0, 11]"]),
         (["noise/pattern@noise.test=salt", "noise.test.probability=-0.1"], ["noise.test.probability=-0.1 is not in [0, 1]"]),
         (["noise=udml_v2", "noise.train.start=1.5", "noise.seed=-1"], ["noise.train.start=1.5 is not in [0, 1]", "noise.seed=-1 is below 0"]),
@@ -310,6 +311,8 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
         ([], ["m1", "m2"]),
         (["data.num_modalities=3"], ["m1", "m2", "m3"]),
         (["data.num_modalities=8"], [f"m{i + 1}" for i in range(8)]),
+        (["data.task=segmentation"], ["rgb", "depth"]),
+        (["data.task=segmentation", "data.num_modalities=3"], ["rgb", "depth", "infrared"]),
     ],
     ids=str,
 )

@@ -48,6 +48,7 @@ def test_default_run_leaves_everything(tmp_path: Path, capsys: pytest.CaptureFix
         "log.txt",
         "predictions.npz",
         "combinations.png",
+        "panel.png",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
     ):
@@ -64,7 +65,16 @@ def test_default_run_leaves_everything(tmp_path: Path, capsys: pytest.CaptureFix
     predictions = read_predictions(folder / "predictions.npz")
     assert predictions["logits"].shape == (64, 3, 8)
     printed = capsys.readouterr().out
-    for word in ("m1+m2", "average", "worst", "results.json", "combinations.png", "best.ckpt", "epoch 2/2"):
+    for word in (
+        "m1+m2",
+        "average",
+        "worst",
+        "results.json",
+        "combinations.png",
+        "panel.png",
+        "best.ckpt",
+        "epoch 2/2",
+    ):
         assert word in printed
     with (folder / "metrics.csv").open() as file:
         columns = csv.DictReader(file).fieldnames or []
@@ -219,5 +229,6 @@ def test_wandb_offline_run_holds_everything(
             assert written.history[f"test/{name}/{metric}"] == pytest.approx(value)
             assert f"val/{name}/{metric}" in written.history
     assert "train/loss/kl" in written.history
-    assert written.file("test/combinations").read_bytes() == (folder / "combinations.png").read_bytes()
+    for name in ("combinations", "panel"):
+        assert written.file(f"test/{name}").read_bytes() == (folder / f"{name}.png").read_bytes()
     assert "wandb sync" in capsys.readouterr().out

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import cycle, pairwise, product
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -13,17 +12,21 @@ import torch
 from torch import Tensor
 
 from mmrobust import keyed
-from mmrobust.data.base import KINDS, DataModule, DataSpec, Key, Modality, Sample, Split
+from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split
+from mmrobust.data.channels import MIN_SIZE, Channel
+from mmrobust.data.scenes import Scenes
 from mmrobust.errors import UserError
 from mmrobust.missing import all_combinations, combination_name
 
 NOISE = 0.5  # standard deviation; that of a pattern is 1, so that nobody needs to mistake one for another
-MIN_SIZE = 8  # here an ideal decoder errs with p < 1e-12, and less in anything larger
+TASKS = ("classification", "segmentation")
 MAX_TABLE = 2**25  # entries, 256 MiB
 
 
 class Synthetic(DataModule):
-    """Classes seen through M imperfect channels, each drawn as a texture under white noise.
+    """For segmentation scenes, see `Scenes`; for classification channels, which is what the rest tells of.
+
+    Classes are seen through M imperfect channels, each drawn as a texture under white noise.
 
     The class y is uniform. Modality m tells apart only groups of classes: undisturbed, it shows the group of
     y; disturbed (probability 1 - clarity[m]), that of a decoy, a class drawn uniformly. A share `shared` of
@@ -32,14 +35,16 @@ class Synthetic(DataModule):
     `variants[m]` patterns, gratings of random frequencies: the more, the more there is to learn.
 
     Patterns are orthogonal and the noise is low, so drawing loses nothing, and `bayes` is what the best
-    method with unlimited data would reach. Modalities are called m1, m2, ...
+    method with unlimited data would reach.
 
     Args:
+        task: classification or segmentation, which does without the keys from `kinds` to `groups`.
+        names: task -> what its modalities are called, if not m1, m2, ...
         num_modalities: M.
-        kinds: image, spectrogram, sequence, video, vector; `kinds`, `clarity` and `variants` are one value
+        kinds: image, depth, spectrogram, sequence, video, vector; `kinds`, `clarity` and `variants` are one value
             for all modalities or a list, repeated as often as needed.
-        size: S of the shapes: image and spectrogram (1, S, S), sequence (1, 4S), video (1, S/2, S, S),
-            vector (4S,).
+        size: S of the shapes: image, depth and spectrogram (1, S, S), sequence (1, 4S), video (1, S/2, S, S),
+            vector (4S,); scenes are 3 times as high and wide.
         num_classes: C.
         num_train, num_val, num_test: samples of the splits.
         clarity: probability that a modality is undisturbed.
@@ -53,6 +58,8 @@ class Synthetic(DataModule):
     def __init__(
         self,
         *,
+        task: str,
+        names: Mapping[str, Sequence[str]],
         num_modalities: int,
         kinds: str | Sequence[str],
         size: int,
@@ -69,7 +76,10 @@ class Synthetic(DataModule):
         super().__init__(root="", **base)  # nothing is read
         self.num_modalities, self.num_classes, self.shared = num_modalities, num_classes, shared
         self.num_samples = {"train": num_train, "val": num_val, "test": num_test}
-        self.names = [f"m{m + 1}" for m in range(num_modalities)]
+        named = list(names.get(task, ()))[: max(num_modalities, 0)]
+        self.names = named + [f"m{m + 1}" for m in range(len(named), num_modalities)]
+        self.task, self.size = task, size
+        self.scenes = Scenes(tuple(self.names), num_classes, 3 * size, self.seed)
         groups = halves(num_modalities, num_classes) if groups is None else groups
         self.groups = [list(group) if isinstance(group, Sequence) else [group] for group in groups]
         keys = zip(self.names, each(kinds), self.groups, each(clarity), each(variants), strict=False)
@@ -78,20 +88,32 @@ class Synthetic(DataModule):
     def check(self) -> None:
         """Raises: UserError: all that is wrong with the keys."""
         least = {"num_modalities": (self.num_modalities, 1), "num_classes": (self.num_classes, 2)}
+        least |= {"size": (self.size, MIN_SIZE)}
         least |= {f"num_{split}": (count, 1) for split, count in self.num_samples.items()}
         problems = [f"{key}={n}, expected at least {low}" for key, (n, low) in least.items() if n < low]
+        if self.task not in TASKS:
+            problems.append(f"task={self.task}, expected {' or '.join(TASKS)}")
+        problems += self.scenes.problems() if self.task == "segmentation" else self.channel_problems()
+        if problems:
+            raise UserError("data=synthetic: " + "; ".join(dict.fromkeys(problems)))
+
+    def channel_problems(self) -> list[str]:
+        """What is wrong with the keys of classification, in words."""
+        problems = []
         if not 0 <= self.shared <= 1:
             problems.append(f"shared={self.shared}, expected a share in [0, 1]")
         if len(self.groups) != len(self.names):
             problems.append(f"groups has length {len(self.groups)}, expected {len(self.names)} lists")
         elif len(self.channels) < len(self.names):
             problems.append("kinds, clarity or variants is an empty list, expected a value")
-        problems += [problem for channel in self.channels for problem in channel.problems(self.num_classes)]
-        if problems:
-            raise UserError("data=synthetic: " + "; ".join(dict.fromkeys(problems)))
+        return problems + [p for channel in self.channels for p in channel.problems(self.num_classes)]
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         self.check()
+        if self.task == "segmentation":
+            return self.scenes.spec(self.num_samples["train"]), {
+                split: self.scenes.generate(split, count) for split, count in self.num_samples.items()
+            }
         modalities = {c.name: Modality(c.kind, c.shape) for c in self.channels}
         spec = DataSpec("classification", self.num_classes, self.num_samples["train"], modalities)
         return spec, {split: self.generate(split, count) for split, count in self.num_samples.items()}
@@ -121,6 +143,8 @@ class Synthetic(DataModule):
     def likelihood(self, combination: Sequence[str]) -> np.ndarray:
         """P(groups shown | class): (C, tuples of groups), the last modality's group running fastest."""
         self.check()
+        if self.task == "segmentation":
+            raise UserError("the best possible accuracy is known with task=classification alone")
         if unknown := [m for m in combination if m not in self.names]:
             raise UserError(f"no modality is called {unknown[0]!r}, only {', '.join(self.names)}")
         members = [c for c in self.channels if c.name in combination]
@@ -161,59 +185,9 @@ class Synthetic(DataModule):
     def fingerprint(self) -> str:
         """Ids and classes do not tell what the inputs were made of; these keys do."""
         text = repr([super().fingerprint, self.seed, self.shared, self.channels])
+        if self.task == "segmentation":
+            text = repr([super().fingerprint, self.scenes])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Channel:
-    """How one modality shows a class."""
-
-    name: str
-    kind: str
-    size: int
-    groups: list[int]  # of each class
-    clarity: float
-    variants: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        s = self.size
-        shapes = {"sequence": (1, 4 * s), "video": (1, s // 2, s, s), "vector": (4 * s,)}
-        return shapes.get(self.kind, (1, s, s))
-
-    @property
-    def symbols(self) -> np.ndarray:
-        """The group of each class, numbered 0, 1, ..."""
-        return np.unique(np.array(self.groups), return_inverse=True)[1]
-
-    @property
-    def num_groups(self) -> int:
-        return len(set(self.groups))
-
-    def patterns(self, seed: int) -> np.ndarray:
-        """Gratings of mean 0 and standard deviation 1, orthogonal: (groups, variants, *shape) float32."""
-        axes, count = self.shape[1:] or self.shape, self.num_groups * self.variants
-        rng = np.random.default_rng(keyed.seed_of(seed, "patterns", self.name))
-        chosen = rng.permutation(frequencies(axes))[:count]
-        position = np.indices(axes).T / axes  # in [0, 1); the axes come last first
-        waves = np.sqrt(2) * np.cos(2 * np.pi * (position @ chosen.T).T)
-        return waves.astype(np.float32).reshape(self.num_groups, self.variants, *self.shape)
-
-    def problems(self, num_classes: int) -> list[str]:
-        """What is wrong with it, in words."""
-        most = len(frequencies(self.shape[1:] or self.shape)) // max(self.num_groups, 1)
-        length, variants = len(self.groups), f"variants of {self.name}={self.variants}"
-        rules = [
-            (self.size >= MIN_SIZE, f"size={self.size}, expected at least {MIN_SIZE}"),
-            (self.kind in KINDS, f"kinds has {self.kind!r}, expected {', '.join(KINDS)}"),
-            (0 <= self.clarity <= 1, f"clarity has {self.clarity}, expected probabilities in [0, 1]"),
-            (
-                length == num_classes,
-                f"groups of {self.name} has length {length}, expected {num_classes} classes",
-            ),
-            (1 <= self.variants <= most, f"{variants}, expected 1 to {most}; larger sizes allow more"),
-        ]
-        return [problem for kept, problem in rules if not kept]
 
 
 class Generated(Split):
@@ -242,9 +216,3 @@ def halves(modalities: int, classes: int) -> list[list[int]]:
     """The default groups: modality m merges the half of the classes that begins at class m C / M."""
     half, starts = (classes + 1) // 2, [m * classes // modalities for m in range(modalities)]
     return [[max((c - start) % classes - half + 1, 0) for c in range(classes)] for start in starts]
-
-
-def frequencies(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Whole cycles along the axes; not 0, not Nyquist, one of f and -f: their cosines are orthogonal."""
-    ranges = [range(-((n - 1) // 2), (n - 1) // 2 + 1) for n in axes]
-    return [f for f in product(*ranges) if f > (0,) * len(axes)]

@@ -178,7 +178,7 @@ def test_samples_are_as_declared(num_modalities: int) -> None:
     data.setup()
     assert list(data.spec.modalities) == data.names == [f"m{m + 1}" for m in range(num_modalities)]
     assert [m.kind for m in data.spec.modalities.values()] == [*KINDS, "image"][:num_modalities]
-    axes = {"image": 3, "spectrogram": 3, "sequence": 2, "video": 4, "vector": 1}
+    axes = {"image": 3, "depth": 3, "spectrogram": 3, "sequence": 2, "video": 4, "vector": 1}
     assert all(len(m.shape) == axes[m.kind] for m in data.spec.modalities.values())
     sample = data.splits["train"][Key(0, 3)]
     assert 0 <= sample.target < data.num_classes
@@ -227,12 +227,17 @@ def test_all_errors_come_at_once() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kinds": "smell"}, "kinds has 'smell', expected image, spectrogram, sequence, video, vector"),
+        (
+            {"kinds": "smell"},
+            "kinds has 'smell', expected image, depth, spectrogram, sequence, video, vector",
+        ),
         ({"clarity": [0.5, 1.3]}, r"clarity has 1.3, expected probabilities in \[0, 1\]"),
         ({"variants": [1, 99]}, "variants of m2=99, expected 1 to 22; larger sizes allow more"),
         ({"groups": [0, 1]}, "groups of m1 has length 1, expected 8 classes"),
         ({"clarity": []}, "kinds, clarity or variants is an empty list"),
         ({"num_modalities": 0}, "num_modalities=0, expected at least 1"),
+        ({"size": 7}, "size=7, expected at least 8"),
+        ({"task": "scene"}, "task=scene, expected classification or segmentation"),
         ({"num_modalities": -2}, "num_modalities=-2, expected at least 1"),
     ],
 )
