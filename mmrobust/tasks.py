@@ -6,17 +6,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrobust.data.base import DataSpec
+from mmrobust.errors import UserError
+from mmrobust.evaluation.families import FAMILIES
 from mmrobust.models.encoders import PointwiseLinear
 
 
 class Classification:
     """One label for a sample. Logits (B, C), targets (B,)."""
 
-    primary = "accuracy"
-
     def __init__(self, spec: DataSpec) -> None:
         self.num_classes = spec.num_classes
         self.ignore_index = spec.ignore_index
+        self.metrics = checked_families(spec)
+        self.primary = spec.primary or "accuracy"
 
     def pool(self, features: Tensor) -> Tensor:
         """What of an encoder's features the fusion sees: the mean over all places, (B, D)."""
@@ -34,6 +36,7 @@ class Segmentation:
     """One label for a pixel. Logits (B, C, H, W), targets (B, H, W) with `ignore_index` where void."""
 
     primary = "miou"
+    metrics: tuple[str, ...] = ()
 
     def __init__(self, spec: DataSpec) -> None:
         self.num_classes = spec.num_classes
@@ -64,6 +67,26 @@ class SegmentationHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return F.interpolate(self.classifier(features), size=self.size, mode="bilinear", align_corners=False)
+
+
+def checked_families(spec: DataSpec) -> tuple[str, ...]:
+    """The families of metrics that a dataset asks for.
+
+    Raises:
+        UserError: one is not known or made for another number of classes, or no metric is called as the primary one.
+    """
+    known = ["accuracy", "macro_f1", "ece"]
+    for name in spec.metrics:
+        if name not in FAMILIES:
+            raise UserError(f"the dataset asks for metrics {name!r}; known are {', '.join(FAMILIES)}")
+        if spec.num_classes != FAMILIES[name].classes:
+            raise UserError(
+                f"the metrics {name!r} are made for {FAMILIES[name].classes} classes; the dataset has {spec.num_classes}"
+            )
+        known += FAMILIES[name].metrics
+    if spec.primary and spec.primary not in known:
+        raise UserError(f"the primary metric {spec.primary!r} is none of this dataset's: {', '.join(known)}")
+    return spec.metrics
 
 
 Task = Classification | Segmentation

@@ -41,6 +41,8 @@ class DataSpec:
     modalities: Mapping[str, Modality]
     classes: tuple[str, ...] = ()
     ignore_index: int = -100  # label of pixels that do not count
+    metrics: tuple[str, ...] = ()  # further families of metrics, see `evaluation.families`
+    primary: str = ""  # the metric that selects and is reported; none: the task's own
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,7 +50,8 @@ class DataSpec:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> DataSpec:
         modalities = {m: Modality(x["kind"], tuple(x["shape"])) for m, x in plain["modalities"].items()}
-        return cls(**{**plain, "modalities": modalities, "classes": tuple(plain["classes"])})
+        lists = {name: tuple(plain.get(name, ())) for name in ("classes", "metrics")}
+        return cls(**{**plain, "modalities": modalities, **lists})
 
 
 @dataclass

@@ -68,3 +68,10 @@ def shrunk(frame: np.ndarray, size: int) -> np.ndarray:
     share = cv2.resize((frame > 0).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
     total = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
     return np.where(share >= 0.5, np.rint(total / np.maximum(share, 1e-6)), 0).astype(np.uint16)
+
+
+def normalised_depth(video: np.ndarray) -> np.ndarray:
+    """(T, H, W) metres -> how far in front of the body's median, plus 1; 0 where nothing was seen."""
+    seen = video > 0
+    middle = np.median(video[seen]) if seen.any() else 0.0
+    return np.where(seen, 1 + middle - video, 0)

@@ -15,22 +15,27 @@ import torch
 from mmrobust import keyed
 from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
 from mmrobust.data.clips import few, note
-from mmrobust.data.depth_video import cropped_video
-from mmrobust.data.matlab import read_mat
+from mmrobust.data.depth_video import cropped_video, normalised_depth
+from mmrobust.data.motion import (
+    CHANNELS,
+    JOINTS,
+    normalised_skeleton,
+    read_inertial,
+    read_skeleton,
+    resampled,
+)
 from mmrobust.errors import UserError
 
 MODALITIES = ("depth", "skeleton", "inertial")
-CLASSES = tuple(
-    "swipe_left swipe_right wave clap throw arm_cross basketball_shoot draw_x draw_circle_clockwise "
-    "draw_circle_counter_clockwise draw_triangle bowling boxing baseball_swing tennis_swing arm_curl tennis_serve "
-    "push knock catch pickup_and_throw jog walk sit_to_stand stand_to_sit lunge squat".split()
+# fmt: off
+CLASSES = (
+    "swipe_left", "swipe_right", "wave", "clap", "throw", "arm_cross", "basketball_shoot", "draw_x",
+    "draw_circle_clockwise", "draw_circle_counter_clockwise", "draw_triangle", "bowling", "boxing",
+    "baseball_swing", "tennis_swing", "arm_curl", "tennis_serve", "push", "knock", "catch",
+    "pickup_and_throw", "jog", "walk", "sit_to_stand", "stand_to_sit", "lunge", "squat",
 )
+# fmt: on
 SOURCE = "personal.utdallas.edu/~kehtar/UTD-MHAD.html"
-HIP, NECK = 3, 1  # rows of the joints "hip centre" and "shoulder centre", numbers 4 and 2
-JOINTS, CHANNELS = (
-    20,
-    6,
-)  # of the skeleton; of the sensor: acceleration (g) and rotation (degrees/s), three axes each
 
 log = logging.getLogger(__name__)
 
@@ -169,13 +174,12 @@ class UTDMHAD(DataModule):
                 )
             parts["val"] = {names[i]: parts["train"][names[i]] for i in held}
             parts["train"] = {names[i]: parts["train"][names[i]] for i in kept}
-        splits = {
-            split: Actions(parts[split], self.signal, self.run_seed if split == "train" else None)
-            for split in ("train", "val", "test")
-            if split in parts
-        }
-        mean, std = inertial_statistics(splits["train"], skip=self.corrupt == "skip")
-        for split, data in splits.items():
+        actions = {split: Actions(takes, self.signal, None) for split, takes in parts.items()}
+        actions["train"].run_seed = self.run_seed
+        mean, std = inertial_statistics(actions["train"], skip=self.corrupt == "skip")
+        splits: dict[str, Split] = {}
+        for split in (name for name in ("train", "val", "test") if name in parts):
+            splits[split] = data = actions[split]
             data.mean, data.std = mean, std
             subjects = sorted({take.subject for take in data.takes})
             log.info("%s: %d recordings of subjects %s", split, len(data), subjects)
@@ -185,7 +189,7 @@ class UTDMHAD(DataModule):
             "skeleton": Modality("sequence", (3 * JOINTS, s.skeleton_steps)),
             "inertial": Modality("sequence", (CHANNELS, s.inertial_steps)),
         }
-        return DataSpec("classification", len(CLASSES), len(parts["train"]), modalities, CLASSES), {**splits}
+        return DataSpec("classification", len(CLASSES), len(parts["train"]), modalities, CLASSES), splits
 
     def wrong_keys(self) -> list[str]:
         """What is wrong with the keys, whatever lies on disk."""
@@ -247,58 +251,6 @@ def find_takes(root: Path, problems: list[str]) -> dict[str, Take]:
             f"no files called {expected} in {', '.join(str(root / m.title()) for m in MODALITIES)}: {SOURCE}"
         )
     return {f"a{a}_s{s}_t{t}": Take(a, s, files[a, s, t]) for a, s, t in sorted(files)}
-
-
-def read_skeleton(path: Path) -> np.ndarray:
-    """Joints in metres, (20, 3, N)."""
-    return checked(path, read_mat(path, "d_skel")[0], (JOINTS, 3, None))
-
-
-def read_inertial(path: Path) -> np.ndarray:
-    """Acceleration and rotation, (6, N)."""
-    return checked(path, read_mat(path, "d_iner")[0], (None, CHANNELS)).T
-
-
-def checked(path: Path, array: np.ndarray, shape: tuple[int | None, ...]) -> np.ndarray:
-    """The array as float64, if it is of that shape (None: anything above 0) and finite.
-
-    Raises:
-        UserError: it is not.
-    """
-    fits = array.ndim == len(shape) and all(
-        n == m if m else n > 0 for n, m in zip(array.shape, shape, strict=False)
-    )
-    if not fits or array.dtype.kind not in "fiu":
-        expected = ", ".join("N" if n is None else str(n) for n in shape)
-        raise UserError(
-            f"{path} holds {array.dtype} numbers of shape {array.shape}, not ({expected}); get it again"
-        )
-    if not np.isfinite(array).all():
-        raise UserError(f"{path} holds numbers that are not finite; get it again")
-    return array.astype(np.float64)
-
-
-def resampled(x: np.ndarray, steps: int, start: float, end: float) -> np.ndarray:
-    """(..., N) -> (..., steps), linearly interpolated from `start` to `end` (shares of the length)."""
-    last = x.shape[-1] - 1
-    moments = np.linspace(start * last, end * last, steps)
-    before = np.minimum(moments.astype(int), max(last - 1, 0))
-    weight = moments - before
-    return x[..., before] * (1 - weight) + x[..., np.minimum(before + 1, last)] * weight
-
-
-def normalised_skeleton(joints: np.ndarray) -> np.ndarray:
-    """(20, 3, T) metres -> the hip at the origin of every frame, the mean length from hip to neck 1."""
-    centred = joints - joints[HIP]
-    length = np.linalg.norm(centred[NECK], axis=0).mean()
-    return centred / max(length, 1e-6)
-
-
-def normalised_depth(video: np.ndarray) -> np.ndarray:
-    """(T, H, W) metres -> how far in front of the body's median, plus 1; 0 where nothing was seen."""
-    seen = video > 0
-    middle = np.median(video[seen]) if seen.any() else 0.0
-    return np.where(seen, 1 + middle - video, 0)
 
 
 def inertial_statistics(train: Actions, skip: bool) -> tuple[np.ndarray, np.ndarray]:
