@@ -14,7 +14,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from mmrobust.batch import Batch
-from mmrobust.evaluation.families import measure_families
+from mmrobust.evaluation.families import THRESHOLD, measure_families
 from mmrobust.evaluation.metrics import (
     calibration_counts,
     classification_metrics,
@@ -26,7 +26,6 @@ from mmrobust.missing import all_combinations, combination_code, combination_mas
 from mmrobust.tasks import Classification, Task
 
 STACK_BYTES = 256 * 2**20  # of features and logits fused at a time
-THRESHOLD = "threshold_"  # of a family: the array's name in the predictions, the buffer's in a method
 
 Metrics = dict[str, float | None]
 

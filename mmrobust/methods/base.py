@@ -16,7 +16,8 @@ from mmrobust import keyed, ranks
 from mmrobust.batch import Batch
 from mmrobust.data.base import DataSpec
 from mmrobust.errors import UserError
-from mmrobust.evaluation.combinations import THRESHOLD, CombinationScores, Results
+from mmrobust.evaluation.combinations import CombinationScores, Results
+from mmrobust.evaluation.families import add_thresholds, keep_thresholds, kept_thresholds
 from mmrobust.missing import all_combinations, draw_combinations
 from mmrobust.models.encoders import build_encoder, running_statistics, scatter_rows
 from mmrobust.tasks import TASKS
@@ -88,9 +89,7 @@ class Method(LightningModule):
             self.fusion = fusion(self.widths)
             self.width = cast(int, self.fusion.width)
             self.head = self.task.head(self.width)
-        for name in spec.metrics:  # what validation fixes for the test: for all combinations and as available
-            rows = torch.full((2 ** len(self.modalities),), torch.nan, dtype=torch.float64)
-            self.register_buffer(THRESHOLD + name, rows)
+        add_thresholds(self, spec.metrics, 2 ** len(self.modalities))
         self._optimizer, self._schedule = optimizer, schedule
         self.clipping: tuple[float | None, str | None] = (None, None)  # with several updates a batch only
         self.automatic_optimization = type(self).updates is Method.updates
@@ -235,9 +234,9 @@ class Method(LightningModule):
         results = self._scores["val"].finish()
         if not self.trainer.sanity_checking:
             self.observe(results)
-            if getattr(self._data, "validation_split", "val") == "val":  # else test would fix them
-                for name, values in results.equal_errors.items():
-                    self.get_buffer(THRESHOLD + name).copy_(torch.from_numpy(values))
+            data = getattr(self.trainer, "datamodule", None)
+            if getattr(data, "validation_split", "val") == "val":  # else the test would fix its own
+                keep_thresholds(self, results.equal_errors)
         self.log_dict(results.flat("val"))
         average = results.aggregates["average"][self.task.primary]
         if average is not None:
@@ -247,9 +246,7 @@ class Method(LightningModule):
         self._evaluate("test", batch)
 
     def on_test_epoch_end(self) -> None:
-        self.results = self._scores["test"].finish(
-            {name: self.get_buffer(THRESHOLD + name).cpu().numpy() for name in self.spec.metrics}
-        )
+        self.results = self._scores["test"].finish(kept_thresholds(self, self.spec.metrics))
         self.log_dict(self.results.flat("test"))
 
 
