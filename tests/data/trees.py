@@ -11,7 +11,9 @@ import soundfile
 from tests.data.ave_tree import make_ave
 from tests.data.casia_surf_tree import make_casia_surf
 from tests.data.cremad_tree import make_cremad
+from tests.data.handwritten_tree import make_handwritten
 from tests.data.kinetics_sounds_tree import make_kinetics_sounds
+from tests.data.utd_mhad_tree import make_utd_mhad
 
 
 def make_avmnist(root: Path) -> None:
@@ -43,10 +45,16 @@ def make_cremad_tree(root: Path) -> None:
     make_cremad(root, actors=4, sentences=3, frames=2)
 
 
+def make_handwritten_tree(root: Path) -> None:
+    make_handwritten(root.with_name("handwritten6"))
+
+
 TREES: dict[str, Callable[[Path], None]] = {
     "ave": make_ave,
     "avmnist": make_avmnist,
     "casia_surf": make_casia_surf,
     "cremad": make_cremad_tree,
+    "handwritten": make_handwritten_tree,
     "kinetics_sounds": make_kinetics_sounds,
+    "utd_mhad": make_utd_mhad,
 }
