@@ -39,6 +39,7 @@ NOT_IN_HASH = (
     "threads",
     "allow",
     "data.root",
+    "data.cache",
     "data.workers",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",

@@ -192,7 +192,8 @@ def verify(folder: Path) -> int:
     modalities = {
         m: Modality("image", (1, 1, 1)) for m in stored["protocol"]["modalities"]
     }  # sizes do not matter
-    task = TASKS[task_name](DataSpec(task_name, classes, 0, modalities))
+    metrics, primary = tuple(stored["protocol"].get("metrics", ())), stored["primary"]["metric"]
+    task = TASKS[task_name](DataSpec(task_name, classes, 0, modalities, metrics=metrics, primary=primary))
     again = from_predictions(read_predictions(folder / "predictions.npz"), task)
     theirs = _flat({"combinations": stored["combinations"], "aggregates": stored["aggregates"]})
     ours = _flat({"combinations": again.combinations, "aggregates": again.aggregates})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmrobust.data.base import DataSpec
 from mmrobust.errors import UserError
+from mmrobust.evaluation.families import FAMILIES
 from mmrobust.models.decoder import Decoder
 from mmrobust.models.pyramid import resized
 
@@ -35,11 +36,11 @@ def full_logits(prediction: Tensor | Prediction) -> Tensor:
 class Classification:
     """One label for a sample. Logits (B, C), targets (B,)."""
 
-    primary = "accuracy"
-
     def __init__(self, spec: DataSpec) -> None:
         self.num_classes = spec.num_classes
         self.ignore_index = spec.ignore_index
+        self.metrics = checked_families(spec)
+        self.primary = spec.primary or "accuracy"
         self.size: tuple[int, ...] = ()  # of a sample's logits, behind the classes
 
     def prepare(self, source: nn.Module, decoder: Mapping[str, Any] | None) -> None:
@@ -68,6 +69,7 @@ class Segmentation:
     """
 
     primary = "miou"
+    metrics: tuple[str, ...] = ()
 
     def __init__(self, spec: DataSpec) -> None:
         self.num_classes = spec.num_classes
@@ -171,6 +173,26 @@ def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
         for n, have in zip(size, labels.shape[1:], strict=True)
     )
     return labels[:, rows[:, None], columns]
+
+
+def checked_families(spec: DataSpec) -> tuple[str, ...]:
+    """The families of metrics that a dataset asks for.
+
+    Raises:
+        UserError: one is not known or made for another number of classes, or no metric is called as the primary one.
+    """
+    known = ["accuracy", "macro_f1", "ece"]
+    for name in spec.metrics:
+        if name not in FAMILIES:
+            raise UserError(f"the dataset asks for metrics {name!r}; known are {', '.join(FAMILIES)}")
+        if spec.num_classes != FAMILIES[name].classes:
+            raise UserError(
+                f"the metrics {name!r} are made for {FAMILIES[name].classes} classes; the dataset has {spec.num_classes}"
+            )
+        known += FAMILIES[name].metrics
+    if spec.primary and spec.primary not in known:
+        raise UserError(f"the primary metric {spec.primary!r} is none of this dataset's: {', '.join(known)}")
+    return spec.metrics
 
 
 Task = Classification | Segmentation

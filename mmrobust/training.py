@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from hydra.utils import get_class
 from lightning import Trainer
@@ -37,6 +38,7 @@ from mmrobust.evaluation.combinations import Results
 from mmrobust.evaluation.panel import save_panel
 from mmrobust.evaluation.results import (
     SCHEMA,
+    direction,
     plot_combinations,
     result_table,
     write_predictions,
@@ -149,7 +151,7 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
     }
     callbacks = [
         # Two: with save_last, Lightning writes `last` only in epochs that are also the best so far.
-        Checkpoint(filename="best", monitor=monitor, mode="max", **every_epoch),
+        Checkpoint(filename="best", monitor=monitor, mode=direction(method.task.primary), **every_epoch),
         Checkpoint(filename="last", **every_epoch),
         StopOnBadLoss(folder),
         Losses(),
@@ -199,14 +201,23 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
             "skipped": data.skipped,
             "classes": data.spec.num_classes,
             "modalities": list(data.spec.modalities),
+            **_families(data, results),
             "selection": config.selection,
             "missing": {part: _missing(config, data, part, split) for part in ("train", "test")},
             "noise": {part: _noise(config, data, part, split) for part in ("train", "test")},
         },
-        "primary": {"metric": results.primary, "direction": "max"},
+        "primary": {"metric": results.primary, "direction": direction(results.primary)},
         "combinations": results.combinations,
         "aggregates": results.aggregates,
     }
+
+
+def _families(data: DataModule, results: Results) -> dict[str, Any]:
+    """Further metrics of the dataset, if any, and where their thresholds come from."""
+    if not data.spec.metrics:
+        return {}
+    fixed = any(not np.isnan(values).all() for values in results.thresholds.values())
+    return {"metrics": list(data.spec.metrics), "threshold": "validation" if fixed else "argmax"}
 
 
 def _missing(config: DictConfig, data: DataModule, part: str, split: str) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """What all tests share."""
 
 import os
+import tempfile
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MMROBUST_CACHE", os.path.join(tempfile.gettempdir(), "mmrobust-tests"))  # noqa: PTH118
 
 from collections.abc import Callable
 from functools import partial

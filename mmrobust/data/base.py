@@ -42,6 +42,8 @@ class DataSpec:
     classes: tuple[str, ...] = ()
     ignore_index: int = -100  # label of pixels that do not count
     class_weights: tuple[float, ...] = ()  # of the pixels' losses, one a class; none: all are 1
+    metrics: tuple[str, ...] = ()  # further families of metrics, see `evaluation.families`
+    primary: str = ""  # the metric that selects and is reported; none: the task's own
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,7 +51,7 @@ class DataSpec:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> DataSpec:
         modalities = {m: Modality(x["kind"], tuple(x["shape"])) for m, x in plain["modalities"].items()}
-        lists = {name: tuple(plain.get(name, ())) for name in ("classes", "class_weights")}
+        lists = {n: tuple(plain.get(n, ())) for n in ("classes", "class_weights", "metrics")}
         return cls(**{**plain, "modalities": modalities, **lists})
 
 

@@ -83,13 +83,15 @@ class CASIASURF(DataModule):
             the challenge have no labels: take the private ones. Sizes 29266, 9608, 57710.
         image_size: side in pixels.
         channels: `bgr`, as the released codes read images, or `rgb`.
+        primary: what selects the checkpoint and is reported: `accuracy`, `acer`, or another metric of
+            `evaluation.presentation_attack`.
     """
 
     def __init__(
-        self, *, lists: Mapping[str, str | None], image_size: int, channels: str, **base: Any
+        self, *, lists: Mapping[str, str | None], image_size: int, channels: str, primary: str, **base: Any
     ) -> None:
         super().__init__(**base)
-        self.lists, self.image_size, self.channels = lists, image_size, channels
+        self.lists, self.image_size, self.channels, self.primary = lists, image_size, channels, primary
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         root, problems, damaged = Path(self.root), list[str](), list[str]()
@@ -124,7 +126,16 @@ class CASIASURF(DataModule):
         for split, data in splits.items():
             log.info("%s: %d samples, %d live", split, len(data), sum(data.targets))
         modalities = {m: Modality("image", shape) for m in MODALITIES}
-        return DataSpec("classification", len(CLASSES), len(splits["train"]), modalities, CLASSES), splits
+        spec = DataSpec(
+            "classification",
+            len(CLASSES),
+            len(splits["train"]),
+            modalities,
+            CLASSES,
+            metrics=("presentation_attack",),
+            primary=self.primary,
+        )
+        return spec, splits
 
 
 def as_on_disk(paths: Paths, folders: dict[str, set[str]]) -> Paths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,14 +14,16 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from mmrobust.batch import Batch
+from mmrobust.evaluation.families import THRESHOLD, measure_families
 from mmrobust.evaluation.metrics import (
     calibration_counts,
     classification_metrics,
     confusion_counts,
     segmentation_metrics,
 )
+from mmrobust.evaluation.results import direction
 from mmrobust.missing import all_combinations, combination_code, combination_masks, combination_name
-from mmrobust.tasks import Task
+from mmrobust.tasks import Classification, Task
 
 STACK_BYTES = 256 * 2**20  # of features and logits fused at a time
 
@@ -52,6 +54,9 @@ class Results:
     aggregates: dict[str, Metrics]
     confusion: dict[str, Tensor]  # combination -> (C, C) int64 on the CPU, rows true
     predictions: dict[str, np.ndarray] | None = None
+    # Of each family of further metrics, for all combinations and, last, as available; nan where there is none:
+    thresholds: dict[str, np.ndarray] = field(default_factory=dict)  # those used
+    equal_errors: dict[str, np.ndarray] = field(default_factory=dict)  # those this split would fix
 
     def flat(self, prefix: str) -> dict[str, float]:
         """`prefix/<combination>/<metric>` and `prefix/<aggregate>/<metric>`, for loggers."""
@@ -118,7 +123,7 @@ class CombinationScores:
         self.names = [combination_name(c) for c in all_combinations(modalities)]
         self.served = [combination_name(c) for c in served]
         self.masks = combination_masks(served, modalities)
-        self.keep_predictions = keep_predictions
+        self.keep_predictions = keep_predictions or bool(task.metrics)
         self.reset()
 
     def reset(self) -> None:
@@ -127,7 +132,7 @@ class CombinationScores:
             "confusion": torch.zeros(k, c, c, dtype=torch.int64),
             "samples": torch.zeros(k, dtype=torch.int64),
         }
-        if self.task.primary == "accuracy":
+        if isinstance(self.task, Classification):
             self.counts["calibration"] = calibration_counts(
                 torch.zeros(k, 0, c), torch.zeros(k, 0), torch.zeros(k, 0, dtype=torch.bool)
             )
@@ -149,7 +154,7 @@ class CombinationScores:
             if self.keep_predictions:
                 parts.append(self._prediction(logits, predicted, batch.target))
         if self.keep_predictions:
-            if self.task.primary == "accuracy":
+            if isinstance(self.task, Classification):
                 kept |= {"target": batch.target, "logits": torch.cat(parts).transpose(0, 1)}
             else:
                 kept |= {"confusion": torch.cat(parts).transpose(0, 1)}
@@ -174,7 +179,7 @@ class CombinationScores:
 
     def _prediction(self, logits: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
         """What `predictions.npz` keeps: logits (k, B, C), or each image's confusion matrix (k, B, C, C)."""
-        if self.task.primary == "accuracy":
+        if isinstance(self.task, Classification):
             return logits.float()
         k, b = predicted.shape[:2]
         predicted, target = predicted.flatten(0, 1), target.expand(k, *target.shape).flatten(0, 1)
@@ -182,16 +187,35 @@ class CombinationScores:
         counts = confusion_counts(predicted, torch.where(valid, target, 0), valid, self.task.num_classes)
         return counts.unflatten(0, (k, b)).int()
 
-    def finish(self) -> Results:
-        """Results over all ranks; starts afresh."""
+    def finish(self, thresholds: Mapping[str, np.ndarray] | None = None) -> Results:
+        """Results over all ranks; starts afresh. `thresholds`: of each family, see `Results`."""
         predictions = self._gathered() if self.keep_predictions else None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for count in self.counts.values():
                 torch.distributed.all_reduce(count)
         counts = {name: count.cpu() for name, count in self.counts.items()}
         self.reset()
-        results = summarise(counts, self.task.primary, self.names, self.served)
-        results.predictions = predictions
+        return self._results(counts, predictions, thresholds or {})
+
+    def _results(
+        self,
+        counts: Mapping[str, Tensor],
+        predictions: dict[str, np.ndarray] | None,
+        thresholds: Mapping[str, np.ndarray],
+    ) -> Results:
+        """With the dataset's further metrics, which need every sample's logits."""
+        more, fixed = None, dict[str, np.ndarray]()
+        if self.task.metrics and predictions:
+            has, exact = availability(predictions["available"], self.masks.cpu())
+            rows = [*(self.names.index(name) for name in self.served), len(self.names)]
+            given = {name: values[rows] for name, values in thresholds.items()}
+            more, found = measure_families(self.task.metrics, predictions, has.numpy(), exact.numpy(), given)
+            for name, values in found.items():
+                fixed[name] = np.full(len(self.names) + 1, np.nan)
+                fixed[name][rows] = values
+            predictions |= {THRESHOLD + name: values for name, values in thresholds.items()}
+        results = summarise(counts, self.task.primary, self.names, self.served, more)
+        results.predictions, results.thresholds, results.equal_errors = predictions, dict(thresholds), fixed
         return results
 
     def _gathered(self) -> dict[str, np.ndarray]:
@@ -208,8 +232,19 @@ class CombinationScores:
         return arrays | {"combinations": np.array(self.served), "modalities": np.array(self.modalities)}
 
 
+def availability(available: np.ndarray, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether N samples, `available` (N, M), have the whole of each combination (K, M), and nothing else: (K, N)."""
+    present = torch.from_numpy(available)
+    has = (present | ~masks[:, None]).all(2)
+    return has, combination_code(masks)[:, None] == combination_code(present)
+
+
 def summarise(
-    counts: Mapping[str, Tensor], primary: str, names: Sequence[str], served: Sequence[str]
+    counts: Mapping[str, Tensor],
+    primary: str,
+    names: Sequence[str],
+    served: Sequence[str],
+    more: Sequence[Metrics] | None = None,
 ) -> Results:
     """Counts over all samples to results.
 
@@ -219,8 +254,9 @@ def summarise(
         primary: the task's primary metric.
         names: all combinations in order.
         served: the K combinations that were predicted.
+        more: further metrics of the same K + 1 rows.
     """
-    if primary == "accuracy":
+    if "calibration" in counts:
         metrics = classification_metrics(counts["confusion"], counts["calibration"])
     else:
         metrics = segmentation_metrics(counts["confusion"])
@@ -228,16 +264,18 @@ def summarise(
         name: [None if math.isnan(x) else x for x in values.tolist()] for name, values in metrics.items()
     }
     rows = [{name: values[i] for name, values in table.items()} for i in range(len(served) + 1)]
+    rows = [row | further for row, further in zip(rows, more, strict=True)] if more else rows
     samples = counts["samples"].tolist()
     combinations: dict[str, dict[str, Any] | None] = dict.fromkeys(names)
     for i, name in enumerate(served):
         combinations[name] = {"n": samples[i], "metrics": rows[i]}
     measured = [row for row in rows[:-1] if row[primary] is not None]
-    empty: Metrics = dict.fromkeys(table)
+    empty: Metrics = dict.fromkeys(rows[0])
+    worst = max if direction(primary) == "min" else min
     full = combinations[names[-1]]
     aggregates: dict[str, Metrics] = {
-        "average": {m: float(np.mean([row[m] for row in measured])) for m in table} if measured else empty,
-        "worst": min(measured, key=lambda row: row[primary] or 0.0) if measured else empty,
+        "average": {m: _mean([row[m] for row in measured]) for m in empty},
+        "worst": worst(measured, key=lambda row: row[primary] or 0.0) if measured else empty,
         "full": full["metrics"] if full else empty,
         "available": rows[-1],
     }
@@ -245,15 +283,19 @@ def summarise(
     return Results(primary, combinations, aggregates, confusion)
 
 
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
 def from_predictions(predictions: Mapping[str, np.ndarray], task: Task) -> Results:
     """Recompute all results from the arrays of `predictions.npz`, with NumPy's and our own counting alone."""
     modalities = [str(m) for m in predictions["modalities"]]
     served = [tuple(str(name).split("+")) for name in predictions["combinations"]]
+    thresholds = {k.removeprefix(THRESHOLD): x for k, x in predictions.items() if k.startswith(THRESHOLD)}
     scores = CombinationScores(task, modalities, served)
-    available = torch.from_numpy(predictions["available"])
-    has = (available | ~scores.masks[:, None]).all(2)
-    exact = combination_code(scores.masks)[:, None] == combination_code(available)
-    if task.primary == "accuracy":
+    has, exact = availability(predictions["available"], scores.masks)
+    if isinstance(task, Classification):
         logits = torch.from_numpy(predictions["logits"]).transpose(0, 1)
         target = torch.from_numpy(predictions["target"])
         predicted = task.predict(logits, target, None)
@@ -264,5 +306,4 @@ def from_predictions(predictions: Mapping[str, np.ndarray], task: Task) -> Resul
         scores.counts["confusion"][-1] = (confusion * exact[..., None, None]).sum((0, 1))
         scores.counts["samples"][:-1] = has.sum(1)
         scores.counts["samples"][-1] = exact.sum()
-    names = scores.names
-    return summarise(scores.counts, task.primary, names, scores.served)
+    return scores._results(scores.counts, dict(predictions), thresholds)

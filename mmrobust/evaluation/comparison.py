@@ -22,7 +22,18 @@ CHOICES = ("method", "data", "encoder", "fusion", "experiment")
 RECORDED = ("seed", "missing", "noise", *CHOICES)
 NO_EFFECT = ("hydra", "missing.train", "missing.test", "noise.train", "noise.test", *NOT_IN_HASH)
 Tables = list[tuple[str, list[list[str]]]]  # headings and rows, the header first
-IN_PERCENT = ("accuracy", "f1", "iou", "ece", "cer")  # how the names of metrics in [0, 1] end
+IN_PERCENT = (
+    "accuracy",
+    "f1",
+    "iou",
+    "ece",
+    "cer",
+    "eer",
+    "hter",
+    "e-2",
+    "e-3",
+    "e-4",
+)  # how the names of metrics in [0, 1] end
 
 
 @dataclass(frozen=True)

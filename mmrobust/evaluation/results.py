@@ -7,17 +7,23 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mmrobust.errors import UserError
+from mmrobust.evaluation import presentation_attack
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = 1
-LOWER_IS_BETTER = ("ece",)
+LOWER_IS_BETTER = ("ece", *presentation_attack.LOWER_IS_BETTER)
+
+
+def direction(metric: str) -> Literal["min", "max"]:
+    """Which values of a metric are good."""
+    return "min" if metric in LOWER_IS_BETTER else "max"
 
 
 def write_results(folder: Path, results: Mapping[str, Any], name: str = "results.json") -> Path:

@@ -17,6 +17,7 @@ from mmrobust.batch import Batch
 from mmrobust.data.base import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import CombinationScores, Results
+from mmrobust.evaluation.families import add_thresholds, keep_thresholds, kept_thresholds
 from mmrobust.missing import all_combinations, draw_combinations
 from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, takes_encoders
 from mmrobust.models.encoders import running_statistics, scatter_rows
@@ -97,6 +98,7 @@ class Method(LightningModule):
         if built is not None:
             self.fusion, self.width = built, cast(int, built.width)
             self.head = self.task.head(self.width)
+        add_thresholds(self, spec.metrics, 2 ** len(self.modalities))
         self._optimizer, self._schedule = optimizer, schedule
         self.clipping: tuple[float | None, str | None] = (None, None)  # with several updates a batch only
         self.automatic_optimization = type(self).updates is Method.updates
@@ -252,6 +254,9 @@ class Method(LightningModule):
         results = self._scores["val"].finish()
         if not self.trainer.sanity_checking:
             self.observe(results)
+            data = getattr(self.trainer, "datamodule", None)
+            if getattr(data, "validation_split", "val") == "val":  # else the test would fix its own
+                keep_thresholds(self, results.equal_errors)
         self.log_dict(results.flat("val"))
         average = results.aggregates["average"][self.task.primary]
         if average is not None:
@@ -261,7 +266,7 @@ class Method(LightningModule):
         self._evaluate("test", batch)
 
     def on_test_epoch_end(self) -> None:
-        self.results = self._scores["test"].finish()
+        self.results = self._scores["test"].finish(kept_thresholds(self, self.spec.metrics))
         self.log_dict(self.results.flat("test"))
 
 

@@ -29,6 +29,7 @@ def ready(root: Path, **changes) -> CASIASURF:
         "lists": LISTS,
         "image_size": 112,
         "channels": "bgr",
+        "primary": "accuracy",
     }
     data = CASIASURF(root=str(root), **{**keys, **changes})
     data.setup()

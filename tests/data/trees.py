@@ -16,9 +16,11 @@ from tests.data.ave_tree import make_ave
 from tests.data.casia_surf_tree import make_casia_surf
 from tests.data.cityscapes_tree import make_cityscapes
 from tests.data.cremad_tree import make_cremad
+from tests.data.handwritten_tree import make_handwritten
 from tests.data.kinetics_sounds_tree import make_kinetics_sounds
 from tests.data.nyuv2_tree import make_nyuv2
 from tests.data.sunrgbd_tree import make_sunrgbd
+from tests.data.utd_mhad_tree import make_utd_mhad
 
 
 def make_avmnist(root: Path) -> None:
@@ -65,15 +67,21 @@ def make_cremad_tree(root: Path) -> None:
     make_cremad(root, actors=4, sentences=3, frames=2)
 
 
+def make_handwritten_tree(root: Path) -> None:
+    make_handwritten(root.with_name("handwritten6"))
+
+
 TREES: dict[str, Callable[[Path], None]] = {
     "ave": make_ave,
     "avmnist": make_avmnist,
     "casia_surf": make_casia_surf,
     "cityscapes": make_cityscapes,
     "cremad": make_cremad_tree,
+    "handwritten": make_handwritten_tree,
     "kinetics_sounds": make_kinetics_sounds,
     "nyuv2": make_nyuv2,
     "sunrgbd": make_sunrgbd,
+    "utd_mhad": make_utd_mhad,
 }
 
 # Sizes that suit the trees.

@@ -1,0 +1,277 @@
+"""UTD-MHAD: 27 actions of 8 subjects before a Kinect, with an inertial sensor on wrist or thigh (Chen et al., 2015)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmrobust import keyed
+from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
+from mmrobust.data.clips import few, note
+from mmrobust.data.depth_video import cropped_video, normalised_depth
+from mmrobust.data.motion import (
+    CHANNELS,
+    JOINTS,
+    normalised_skeleton,
+    read_inertial,
+    read_skeleton,
+    resampled,
+)
+from mmrobust.errors import UserError
+
+MODALITIES = ("depth", "skeleton", "inertial")
+# fmt: off
+CLASSES = (
+    "swipe_left", "swipe_right", "wave", "clap", "throw", "arm_cross", "basketball_shoot", "draw_x",
+    "draw_circle_clockwise", "draw_circle_counter_clockwise", "draw_triangle", "bowling", "boxing",
+    "baseball_swing", "tennis_swing", "arm_curl", "tennis_serve", "push", "knock", "catch",
+    "pickup_and_throw", "jog", "walk", "sit_to_stand", "stand_to_sit", "lunge", "squat",
+)
+# fmt: on
+SOURCE = "personal.utdallas.edu/~kehtar/UTD-MHAD.html"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Take:
+    """One recording: action from 1, subject, and a file for every modality that has one."""
+
+    action: int
+    subject: int
+    files: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """From files to inputs; see conf/data/utd_mhad.yaml."""
+
+    frames: int
+    size: int
+    skeleton_steps: int
+    inertial_steps: int
+    jitter: float
+    cache: Path | None
+
+
+class Actions(Split):
+    """One split of recordings; with run_seed None, for testing, nothing is random.
+
+    All modalities of a sample show the same stretch of time. `raw` holds them physically: `depth` (T, H, W) in metres,
+    0 where nothing was seen, `skeleton` (20, 3, T) in metres, `inertial` (6, T); None where there is no file.
+    """
+
+    def __init__(self, takes: Mapping[str, Take], signal: Signal, run_seed: int | None) -> None:
+        self.ids, self.takes = list(takes), list(takes.values())
+        self.targets = [take.action - 1 for take in self.takes]
+        self.present = np.array([[m in take.files for m in MODALITIES] for take in self.takes]).reshape(-1, 3)
+        self.signal, self.run_seed = signal, run_seed
+        self.mean, self.std = np.zeros((CHANNELS, 1)), np.ones((CHANNELS, 1))
+        self.sequences: dict[tuple[int, str], np.ndarray] = {}  # small, and asked for in every epoch
+
+    def read(self, key: Key) -> dict[str, np.ndarray | None]:
+        start, end = self.stretch(key)
+        raw: dict[str, np.ndarray | None] = dict.fromkeys(MODALITIES)
+        for m, path in self.takes[key.index].files.items():
+            if m == "depth":
+                video = cropped_video(path, "d_depth", self.signal.size, self.signal.cache)
+                moments = start + (end - start) * (np.arange(self.signal.frames) + 0.5) / self.signal.frames
+                raw[m] = video[(moments * len(video)).astype(int)].astype(np.float32) / 1000
+            else:
+                steps = self.signal.skeleton_steps if m == "skeleton" else self.signal.inertial_steps
+                raw[m] = resampled(self.sequence(key.index, m), steps, start, end)
+        return raw
+
+    def stretch(self, key: Key) -> tuple[float, float]:
+        """The part of the recording that is shown, in shares of its length: all of it in testing."""
+        if self.run_seed is None or not self.signal.jitter:
+            return 0.0, 1.0
+        first, last = keyed.uniforms(2, self.run_seed, "stretch", key.epoch, key.index) * self.signal.jitter
+        return float(first), float(1 - last)
+
+    def sequence(self, index: int, modality: str) -> np.ndarray:
+        """`skeleton` (20, 3, N) or `inertial` (6, N), as recorded."""
+        if (index, modality) not in self.sequences:
+            read = read_skeleton if modality == "skeleton" else read_inertial
+            self.sequences[index, modality] = read(self.takes[index].files[modality])
+        return self.sequences[index, modality]
+
+    def finish(self, raw: dict[str, np.ndarray | None], key: Key) -> Sample:
+        inputs: dict[str, torch.Tensor | None] = dict.fromkeys(MODALITIES)
+        if (depth := raw["depth"]) is not None:
+            inputs["depth"] = tensor(normalised_depth(depth)[None])
+        if (skeleton := raw["skeleton"]) is not None:
+            inputs["skeleton"] = tensor(normalised_skeleton(skeleton).reshape(3 * JOINTS, -1))
+        if (inertial := raw["inertial"]) is not None:
+            inputs["inertial"] = tensor((inertial - self.mean) / self.std)
+        return Sample(inputs, self.targets[key.index])
+
+
+class UTDMHAD(DataModule):
+    """`depth`, a video (1, T, H, W), `skeleton` (60, T') and `inertial` (6, T''), the last two sequences.
+
+    Layout: `Depth`, `Skeleton` and `Inertial` below `root` with files like `a1_s1_t1_depth.mat` (action 1 to 27,
+    subject, trial). The subjects on disk are those that count, eight in the whole dataset of 861 recordings; the
+    usual protocol trains on odd ones (431) and tests on even ones. The keys are explained in
+    conf/data/utd_mhad.yaml.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_subjects: Sequence[int] | None,
+        test_subjects: Sequence[int] | None,
+        validation: float,
+        incomplete: str,
+        frames: int,
+        image_size: int,
+        skeleton_steps: int,
+        inertial_steps: int,
+        jitter: float,
+        cache: str | None,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        self.subjects = {"train": train_subjects, "test": test_subjects}
+        self.validation, self.incomplete = validation, incomplete
+        folder = Path(cache).expanduser() / "utd_mhad" if cache else None
+        self.signal = Signal(frames, image_size, skeleton_steps, inertial_steps, jitter, folder)
+
+    def load(self) -> tuple[DataSpec, dict[str, Split]]:
+        root, problems = Path(self.root), self.wrong_keys()
+        if not root.is_dir():
+            raise UserError(
+                f"data.root={root} does not exist; set it, or paths.data, to where Depth, Skeleton and Inertial lie: "
+                f"{SOURCE}"
+            )
+        takes = find_takes(root, problems)
+        if self.incomplete == "error":
+            for m in MODALITIES:
+                lacking = [name for name, take in takes.items() if m not in take.files]
+                remedy = f"get them from {SOURCE}, or keep these samples without it: data.incomplete=allow"
+                note(problems, f"no {m} file in {root / m.title()}", lacking, remedy)
+        chosen = self.chosen_subjects({take.subject for take in takes.values()}, problems) if takes else {}
+        if problems:
+            raise UserError(f"data.root={root} cannot be used:\n- " + "\n- ".join(problems))
+        parts = {
+            split: {name: take for name, take in takes.items() if take.subject in subjects}
+            for split, subjects in chosen.items()
+        }
+        names = list(parts["train"])
+        kept, held = hold_out([parts["train"][name].action for name in names], self.validation, self.seed)
+        if self.validation:
+            if not len(held) or not len(kept):
+                raise UserError(
+                    f"data.validation={self.validation} of {len(names)} recordings leaves {len(kept)} for training and "
+                    f"{len(held)} for validation; change it, or set 0 for no validation split"
+                )
+            parts["val"] = {names[i]: parts["train"][names[i]] for i in held}
+            parts["train"] = {names[i]: parts["train"][names[i]] for i in kept}
+        actions = {split: Actions(takes, self.signal, None) for split, takes in parts.items()}
+        actions["train"].run_seed = self.run_seed
+        mean, std = inertial_statistics(actions["train"], skip=self.corrupt == "skip")
+        splits: dict[str, Split] = {}
+        for split in (name for name in ("train", "val", "test") if name in parts):
+            splits[split] = data = actions[split]
+            data.mean, data.std = mean, std
+            subjects = sorted({take.subject for take in data.takes})
+            log.info("%s: %d recordings of subjects %s", split, len(data), subjects)
+        s = self.signal
+        modalities = {
+            "depth": Modality("video", (1, s.frames, s.size, s.size)),
+            "skeleton": Modality("sequence", (3 * JOINTS, s.skeleton_steps)),
+            "inertial": Modality("sequence", (CHANNELS, s.inertial_steps)),
+        }
+        return DataSpec("classification", len(CLASSES), len(parts["train"]), modalities, CLASSES), splits
+
+    def wrong_keys(self) -> list[str]:
+        """What is wrong with the keys, whatever lies on disk."""
+        s = self.signal
+        problems = [
+            f"data.{key}={value} is below {least}"
+            for key, value, least in (
+                ("frames", s.frames, 1),
+                ("image_size", s.size, 8),
+                ("skeleton_steps", s.skeleton_steps, 2),
+                ("inertial_steps", s.inertial_steps, 2),
+            )
+            if value < least
+        ]
+        for key, share in (("validation", self.validation), ("jitter", s.jitter)):
+            if not 0 <= share < (1 if key == "validation" else 0.5):
+                problems.append(
+                    f"data.{key}={share} is no share of at least 0 and below {1 if key == 'validation' else 0.5}"
+                )
+        if self.incomplete not in ("error", "allow"):
+            problems.append(f"data.incomplete={self.incomplete} is not known; choose error or allow")
+        return problems
+
+    def chosen_subjects(self, found: set[int], problems: list[str]) -> dict[str, list[int]]:
+        """The subjects of each split; adds to `problems`."""
+        chosen = {}
+        for split, odd in (("train", 1), ("test", 0)):
+            given = self.subjects[split]
+            chosen[split] = sorted(s for s in found if s % 2 == odd) if given is None else list(given)
+            absent = [str(s) for s in chosen[split] if s not in found]
+            note(problems, f"data.{split}_subjects: not on disk", absent, f"choose from {sorted(found)}")
+            if not chosen[split]:
+                problems.append(
+                    f"no subject to {split} on: found {sorted(found)}; name some with data.{split}_subjects=[...]"
+                )
+        if both := sorted(set(chosen["train"]) & set(chosen["test"])):
+            problems.append(
+                f"subjects {both} are in train and test; set data.train_subjects or data.test_subjects"
+            )
+        return chosen
+
+
+def find_takes(root: Path, problems: list[str]) -> dict[str, Take]:
+    """All recordings by name, in order of action, subject and trial; adds to `problems`."""
+    files: dict[tuple[int, int, int], dict[str, Path]] = {}
+    strange: list[str] = []
+    for m in MODALITIES:
+        for path in sorted((root / m.title()).glob("[!.]*.mat")):
+            match = re.fullmatch(rf"a([1-9]\d*)_s([1-9]\d*)_t([1-9]\d*)_{m}", path.stem)
+            if match and int(match[1]) <= len(CLASSES):
+                action, subject, trial = map(int, match.groups())
+                files.setdefault((action, subject, trial), {})[m] = path
+            else:
+                strange.append(f"{m.title()}/{path.name}")
+    expected = f"aA_sS_tT_<modality>.mat with action A from 1 to {len(CLASSES)}"
+    note(problems, f"files not called {expected}", strange, "rename them, or take them away")
+    if not files and not strange:
+        problems.append(
+            f"no files called {expected} in {', '.join(str(root / m.title()) for m in MODALITIES)}: {SOURCE}"
+        )
+    return {f"a{a}_s{s}_t{t}": Take(a, s, files[a, s, t]) for a, s, t in sorted(files)}
+
+
+def inertial_statistics(train: Actions, skip: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the six channels over the training recordings, (6, 1) each.
+
+    Raises:
+        UserError: a file is damaged and may not be skipped.
+    """
+    found, damaged = [], list[str]()
+    for i in np.flatnonzero(train.present[:, MODALITIES.index("inertial")]):
+        try:
+            found.append(train.sequence(int(i), "inertial"))
+        except UserError as error:
+            damaged.append(str(error))
+    if damaged and not skip:
+        raise UserError(f"{few(damaged)}, or leave out such samples with data.corrupt=skip")
+    if not found:
+        return np.zeros((CHANNELS, 1)), np.ones((CHANNELS, 1))
+    every = np.concatenate(found, 1)
+    return every.mean(1, keepdims=True), np.maximum(every.std(1, keepdims=True), 1e-6)
+
+
+def tensor(x: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))

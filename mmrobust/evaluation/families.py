@@ -1,0 +1,94 @@
+"""Further metrics that a dataset asks for by name (`DataSpec.metrics`), from every sample's logits.
+
+Counts that add up do not suffice for them: they need the order of the scores. So the logits of a whole pass are
+gathered, and each combination is measured on the samples that have it, as with the other metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from mmrobust.evaluation import presentation_attack
+
+THRESHOLD = "threshold_"  # of a family: the array's name in the predictions, the buffer's in a method
+Values = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Metrics that are computed together.
+
+    `measure(logits (N, C), target (N,), threshold)` gives all of `metrics`; `threshold(logits, target)` is what the
+    validation split fixes for the test, None if it cannot.
+    """
+
+    metrics: tuple[str, ...]
+    classes: int  # the number it is made for
+    measure: Callable[[np.ndarray, np.ndarray, float | None], Values]
+    threshold: Callable[[np.ndarray, np.ndarray], float | None]
+
+
+FAMILIES = {
+    "presentation_attack": Family(
+        presentation_attack.METRICS,
+        presentation_attack.CLASSES,
+        presentation_attack.presentation_attack_metrics,
+        presentation_attack.equal_error_threshold,
+    )
+}
+
+
+def measure_families(
+    names: Sequence[str],
+    predictions: Mapping[str, np.ndarray],
+    has: np.ndarray,
+    exact: np.ndarray,
+    thresholds: Mapping[str, np.ndarray],
+) -> tuple[list[Values], dict[str, np.ndarray]]:
+    """Metrics of the K combinations and, last, of each sample as available; and the thresholds this split would fix.
+
+    Args:
+        names: keys of FAMILIES.
+        predictions: `logits` (N, K, C) and `target` (N,).
+        has: (K, N) bool, whether a sample has the whole combination.
+        exact: (K, N) bool, whether it has nothing else.
+        thresholds: of each family (K + 1,) float64, nan where validation fixed none; may lack a family.
+
+    Returns:
+        K + 1 dictionaries, and of each family (K + 1,) float64.
+    """
+    logits, target = predictions["logits"], predictions["target"]
+    count = len(has)
+    available, single = exact.any(0), exact.argmax(0)
+    parts = [(logits[rows, k], target[rows]) for k, rows in enumerate(has)]
+    parts.append((logits[np.arange(len(target)), single][available], target[available]))
+    values: list[Values] = [{} for _ in parts]
+    fixed: dict[str, np.ndarray] = {}
+    for name in names:
+        family, given = FAMILIES[name], thresholds.get(name, np.full(count + 1, np.nan))
+        found = [family.threshold(*part) for part in parts]
+        fixed[name] = np.array([np.nan if x is None else x for x in found], dtype=np.float64)
+        for row, part, threshold in zip(values, parts, given.tolist(), strict=True):
+            row |= family.measure(*part, None if np.isnan(threshold) else threshold)
+    return values, fixed
+
+
+def add_thresholds(module: nn.Module, names: Sequence[str], rows: int) -> None:
+    """Buffers for what validation fixes for the test, nan until it does: for all combinations and as available."""
+    for name in names:
+        module.register_buffer(THRESHOLD + name, torch.full((rows,), torch.nan, dtype=torch.float64))
+
+
+def keep_thresholds(module: nn.Module, fixed: Mapping[str, np.ndarray]) -> None:
+    """Into the buffers, and so into the checkpoint with the weights that they belong to."""
+    for name, values in fixed.items():
+        module.get_buffer(THRESHOLD + name).copy_(torch.from_numpy(values))
+
+
+def kept_thresholds(module: nn.Module, names: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: module.get_buffer(THRESHOLD + name).cpu().numpy() for name in names}

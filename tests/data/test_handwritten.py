@@ -1,0 +1,129 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmrobust.data.base import Key
+from mmrobust.data.handwritten import FILE, VIEWS, Handwritten
+from mmrobust.data.noise import Clean
+from mmrobust.errors import UserError
+from mmrobust.missing import Complete, all_combinations
+from tests.data.handwritten_tree import arrays, make_handwritten
+
+REAL = Path(os.environ.get("MMROBUST_DATA", "data")) / "handwritten6"
+
+
+def ready(root: Path, **changes) -> Handwritten:
+    keys = {
+        "batch_size": 4,
+        "workers": 0,
+        "seed": 0,
+        "run_seed": 0,
+        "corrupt": "error",
+        "noise": {"train": Clean(), "test": Clean(), "seed": 0},
+        "missing": {"train": Complete(), "test": Complete(), "seed": 0},
+        "split": "official",
+        "validation": 0.25,
+    }
+    data = Handwritten(root=str(root), **{**keys, **changes})
+    data.setup()
+    return data
+
+
+def problem(root: Path, **changes) -> str:
+    with pytest.raises(UserError) as caught:
+        ready(root, **changes)
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("handwritten")
+    make_handwritten(root)
+    return root
+
+
+def test_official_split(tree):
+    data = ready(tree)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 60, "val": 20, "test": 20}
+    assert {m: x.shape for m, x in data.spec.modalities.items()} == {v: (d,) for v, d in VIEWS.items()}
+    assert len(all_combinations(list(data.spec.modalities))) == 63
+    assert np.bincount(data.splits["train"].targets).tolist() == [6] * 10
+    assert data.splits["test"].ids[:2] == ["test_0000", "test_0001"]
+    assert list(ready(tree, validation=0).splits) == ["train", "test"]
+
+
+def test_random_split_hangs_on_the_data_seed(tree):
+    first, again, other = (set(ready(tree, split="random", seed=s).splits["test"].ids) for s in (0, 0, 1))
+    assert first == again != other
+    assert len(first) == 20
+    assert {name.partition("_")[0] for name in first} == {"train", "test"}
+    assert first == set(ready(tree, split="random", run_seed=5).splits["test"].ids)
+
+
+def test_scaled_by_the_training_split_alone(tree):
+    data = ready(tree)
+    for view in VIEWS:
+        x = torch.stack([data.splits["train"][Key(0, i)].inputs[view] for i in range(60)])
+        assert x.min(0).values.eq(0).all()
+        assert x.max(0).values.sub(1).abs().max() < 1e-6
+    row = [int(i.partition("_")[2]) for i in data.splits["train"].ids]
+    raw = arrays()
+    low, high = raw["x6_train"][row].min(0), raw["x6_train"][row].max(0)
+    expected = (raw["x6_test"][3] - low) / (high - low)
+    np.testing.assert_allclose(data.splits["test"][Key(0, 3)].inputs["mor"], expected, rtol=1e-5)
+
+
+def test_a_feature_that_never_varies(tmp_path):
+    make_handwritten(tmp_path, x4_train=np.full((80, 47), 3.0))
+    assert ready(tmp_path).splits["train"][Key(0, 0)].inputs["zer"].eq(0).all()
+
+
+def test_what_is_wrong_is_told_at_once(tmp_path):
+    raw = arrays()
+    broken = raw["x5_train"].copy()
+    broken[3, 3] = np.nan
+    make_handwritten(
+        tmp_path,
+        x1_train=raw["x1_train"].T,
+        x2_test=raw["x2_test"][:, :70],
+        x5_train=broken,
+        gt_test=raw["gt_test"] + 1,
+    )
+    told = problem(tmp_path)
+    assert "x1_train (pix) has shape (240, 80), expected (80, 240); it is transposed" in told
+    assert "x2_test (fou) has shape (20, 70), expected (20, 76)" in told
+    assert "x5_train (kar) holds values that are no finite numbers" in told
+    assert "gt_test has labels [11.0]; expected 1 to 10" in told
+
+
+def test_no_file_damaged_file_lacking_variable(tree, tmp_path):
+    assert f"no {FILE} in data.root={tmp_path}" in problem(tmp_path)
+    make_handwritten(tmp_path, x3_test=None)
+    assert "has no variable x3_test, only " in problem(tmp_path)
+    whole = (tree / FILE).read_bytes()
+    for size in (0, 100, len(whole) // 2):
+        (tmp_path / FILE).write_bytes(whole[:size])
+        assert f"({size} bytes) cannot be read as a MATLAB file" in problem(tmp_path)
+
+
+def test_keys(tree):
+    assert "data.split=half is no split" in problem(tree, split="half")
+    assert "data.validation=1.5 is not a share" in problem(tree, validation=1.5)
+    assert "data.validation=0.01 of 80 digits leaves 80" in problem(tree, validation=0.01)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is absent; set MMROBUST_DATA")
+def test_real_file():
+    data = ready(REAL, validation=0.1)
+    assert {name: len(split) for name, split in data.splits.items()} == {
+        "train": 1440,
+        "val": 160,
+        "test": 400,
+    }
+    random = ready(REAL, split="random", validation=0)
+    assert {name: len(split) for name, split in random.splits.items()} == {"train": 1600, "test": 400}
+    assert np.bincount(random.splits["test"].targets).tolist() == [40] * 10
