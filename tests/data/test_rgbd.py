@@ -3,18 +3,20 @@
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from mmrobust.data.base import Key
-from mmrobust.data.cityscapes import Cityscapes
 from mmrobust.errors import UserError
+from mmrobust.evaluation.results import read_results
+from mmrobust.run import main
 from mmrobust.testing import check_dataset
 from tests.data.cityscapes_tree import make_cityscapes, prepare_cityscapes
 from tests.data.nyuv2_tree import make_nyuv2, prepare_nyuv2
 from tests.data.sunrgbd_tree import make_sunrgbd, prepare_sunrgbd
-from tests.data.trees import problem, ready
+from tests.data.trees import SMALL, problem, ready
 
 NAMES = ["nyuv2", "sunrgbd", "cityscapes"]
 
@@ -216,8 +218,6 @@ def test_missing_depth_in_training(trees):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_different_sizes(name, trees):
-    import cv2
-
     path, sample = depth_file(trees, name)
     folder = trees / path.relative_to(trees).parts[0]
     image = cv2.imread(str(path), -1)
@@ -235,8 +235,6 @@ def test_different_sizes(name, trees):
 
 def test_damaged_labels_are_named_where_classes_are_counted(trees):
     path = trees / "prepared/nyuv2/train/labels_40/0001.png"
-    import cv2
-
     cv2.imwrite(str(path), np.full((24, 32), 41, np.uint8))
     keys = ["data.validation=0"]
     told = problem("nyuv2", trees / "prepared", *keys)
@@ -252,5 +250,17 @@ def test_damaged_labels_are_named_where_classes_are_counted(trees):
     assert "sample 0001: image" in problem("nyuv2", trees / "prepared", *keys)
 
 
-def test_cityscapes_has_no_scenes():
-    assert "task" not in Cityscapes.choices
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_on_both_forms_give_the_same_numbers(name, shared, tmp_path):
+    results = []
+    for form in ("official", "prepared"):
+        given = ["method=dropout", f"data={name}", "encoder=tiny", "encoder.width=16", *SMALL[name]]
+        given += ["trainer=cpu", "trainer.max_epochs=1", "data.batch_size=4", "data.workers=0", "logger=none"]
+        assert main([*given, f"paths.data={shared / form}", f"paths.run={tmp_path / form}"]) == 0
+        results.append(read_results(tmp_path / form))
+    one, other = results
+    assert one["status"] == "complete"
+    assert list(one["combinations"]) == ["rgb", "depth", "rgb+depth"]
+    assert one["combinations"] == other["combinations"]
+    assert one["protocol"]["data_fingerprint"] == other["protocol"]["data_fingerprint"]

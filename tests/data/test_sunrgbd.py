@@ -2,6 +2,7 @@ import os
 import shutil
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -134,8 +135,6 @@ def test_names():
 
 
 def test_rotation(tmp_path):
-    import cv2
-
     millimetres = np.array([[0, 1, 7, 8, 1234, 7999, 8000, 8191, 40000]])
     cv2.imwrite(str(tmp_path / "d.png"), rotated(millimetres))
     assert depth_image(tmp_path / "d.png").tolist() == np.minimum(millimetres, 8000).tolist()
