@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from mmrobust.data.base import DataSpec
 from mmrobust.errors import UserError
-from mmrobust.models.decoder import Decoder, resized
+from mmrobust.models.decoder import Decoder
+from mmrobust.models.pyramid import resized
 
 RESIZED_BYTES = 64 * 2**20  # of logits at the labels' resolution at a time
 

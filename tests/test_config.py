@@ -357,7 +357,7 @@ OURS = [
     for path in sorted(conf_folder().rglob("*.yaml"))
     if str((yaml.safe_load(path.read_text()) or {}).get("_target_", "")).startswith("mmrobust.")
 ]
-GIVEN_AT_BUILD = {"spec", "widths"}
+GIVEN_AT_BUILD = {"spec", "widths", "encoders"}
 
 
 def parameters(target: Any) -> list[inspect.Parameter]:

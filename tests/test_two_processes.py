@@ -67,6 +67,22 @@ def test_an_epoch_is_that_of_one_process(tmp_path: Path) -> None:
     assert np.array_equal(a["logits"].argmax(-1), b["logits"].argmax(-1))
 
 
+@pytest.mark.parametrize("fusion", ["pyramid", "esanet"])
+def test_confusion_matrices_of_segmentation_are_those_of_one_process(fusion: str, tmp_path: Path) -> None:
+    conf = str(Path(__file__).parent / "conf")
+    small = ["--config-dir", conf, "data=squares", "allow=[tests]", "encoder.width=8", "trainer.max_epochs=1"]
+    small += ["method=dropout", f"fusion={fusion}", "trainer.accelerator=cpu", "data.num_samples=22"]
+    assert main([*small, "data.batch_size=8", "trainer.devices=2", f"paths.run={tmp_path}/2"]) == 0
+    assert evaluate([f"run={tmp_path}/2"]) == 0
+    (again,) = (tmp_path / "2/evaluations").glob("*")
+    assert read_results(again)["combinations"] == read_results(tmp_path / "2")["combinations"]
+    two, one = (read_predictions(folder / "predictions.npz") for folder in (tmp_path / "2", again))
+    assert two["index"].tolist() == list(range(22))
+    assert two["confusion"].shape == (22, 3, 3, 3)
+    assert two["confusion"].sum() > 0
+    assert np.array_equal(two["confusion"], one["confusion"])
+
+
 def test_first_gradients_are_those_of_the_halves(tmp_path: Path) -> None:
     """With BatchNorm every rank normalises its half; lr 1 makes the first step the gradient."""
     small = [*SMALL, "method=dropout", "trainer.max_steps=1", "optimizer.lr=1.0", "schedule=constant"]

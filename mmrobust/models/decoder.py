@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrobust.models.encoders import normalization
-from mmrobust.models.pyramid import ConvNormReLU, Pyramid
+from mmrobust.models.pyramid import ConvNormReLU, Pyramid, resized
 
 
 class Logits(NamedTuple):
@@ -121,10 +121,3 @@ class Decoder(nn.Module):
             x = enlarge(x, [2 * n for n in x.shape[-2:]])
         logits = resized(x, self.size)
         return Logits(logits, tuple(side)) if self.training else logits
-
-
-def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w) to (B, C, *size), bilinearly."""
-    if maps.shape[-2:] == tuple(size):
-        return maps
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

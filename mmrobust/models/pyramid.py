@@ -41,6 +41,13 @@ def levels(features: Tensor | Pyramid) -> list[Tensor]:
     return [features.deep, *features.skips] if isinstance(features, Pyramid) else [features]
 
 
+def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, h, w) to (B, C, *size), bilinearly."""
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
 def by_level(function: Callable[[dict[str, Tensor]], Tensor], features: Mapping[str, Any]) -> Any:
     """What the function makes of the modalities' features; of pyramids, level by level."""
     every = {m: levels(x) for m, x in features.items()}
@@ -99,6 +106,8 @@ class GatedSum(nn.Module):
 class Skips(nn.Module):
     """The finer levels of all modalities fused by gated sums, beside a deepest map that others fuse.
 
+    Maps of another size than the first modality's are brought to it.
+
     Args:
         count: number of modalities.
         widths: of the skips, coarse to fine, the same for all modalities.
@@ -110,10 +119,11 @@ class Skips(nn.Module):
 
     def forward(self, deep: Tensor, features: Mapping[str, Pyramid], available: Tensor) -> Pyramid:
         """The fused deepest map, every modality's pyramid, what is available (B, M): the fused pyramid."""
-        fused = [
-            fuse({m: pyramid.skips[i] for m, pyramid in features.items()}, available)
-            for i, fuse in enumerate(self.levels)
-        ]
+        first = next(iter(features.values()))
+        fused = []
+        for i, fuse in enumerate(self.levels):
+            size = first.skips[i].shape[-2:]
+            fused.append(fuse({m: resized(x.skips[i], size) for m, x in features.items()}, available))
         return Pyramid(deep, tuple(fused))
 
 

@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from mmrobust.methods.base import Method
 from mmrobust.missing import all_combinations
 from mmrobust.testing import make_batch
 from mmrobust.training import build_trainer
+from tests.bench import segmentation
 from tests.bench.methods import METHODS, step_seconds
 from tests.bench.plain import autocast, plain_loss, plain_steps
 from tests.bench.run import cli_error_seconds, peak_memory_ratio, resume_overhead_ratio
@@ -59,6 +61,37 @@ def evaluation(modalities: int, device: str, method_name: str, quick: bool) -> d
     sizes: dict[str, Any] = EVALUATION[device]
     config = compose_config([f"method={method_name}", "encoder=resnet18", "fusion=concat"])
     method, batches = make(config, modalities, device, sizes["pixels"], sizes["batch"], sizes["batches"])
+    conditions = {"goal": GOALS[modalities], "method": method_name, "modalities": modalities} | sizes
+    rounds = sizes["rounds"][modalities]
+    return combinations(
+        f"eval_combinations_ratio_m{modalities}", device, method, batches, rounds, quick, conditions
+    )
+
+
+def layout(name: str, device: str, quick: bool) -> dict[str, Any]:
+    """The same for segmentation, and for fusions that begin inside the encoders."""
+    sizes, chosen = segmentation.EVALUATION[device], segmentation.LAYOUTS[name]
+    config = compose_config(["method=dropout", "encoder=resnet18", f"fusion={chosen['fusion']}"])
+    method, batches = make(
+        config, chosen["modalities"], device, sizes["pixels"], sizes["batch"], sizes["batches"],
+        task=chosen["task"],
+    )  # fmt: skip
+    conditions = {**chosen, "method": "dropout", "classes": method.task.num_classes, **sizes}
+    if chosen["task"] == "segmentation":
+        conditions["decoder"] = dict(config.encoder.decoder)
+    name = f"eval_combinations_ratio_{name}"
+    return combinations(name, device, method, batches, sizes["rounds"], quick, conditions)
+
+
+def combinations(
+    name: str,
+    device: str,
+    method: Method,
+    batches: list[Batch],
+    rounds: int,
+    quick: bool,
+    conditions: dict[str, Any],
+) -> dict[str, Any]:
     method.eval()
     every = all_combinations(method.modalities)
     scores = [CombinationScores(method.task, method.modalities, served) for served in (every, every[-1:])]
@@ -70,37 +103,36 @@ def evaluation(modalities: int, device: str, method_name: str, quick: bool) -> d
             scores[which].finish()
 
     seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(1 + (1 if quick else sizes["rounds"][modalities])):
+    for turn in range(1 + (1 if quick else rounds)):
         for which in (0, 1) if turn % 2 else (1, 0):
             seconds[which].append(timed(lambda which=which: validate(which), device))  # type: ignore[misc]
     return line(
-        f"eval_combinations_ratio_m{modalities}",
+        name,
         device,
         (seconds[0][1:], seconds[1][1:]),  # the first of each warms up
         against="the same validation pass serving the full combination alone",
-        conditions={
-            "goal": GOALS[modalities],
-            "method": method_name,
-            "modalities": modalities,
-            "combinations": len(every),
-            **sizes,
-        },
+        conditions=conditions | {"combinations": len(every), "rounds": rounds},
     )
 
 
-def training(device: str, quick: bool) -> dict[str, Any]:
-    """Steps of DMRNet by Lightning's Trainer, as `run` builds it, against a plain PyTorch loop."""
-    sizes: dict[str, Any] = TRAINING[device]
+def training(device: str, quick: bool, task: str = "classification") -> dict[str, Any]:
+    """Steps of DMRNet, in segmentation of modality dropout, by Lightning's Trainer, as `run` builds it, against a
+    plain PyTorch loop."""
+    maps = task == "segmentation"
+    sizes: dict[str, Any] = (segmentation.TRAINING if maps else TRAINING)[device]
+    name, fusion, by_hand = (
+        ("dropout", "pyramid", segmentation.plain_loss) if maps else ("dmrnet", "concat", plain_loss)
+    )
     steps = (1 + (1 if quick else sizes["rounds"])) * sizes["steps"]  # a round to warm up
     with tempfile.TemporaryDirectory() as folder:
-        choices = ["method=dmrnet", "encoder=resnet18", "fusion=concat", "optimizer=adamw", "logger=csv"]
+        choices = [f"method={name}", "encoder=resnet18", f"fusion={fusion}", "optimizer=adamw", "logger=csv"]
         choices += [f"trainer={'gpu' if device == 'cuda' else 'cpu'}", "trainer.limit_val_batches=0"]
         config = compose_config([*choices, "trainer.max_epochs=1", f"paths.run={folder}"])
-        method, batches = make(config, 2, device, sizes["pixels"], sizes["batch"], 4, pinned=True)
-        plain, _ = make(config, 2, device, sizes["pixels"], sizes["batch"], 0)
-        check_same_work(method, plain, batches[0].to(device))
+        method, batches = make(config, 2, device, sizes["pixels"], sizes["batch"], 4, pinned=True, task=task)
+        plain, _ = make(config, 2, device, sizes["pixels"], sizes["batch"], 0, task=task)
+        check_same_work(method, plain, batches[0].to(device), by_hand)
         keys = {key: value for key, value in config.optimizer.items() if not str(key).startswith("_")}
-        turns = TakingTurns(plain_steps(plain, batches, keys, device), sizes["turn"], device)
+        turns = TakingTurns(plain_steps(plain, batches, keys, device, by_hand), sizes["turn"], device)
         loader = DataLoader([batches[i % len(batches)] for i in range(steps + 1)], batch_size=None)  # type: ignore[arg-type,var-annotated]
         with redirect_stdout(Terminal()), redirect_stderr(Terminal()):
             trainer = build_trainer(config, Path(folder), method)
@@ -112,14 +144,14 @@ def training(device: str, quick: bool) -> dict[str, Any]:
         for seconds in (turns.ours, turns.theirs)
     )
     return line(
-        "train_overhead_ratio",
+        "segmentation_train_overhead_ratio" if maps else "train_overhead_ratio",
         device,
         (ours, theirs),
         against="a hand-written PyTorch loop: same model, losses, batches and optimizer, nothing logged",
         conditions={
             "goal": 1.05,
             "step_ms": round(1e3 * statistics.median(theirs) / sizes["steps"], 1),
-            "method": "dmrnet",
+            "method": name,
             "optimizer": "adamw",
             "modalities": 2,
             **sizes,
@@ -160,24 +192,32 @@ class TakingTurns(Callback):
             self.since = clock(self.device)
 
 
-def check_same_work(method: Method, plain: Any, batch: Batch) -> None:
+def check_same_work(method: Method, plain: Any, batch: Batch, by_hand: Callable[..., torch.Tensor]) -> None:
     """Raises: AssertionError: with the same weights and random numbers, the two sides' losses differ."""
     mined = torch.zeros(2, 2 ** len(batch.inputs), device=batch.target.device)
     with torch.no_grad():
         torch.manual_seed(0)
         ours = torch.stack(list(method.train().losses(batch).values())).sum()
         torch.manual_seed(0)
-        theirs = plain_loss(plain.train(), batch.inputs, batch.target, method.draw(batch), mined)
+        theirs = by_hand(plain.train(), batch.inputs, batch.target, method.draw(batch), mined)
     torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)
 
 
 def make(
-    config: DictConfig, modalities: int, device: str, pixels: int, size: int, count: int, pinned: bool = False
+    config: DictConfig,
+    modalities: int,
+    device: str,
+    pixels: int,
+    size: int,
+    count: int,
+    pinned: bool = False,
+    task: str = "classification",
 ) -> tuple[Method, list[Batch]]:
     """A method with the seed's weights, and batches of random images; on CUDA channels last, and either on the
     device or in pinned memory."""
     names = [f"m{i + 1}" for i in range(modalities)]
-    spec = DataSpec("classification", 8, 1, {name: Modality("image", (3, pixels, pixels)) for name in names})
+    classes = segmentation.CLASSES if task == "segmentation" else 8
+    spec = DataSpec(task, classes, 1, {name: Modality("image", (3, pixels, pixels)) for name in names})
     method = build_method(config, spec)
     batches = [make_batch(spec, size, seed=i) for i in range(count)]
     if device == "cuda":
@@ -241,7 +281,7 @@ def line(
         "value": round(middle, 4),
         "unit": "ratio",
         "against": against,
-        "conditions": conditions | MODEL | measured | places[device] | {"torch": torch.__version__},
+        "conditions": MODEL | conditions | measured | places[device] | {"torch": torch.__version__},
     }
 
 
@@ -261,7 +301,13 @@ def main() -> None:
         for device in devices
         for method in METHODS
     }
-    names = [*known, *steps, *whole]
+    more: dict[str, Callable[..., dict[str, Any]]] = {}
+    for device in devices:
+        ending = "_cuda" if device == "cuda" else ""
+        for chosen in segmentation.LAYOUTS:
+            more[f"eval_combinations_ratio_{chosen}{ending}"] = partial(layout, chosen, device)
+        more[f"segmentation_train_overhead_ratio{ending}"] = partial(training, device, task="segmentation")
+    names = [*known, *more, *steps, *whole]
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Speed, as ratios.")
     parser.add_argument("--only", metavar="NAME", choices=names, help=f"one of: {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="one round of everything: does it run?")
@@ -278,6 +324,8 @@ def main() -> None:
         device, modalities = known.get(name, ("cpu", 0))
         if name in steps:
             result = method_step(*steps[name], options.quick)
+        elif name in more:
+            result = more[name](quick=options.quick)
         elif name in whole:
             result = whole[name](1 if options.quick else 5)
         elif modalities:

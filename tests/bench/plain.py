@@ -18,7 +18,11 @@ def autocast(device: str) -> Any:
 
 
 def plain_steps(
-    net: Any, batches: Sequence[Batch], optimizer_keys: Mapping[str, Any], device: str
+    net: Any,
+    batches: Sequence[Batch],
+    optimizer_keys: Mapping[str, Any],
+    device: str,
+    loss_of: Callable[..., Tensor] | None = None,
 ) -> Callable[[], None]:
     """A function that takes the next step of training, as one would write it by hand."""
     optimizer = torch.optim.AdamW(net.train().parameters(), **optimizer_keys)
@@ -35,7 +39,7 @@ def plain_steps(
         mask = (code >> torch.arange(len(inputs), device=device)) & 1 == 1
         optimizer.zero_grad()
         with autocast(device):
-            loss = plain_loss(net, inputs, target, mask, mined)
+            loss = (loss_of or plain_loss)(net, inputs, target, mask, mined)
         loss.backward()
         optimizer.step()
 

@@ -11,6 +11,7 @@ from mmrobust.config import compose_config, construct
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method, Output
 from mmrobust.methods.distillation import KINDS, Distillation
+from mmrobust.models.pyramid import deepest
 from mmrobust.testing import describe_data, make_batch, step
 
 
@@ -47,7 +48,7 @@ def test_kinds(kind: str, task: str) -> None:
     teacher, student = guide(batch), method.fuse(method.encode(batch), method.draw(batch))
     assert student.fused is not None
     assert teacher.fused is not None
-    features, logits = (student.fused, teacher.fused), (student.logits, teacher.logits)
+    features, logits = (deepest(student.fused), deepest(teacher.fused)), (student.logits, teacher.logits)
     expected = {
         "fitnet": lambda: losses.hint(*features),
         "at": lambda: losses.attention_transfer(*features),

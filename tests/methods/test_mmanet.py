@@ -16,6 +16,7 @@ from mmrobust.losses import margin_aware_distillation
 from mmrobust.methods.base import Output
 from mmrobust.methods.mmanet import MMANet
 from mmrobust.missing import combination_code
+from mmrobust.models.pyramid import levels
 from mmrobust.testing import describe_data, make_batch, step
 
 
@@ -137,13 +138,17 @@ def test_places_of_maps_are_samples(later: None) -> None:
         fused = method.fuse(method.encode(batch), method.draw(batch)).fused
         assert fused is not None
         assert complete.fused is not None
-        places = (2, 2) if overrides == ["method.max_places=[2,2]"] else tuple(fused.shape[2:])
-        rows = [
-            F.adaptive_avg_pool2d(x, places).permute(0, 2, 3, 1).reshape(2 * places[0] * places[1], -1)
-            for x in (fused, complete.fused, complete.logits)
-        ]
-        expected = 4 * margin_aware_distillation(*rows)
-        assert found[-1] == pytest.approx(expected.item(), rel=1e-4)
+        pairs = list(zip(levels(fused), levels(complete.fused), strict=True))
+        assert [tuple(ours.shape[2:]) for ours, _ in pairs] == [(4, 4), (8, 8), (16, 16)]
+        expected = 0.0
+        for ours, theirs in pairs:
+            places = (2, 2) if overrides == ["method.max_places=[2,2]"] else tuple(ours.shape[2:])
+            rows = [
+                F.adaptive_avg_pool2d(x, places).permute(0, 2, 3, 1).reshape(2 * places[0] * places[1], -1)
+                for x in (ours, theirs, complete.logits)
+            ]
+            expected += 4 * margin_aware_distillation(*rows).item()
+        assert found[-1] == pytest.approx(expected, rel=1e-4)
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 

@@ -65,7 +65,9 @@ def test_released_tokens_are_constants() -> None:
     with torch.no_grad():
         features = method.encode(batch)
         zeros = dict(features)
-        zeros["m1"] = {"tokens": method.within["m1"](method.positions["m1"][None]).expand(8, -1, -1)}
+        zeros["m1"] = features["m1"] | {
+            "tokens": method.within["m1"](method.positions["m1"][None]).expand(8, -1, -1)
+        }
         everything = torch.ones(8, 3).bool()
         expected = method.fuse(zeros, everything).logits
         without = torch.tensor([[False, True, True]]).expand(8, 3)
