@@ -286,7 +286,11 @@ def test_no_validation_split() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [SPEC, replace(SPEC, task="segmentation", classes=("x", "y", "z"), ignore_index=255)],
+    [
+        SPEC,
+        replace(SPEC, task="segmentation", classes=("x", "y", "z"), ignore_index=255),
+        replace(SPEC, metrics=("presentation_attack",), primary="acer"),
+    ],
 )
 def test_spec_round_trip(spec: DataSpec) -> None:
     plain = json.loads(json.dumps(spec.to_dict()))
