@@ -295,6 +295,7 @@ def test_no_validation_split() -> None:
             ignore_index=255,
             class_weights=(1.0, 0.5, 2.0),
         ),
+        replace(SPEC, metrics=("presentation_attack",), primary="acer"),
     ],
 )
 def test_spec_round_trip(spec: DataSpec) -> None:

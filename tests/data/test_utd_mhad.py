@@ -37,6 +37,7 @@ def ready(root: Path, **changes) -> UTDMHAD:
         "skeleton_steps": 10,
         "inertial_steps": 12,
         "jitter": 0.1,
+        "motion": False,
         "cache": None,
     }
     data = UTDMHAD(root=str(root), **{**keys, **changes})
@@ -147,6 +148,17 @@ def test_depth_of_a_person_at_the_edge_and_of_nobody():
     assert not normalised_depth(np.zeros((3, 16, 16), np.float32)).any()
     x[:, 20:40, :8] = 10_000
     assert (cut_out(x, 16) == 10_000).any()
+
+
+def test_motion_is_the_change_between_frames(shared):
+    """Four differences of five frames, of which nothing is left where nothing moves."""
+    data = ready(shared, motion=True)
+    assert data.spec.modalities["depth"].shape == (1, 4, 16, 16)
+    test = data.splits["test"]
+    assert test.read(Key(0, 0))["depth"].shape == (5, 16, 16)
+    frames = ready(shared, frames=5).splits["test"][Key(0, 0)].inputs["depth"]
+    torch.testing.assert_close(test[Key(0, 0)].inputs["depth"], frames.diff(dim=1))
+    assert frames.diff(dim=1).any()
 
 
 def test_a_person_further_away_is_as_large():

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torchmetrics.functional.classification import binary_roc
 
+from mmrobust import evaluate
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import CombinationScores, Results, from_predictions
@@ -19,9 +21,11 @@ from mmrobust.evaluation.presentation_attack import (
     presentation_attack_metrics,
     scores,
 )
-from mmrobust.evaluation.results import direction
+from mmrobust.evaluation.results import direction, read_predictions, read_results, write_predictions
 from mmrobust.methods.base import Method
+from mmrobust.run import main as run
 from mmrobust.testing import describe_data, make_batch
+from tests.data.casia_surf_tree import make_casia_surf
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -192,3 +196,39 @@ def test_directions() -> None:
     assert [direction(m) for m in ("accuracy", "miou", "acer", "hter", "eer", "ece", TPR[0])] == [
         *("max", "max", "min", "min", "min", "min", "max")
     ]
+
+
+# A whole run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "threshold"),
+    [([], "validation"), (["selection=paper"], "argmax"), (["data.lists.val=null"], "argmax")],
+)
+def test_whole_run(tmp_path: Path, changes: list[str], threshold: str) -> None:
+    """The threshold comes with the checkpoint, never from the test split; every number can be recomputed."""
+    make_casia_surf(tmp_path / "casia_surf")
+    command = ["data=casia_surf", "method=dropout", "encoder=tiny", "encoder.width=8", "logger=none"]
+    command += ["data.workers=0", "data.batch_size=4", "data.image_size=24", "data.primary=acer"]
+    command += ["trainer.max_epochs=3", "trainer.accelerator=cpu", f"paths.data={tmp_path}"]
+    assert run([*command, f"paths.outputs={tmp_path / 'outputs'}", *changes]) == 0
+    (folder,) = tmp_path.glob("outputs/*/*")
+    results, predictions = read_results(folder), read_predictions(folder / "predictions.npz")
+    assert results["primary"] == {"metric": "acer", "direction": "min"}
+    assert results["protocol"]["metrics"] == ["presentation_attack"]
+    assert results["protocol"]["threshold"] == threshold
+    rows = [row["metrics"] for row in results["combinations"].values()]
+    assert results["aggregates"]["worst"]["acer"] == max(row["acer"] for row in rows)
+    fixed = predictions["threshold_presentation_attack"]
+    assert fixed.shape == (8,)
+    assert np.isnan(fixed).all() == (threshold == "argmax")
+    if threshold == "argmax":
+        assert all(row["hter"] == row["acer"] for row in rows)
+    assert evaluate.main([f"run={folder}", "verify=true"]) == 0
+    if threshold == "validation":
+        assert evaluate.main([f"run={folder}"]) == 0
+        again = read_results(next((folder / "evaluations").glob("test-*")))
+        assert again["combinations"] == results["combinations"]
+        write_predictions(folder, predictions | {"threshold_presentation_attack": fixed + 100})
+        assert evaluate.main([f"run={folder}", "verify=true"]) == 1
