@@ -5,7 +5,7 @@
     checkpoint=best       best | last
     missing=... missing.test.rate=...   another protocol for the test; default: the run's own
     noise/pattern@noise.test=gaussian noise.test.level=10 noise.seed=...   other noise in the test
-    data.root=... data.batch_size=... data.workers=... trainer.accelerator=... trainer.precision=...
+    data.root=... data.manifest=... data.batch_size=... data.workers=... trainer.accelerator=... trainer.precision=...
     verify=true           recompute every number from predictions.npz instead, and say whether they agree
 
 The result goes to <folder>/evaluations/<hash>/.
@@ -19,12 +19,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
-from mmrobust.checks import check_command_line
+from mmrobust.checks import check_command_line, with_quotes
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import (
     plot_combinations,
@@ -37,6 +37,7 @@ from mmrobust.evaluation.results import (
 OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false"}
 TAKEN_OVER = (
     "data.root",
+    "data.manifest",
     "data.batch_size",
     "data.workers",
     "trainer.accelerator",
@@ -105,18 +106,21 @@ def _is_test_noise(key: str) -> bool:
 def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
     """The run's configuration with a new missing protocol, new test noise and the keys of TAKEN_OVER."""
     group = [text for text in changes if text.startswith(("missing", "noise"))]
+    others = [text for text in changes if text not in group]
+    config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist(others)))
     if group:
-        data = f"data={config.choices.data}"
-        check_command_line([data, *group], None, multirun=False)
-        new: Any = OmegaConf.to_container(configuration.compose_config([data, *group]), resolve=True)
+        data = [f"data={config.choices.data}"]
+        unset = OmegaConf.missing_keys(configuration.compose_config(data))
+        data += with_quotes([f"{key}={OmegaConf.select(config, key)}" for key in sorted(unset)])
+        check_command_line([*data, *group], None, multirun=False)
+        new: Any = OmegaConf.to_container(configuration.compose_config([*data, *group]), resolve=True)
         if any(text.startswith("missing") for text in group):
             config.missing = config.data.missing = new["missing"]
         if any(text.startswith(("noise.test", "noise/")) for text in group):
             config.noise.test = config.data.noise.test = new["noise"]["test"]
         if any(text.startswith("noise.seed") for text in group):
             config.noise.seed = config.data.noise.seed = new["noise"]["seed"]
-    others = [text for text in changes if text not in group]
-    return OmegaConf.merge(config, OmegaConf.from_dotlist(others))  # type: ignore[return-value]
+    return config
 
 
 def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -> dict[str, Any]:
