@@ -1,12 +1,34 @@
-"""The tasks: what a head looks like, what a sample's loss is."""
+"""The tasks: what a head looks like, what a sample's loss is, what is predicted."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrobust.data.base import DataSpec
-from mmrobust.models.encoders import PointwiseLinear
+from mmrobust.errors import UserError
+from mmrobust.models.decoder import Decoder, resized
+
+RESIZED_BYTES = 64 * 2**20  # of logits at the labels' resolution at a time
+
+
+class Prediction(Protocol):
+    """A head's output in training, or a method's."""
+
+    @property
+    def logits(self) -> Tensor: ...
+
+    @property
+    def side(self) -> tuple[Tensor, ...]: ...  # logits at other resolutions, in training
+
+
+def full_logits(prediction: Tensor | Prediction) -> Tensor:
+    """The logits at full resolution, whatever form a head's output has."""
+    return prediction if isinstance(prediction, Tensor) else prediction.logits
 
 
 class Classification:
@@ -17,53 +39,137 @@ class Classification:
     def __init__(self, spec: DataSpec) -> None:
         self.num_classes = spec.num_classes
         self.ignore_index = spec.ignore_index
+        self.size: tuple[int, ...] = ()  # of a sample's logits, behind the classes
+
+    def prepare(self, source: nn.Module, decoder: Mapping[str, Any] | None) -> None:
+        """Learn what heads will be given; there is nothing to know."""
 
     def pool(self, features: Tensor) -> Tensor:
         """What of an encoder's features the fusion sees: the mean over all places, (B, D)."""
         return features.flatten(2).mean(2) if features.dim() > 2 else features
 
-    def head(self, width: int) -> nn.Module:
+    def head(self, width: int, skip_widths: Sequence[int] | None = None) -> nn.Module:
         return nn.Linear(width, self.num_classes)
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def loss(self, prediction: Tensor | Prediction, target: Tensor) -> Tensor:
         """Cross-entropy of every sample, (B,)."""
-        return F.cross_entropy(logits, target, reduction="none")
+        return F.cross_entropy(full_logits(prediction), target, reduction="none")
+
+    def predict(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> Tensor:
+        """Logits (K, B, C) to classes (K, B)."""
+        return logits.argmax(2)
 
 
 class Segmentation:
-    """One label for a pixel. Logits (B, C, H, W), targets (B, H, W) with `ignore_index` where void."""
+    """One label for a pixel. Logits (B, C, H, W), targets (B, H, W) with `ignore_index` where void.
+
+    Encoders give a `Pyramid`; a head is a decoder, which in training also predicts at coarser resolutions.
+    """
 
     primary = "miou"
 
     def __init__(self, spec: DataSpec) -> None:
         self.num_classes = spec.num_classes
         self.ignore_index = spec.ignore_index
-        self.size = next(iter(spec.modalities.values())).shape[-2:]
+        self.size: tuple[int, ...] = tuple(next(iter(spec.modalities.values())).shape[-2:])
+        if len(spec.class_weights) not in (0, spec.num_classes):
+            raise UserError(
+                f"the dataset has {len(spec.class_weights)} class weights for {spec.num_classes} classes; it needs one "
+                "a class, or none"
+            )
+        self.class_weights = torch.tensor(spec.class_weights or [1.0] * spec.num_classes)
+        self.skip_widths: list[int] = []
+        self.stride = 1
+        self.decoder: Mapping[str, Any] | None = None
 
-    def pool(self, features: Tensor) -> Tensor:
+    def prepare(self, source: nn.Module, decoder: Mapping[str, Any] | None) -> None:
+        """Learn what heads will be given, and how they are made.
+
+        Args:
+            source: what gives the pyramids: with `skip_widths`, coarse to fine, and `stride` of the finest level.
+            decoder: widths, blocks and norm, see `Decoder`.
+        """
+        self.skip_widths, self.stride = list(source.skip_widths), int(source.stride)  # type: ignore[arg-type]
+        self.decoder = decoder
+
+    def pool(self, features: Any) -> Any:
         """Segmentation fuses maps as they are."""
         return features
 
-    def head(self, width: int) -> nn.Module:
-        return SegmentationHead(width, self.num_classes, tuple(self.size))
+    def head(self, width: int, skip_widths: Sequence[int] | None = None) -> nn.Module:
+        """A decoder for pyramids with the encoders' skips, or with these."""
+        if self.decoder is None:
+            raise UserError(
+                "segmentation needs encoder.decoder, the decoder's widths, blocks and norm; see conf/encoder/decoder/"
+            )
+        skips = self.skip_widths if skip_widths is None else skip_widths
+        return Decoder(
+            width, skips, stride=self.stride, num_classes=self.num_classes, size=self.size, **self.decoder
+        )
 
-    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy of every sample, the mean over its labelled pixels (0 if all are void), (B,)."""
-        pixels = F.cross_entropy(logits, target, ignore_index=self.ignore_index, reduction="none").flatten(1)
-        valid = (target != self.ignore_index).flatten(1).sum(1)
-        return pixels.sum(1) / valid.clamp(min=1)
+    def loss(self, prediction: Tensor | Prediction, target: Tensor) -> Tensor:
+        """Weighted cross-entropy of every sample, summed over the resolutions of the prediction, (B,).
+
+        Its mean over the batch is the mean over the batch's pixels, each weighted by its class, void left out:
+
+            loss_i = sum_{pixels of i} w_y CE / (sum_{all pixels} w_y / B)
+
+        so that a sample without labels has 0. Labels are brought to coarser resolutions by the nearest pixel. The
+        batch is that of one rank.
+
+        Source: the loss of ESANet, MMANet and DMRNet.
+        """
+        side = () if isinstance(prediction, Tensor) else prediction.side
+        scales = [full_logits(prediction), *side]
+        return torch.stack([self._loss(logits, nearest(target, logits.shape[-2:])) for logits in scales]).sum(
+            0
+        )
+
+    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        weights = self.class_weights = self.class_weights.to(logits.device)
+        pixels = F.cross_entropy(
+            logits, target, weights.to(logits.dtype), ignore_index=self.ignore_index, reduction="none"
+        )
+        valid = target != self.ignore_index
+        total = torch.where(valid, weights[torch.where(valid, target, 0)], 0).sum()
+        mean = total / len(target)
+        return pixels.flatten(1).sum(1) / torch.where(mean > 0, mean, 1)
+
+    def predict(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> Tensor:
+        """Logits (K, B, C, h, w) to classes at the labels' resolution.
+
+        Args:
+            target: (B, H, W).
+            label_size: (B, 2) height and width of every label, which the target pads; None: all fill it.
+
+        Returns:
+            (K, B, H, W); beyond a label's size it means nothing.
+        """
+        if label_size is None:
+            return _classes(logits.flatten(0, 1), target.shape[1:]).unflatten(0, logits.shape[:2])
+        predicted = torch.zeros(len(logits), *target.shape, dtype=torch.long, device=target.device)
+        for i, (height, width) in enumerate(label_size.tolist()):
+            predicted[:, i, :height, :width] = _classes(logits[:, i], (height, width))
+        return predicted
 
 
-class SegmentationHead(nn.Module):
-    """Class scores at every place of a map, resized to the labels' size."""
+def _classes(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, C, h, w) to the most probable classes (N, *size), a few rows at a time where they are enlarged."""
+    if logits.shape[-2:] == tuple(size):
+        return logits.argmax(1)
+    rows = max(1, RESIZED_BYTES // (4 * logits.shape[1] * size[0] * size[1]))
+    return torch.cat([resized(part, size).argmax(1) for part in logits.split(rows)])
 
-    def __init__(self, width: int, num_classes: int, size: tuple[int, ...]) -> None:
-        super().__init__()
-        self.classifier = PointwiseLinear(width, num_classes)
-        self.size = size
 
-    def forward(self, features: Tensor) -> Tensor:
-        return F.interpolate(self.classifier(features), size=self.size, mode="bilinear", align_corners=False)
+def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Labels (B, H, W) at another resolution (B, *size): that of the pixel at the same share of the sides."""
+    if labels.shape[1:] == tuple(size):
+        return labels
+    rows, columns = (
+        torch.arange(n, device=labels.device) * have // n
+        for n, have in zip(size, labels.shape[1:], strict=True)
+    )
+    return labels[:, rows[:, None], columns]
 
 
 Task = Classification | Segmentation

@@ -130,12 +130,15 @@ class Teacher:
         Raises:
             UserError: it has none.
         """
-        feature = self(_blank(self.spec)).fused
-        if feature is None:
+        from mmrobust.models.pyramid import deepest
+
+        fused = self(_blank(self.spec)).fused
+        if fused is None:
             raise UserError(
                 f"the teacher in {self.run} ({type(self._method).__name__}) has no fused feature to distil; give one "
                 "that fuses features, such as method.teacher.method=fusion"
             )
+        feature = deepest(fused)
         if width is not None and feature.shape[1] != width:
             raise UserError(
                 f"the fused feature of the teacher in {self.run} has {feature.shape[1]} channels, the student's {width}, "

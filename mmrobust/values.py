@@ -43,7 +43,11 @@ NOISE_RANGES = {"level": (0, 11), "probability": (0, 1), "density": (0, 1), "sta
 def modality_names(config: DictConfig) -> list[str]:
     """The modalities that the configuration names: the entries under `encoder`, or m1, m2, ... as many as
     `data.num_modalities` says."""
-    names = [str(k) for k, v in config.encoder.items() if isinstance(v, DictConfig) and k != "options"]
+    names = [
+        str(k)
+        for k, v in config.encoder.items()
+        if isinstance(v, DictConfig) and k not in ("options", "decoder")
+    ]
     count = config.data.get("num_modalities", len(names))
     return [*names, *(f"m{i + 1}" for i in range(len(names), count))][:count]
 

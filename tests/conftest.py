@@ -28,7 +28,14 @@ def build() -> Callable[..., Method]:
 
     def make(spec: DataSpec, method: type[Method] = Fusion, *, width: int = 8, **keys: Any) -> Method:
         torch.manual_seed(0)
-        encoder = {"name": "tiny", "pretrained": False, "norm": "batch", "width": width, "options": {}}
+        encoder: dict[str, Any] = {
+            "name": "tiny",
+            "pretrained": False,
+            "norm": "batch",
+            "width": width,
+            "options": {},
+        }
+        encoder["decoder"] = {"widths": [8, 8], "blocks": 1, "norm": "batch"}
         base: dict[str, Any] = {
             "seed": 0,
             "encoder": encoder,

@@ -71,7 +71,27 @@ def test_method(name: str, task: str, num_modalities: int) -> None:
 )
 @pytest.mark.parametrize("fusion", choices("fusion"))
 def test_fusion(fusion: str, method: str) -> None:
-    check_method(builder(f"method={method}", f"fusion={fusion}"), describe_data(num_modalities=3))
+    """Every method with every fusion, in the fusion's first task."""
+    task = tasks_of_fusion(fusion)[0]
+    if task not in method_class(method).tasks:
+        pytest.skip(f"{method} does no {task}")
+    spec = describe_data(num_modalities=3, task=task)
+    check_method(builder(f"method={method}", f"fusion={fusion}"), spec)
+
+
+@pytest.mark.parametrize("fusion", choices("fusion"))
+def test_fusion_in_segmentation(fusion: str) -> None:
+    build, spec = builder("method=dropout", f"fusion={fusion}"), describe_data(task="segmentation")
+    if "segmentation" in tasks_of_fusion(fusion):
+        check_method(build, spec)
+    else:
+        with pytest.raises(UserError, match="the dataset's task is segmentation"):
+            build(spec)
+
+
+def tasks_of_fusion(name: str) -> tuple[str, ...]:
+    fusion = get_class(compose_config([f"fusion={name}"]).fusion._target_)
+    return getattr(fusion, "tasks", Method.tasks)
 
 
 @pytest.mark.parametrize("name", choices("data"))

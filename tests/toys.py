@@ -16,7 +16,9 @@ from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Spli
 from mmrobust.evaluation.combinations import Results
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.missing import all_combinations, combination_code, combination_masks, combination_name
-from mmrobust.models.fusion import masked
+from mmrobust.models.fusion import masked, mean_over
+from mmrobust.models.pyramid import by_level, deepest, with_deepest
+from mmrobust.tasks import full_logits
 from mmrobust.teacher import Teacher
 
 
@@ -34,14 +36,13 @@ class TeacherShaped(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         drawn = self.draw(batch)
-        fused = self.fusion(self.encode(batch), drawn)
-        logits = self.head(fused)
-        guide = self.teacher(batch).logits if self.teacher else logits.detach()
+        output = self.fuse(self.encode(batch), drawn)
+        guide = self.teacher(batch).logits if self.teacher else output.logits.detach()
         weak = self.weak[combination_code(drawn)]
         return {
-            "task": self.task.loss(logits, batch.target).mean(),
-            "distillation": self.distillation_weight * F.mse_loss(logits, guide),
-            "weak": (weak * self.task.loss(self.regulariser(fused), batch.target)).mean(),
+            "task": self.task.loss(output, batch.target).mean(),
+            "distillation": self.distillation_weight * F.mse_loss(output.logits, guide),
+            "weak": (weak * self.task.loss(self.regulariser(output.fused), batch.target)).mean(),
         }
 
     def observe(self, results: Results) -> None:
@@ -66,19 +67,16 @@ class HallucinationShaped(Method):
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
         own = super().encode_modality(modality, x)
-        return {
-            "own": own,
-            "hallucinated": self.hallucinate[modality](own) if modality in self.hallucinate else own,
-        }
+        if modality not in self.hallucinate:
+            return {"own": own, "hallucinated": own}
+        return {"own": own, "hallucinated": with_deepest(own, self.hallucinate[modality](deepest(own)))}
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         own = {m: f["own"] for m, f in features.items()}
         sources = [i for i, m in enumerate(self.modalities) if m != self.privileged]
         hallucinated = {m: features[m]["hallucinated"] for m in self.hallucinate}
         present = available[:, sources]
-        stacked = torch.stack(masked(hallucinated, present)).sum(0)
-        count = present.sum(1).clamp(min=1).reshape(-1, *[1] * (stacked.dim() - 1))
-        own[self.privileged] = stacked / count
+        own[self.privileged] = by_level(lambda maps: mean_over(maps, present), hallucinated)
         seen = available.clone()
         seen[:, self.modalities.index(self.privileged)] = present.any(1)
         return Output(self.head(self.fusion(own, seen)), extras={"restored": own[self.privileged]})
@@ -88,10 +86,10 @@ class HallucinationShaped(Method):
         output = self.fuse(features, self.draw(batch))
         real = features[self.privileged]["own"]
         there = batch.available[:, self.modalities.index(self.privileged)]
-        gap = (output.extras["restored"] - real.detach()).flatten(1).pow(2).mean(1)
+        gap = (deepest(output.extras["restored"]) - deepest(real).detach()).flatten(1).pow(2).mean(1)
         own = self.task.loss(self.privileged_head(real), batch.target)
         return {
-            "task": self.task.loss(output.logits, batch.target).mean(),
+            "task": self.task.loss(output, batch.target).mean(),
             "transfer": torch.where(there, gap, 0).mean(),
             "privileged": torch.where(there, own, 0).mean(),
         }
@@ -120,7 +118,7 @@ class AlternatingShaped(Method):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         unimodal = {m: self.shared_head(x) for m, x in features.items()}
-        logits = torch.stack(list(unimodal.values()), 1)
+        logits = torch.stack([full_logits(y) for y in unimodal.values()], 1)
         present = available.reshape(*available.shape, *[1] * (logits.dim() - 2))
         weights = present / present.sum(1, keepdim=True)
         return Output(torch.where(present, logits, 0).mul(weights).sum(1), unimodal)
@@ -129,7 +127,7 @@ class AlternatingShaped(Method):
         for i, m in enumerate(self.modalities):
             loss = self.task.loss(self.shared_head(self.encode(batch)[m]), batch.target)
             yield {m: torch.where(batch.available[:, i], loss, 0).mean()}
-        yield {"all": self.task.loss(self(batch).logits, batch.target).mean()}
+        yield {"all": self.task.loss(self(batch), batch.target).mean()}
 
 
 class StagewiseShaped(Method):
@@ -151,7 +149,7 @@ class StagewiseShaped(Method):
             }
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(stages))
-        self.head = self.task.head(channels)
+        self.head = self.task.head(channels, skip_widths=())
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
         levels = [self.stems[modality](x).relu()]
@@ -179,7 +177,8 @@ class StagewiseShaped(Method):
 
 
 class ToySegmentation(DataModule):
-    """Squares on a plain ground; each modality shows all of them with noise of its own, void at the border."""
+    """Squares on a plain ground; each modality shows all of them with noise of its own, void at the border. Outside
+    training, labels are larger than the inputs, and of two sizes."""
 
     def __init__(self, *, num_modalities: int, size: int, num_samples: int, **base: Any) -> None:
         super().__init__(root="", **base)
@@ -214,7 +213,10 @@ class Squares(Split):
 
     def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
         inputs = {m: torch.from_numpy(x) for m, x in raw.items() if m != "label"}
-        return Sample(inputs, torch.from_numpy(raw["label"]))
+        label = raw["label"]
+        if self.name != "train":
+            label = label.repeat(2, 0).repeat(2 + key.index % 2, 1)
+        return Sample(inputs, torch.from_numpy(label))
 
 
 def weak_names(method: TeacherShaped) -> list[str]:

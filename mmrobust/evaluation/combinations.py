@@ -85,7 +85,7 @@ def stacked(method: Fuses, batch: Batch, masks: Tensor) -> Iterator[tuple[slice,
         return x
 
     apply_to_collection(features, Tensor, add)
-    places = math.prod(batch.target.shape[1:])
+    places = max(math.prod(batch.target.shape[1:]), math.prod(method.task.size))
     size += 4 * len(batch) * method.task.num_classes * places
     step = max(1, STACK_BYTES // max(size, 1))
     for start in range(0, len(masks), step):
@@ -144,9 +144,10 @@ class CombinationScores:
             masks = self.masks[chunk]
             has = (batch.available | ~masks[:, None]).all(2)  # (k, B): the sample has the whole combination
             exact = combination_code(masks)[:, None] == combination_code(batch.available)
-            self._count(chunk, logits, batch.target, has, exact)
+            predicted = self.task.predict(logits, batch.target, batch.label_size)
+            self._count(chunk, logits, predicted, batch.target, has, exact)
             if self.keep_predictions:
-                parts.append(self._prediction(logits, batch.target, has))
+                parts.append(self._prediction(logits, predicted, batch.target))
         if self.keep_predictions:
             if self.task.primary == "accuracy":
                 kept |= {"target": batch.target, "logits": torch.cat(parts).transpose(0, 1)}
@@ -154,8 +155,9 @@ class CombinationScores:
                 kept |= {"confusion": torch.cat(parts).transpose(0, 1)}
             self.kept.append({name: value.cpu() for name, value in kept.items()})
 
-    def _count(self, chunk: slice, logits: Tensor, target: Tensor, has: Tensor, exact: Tensor) -> None:
-        predicted = logits.argmax(2)
+    def _count(
+        self, chunk: slice, logits: Tensor, predicted: Tensor, target: Tensor, has: Tensor, exact: Tensor
+    ) -> None:
         target = target.expand_as(predicted)
         valid = target != self.task.ignore_index
         shape = (*has.shape, *[1] * (target.dim() - 2))
@@ -170,12 +172,12 @@ class CombinationScores:
             for name, count in counts.items():
                 self.counts[name][rows] += count if counted is has else count.sum(0, keepdim=True)
 
-    def _prediction(self, logits: Tensor, target: Tensor, has: Tensor) -> Tensor:
+    def _prediction(self, logits: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
         """What `predictions.npz` keeps: logits (k, B, C), or each image's confusion matrix (k, B, C, C)."""
         if self.task.primary == "accuracy":
             return logits.float()
-        k, b = logits.shape[:2]
-        predicted, target = logits.argmax(2).flatten(0, 1), target.expand(k, *target.shape).flatten(0, 1)
+        k, b = predicted.shape[:2]
+        predicted, target = predicted.flatten(0, 1), target.expand(k, *target.shape).flatten(0, 1)
         valid = target != self.task.ignore_index
         counts = confusion_counts(predicted, torch.where(valid, target, 0), valid, self.task.num_classes)
         return counts.unflatten(0, (k, b)).int()
@@ -253,7 +255,9 @@ def from_predictions(predictions: Mapping[str, np.ndarray], task: Task) -> Resul
     exact = combination_code(scores.masks)[:, None] == combination_code(available)
     if task.primary == "accuracy":
         logits = torch.from_numpy(predictions["logits"]).transpose(0, 1)
-        scores._count(slice(0, len(served)), logits, torch.from_numpy(predictions["target"]), has, exact)
+        target = torch.from_numpy(predictions["target"])
+        predicted = task.predict(logits, target, None)
+        scores._count(slice(0, len(served)), logits, predicted, target, has, exact)
     else:
         confusion = torch.from_numpy(predictions["confusion"]).long().transpose(0, 1)  # (K, N, C, C)
         scores.counts["confusion"][:-1] = (confusion * has[..., None, None]).sum(1)

@@ -71,7 +71,7 @@ class AGM(Method):
             responses = self.responses(features, batch.available)
             scores = torch.stack([-self.task.loss(y, batch.target) for y in responses], 1)  # (B, M)
             self.coefficients = self.compare(*mean_over_rows(scores, batch.available))
-        return {"task": self.task.loss(self.fuse(features, batch.available).logits, batch.target).mean()}
+        return {"task": self.task.loss(self.fuse(features, batch.available), batch.target).mean()}
 
     def responses(self, features: Mapping[str, Features], available: Tensor) -> Tensor:
         """Each modality's own response, (M, B, C, ...); what is not available responds with 0."""

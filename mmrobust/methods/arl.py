@@ -104,7 +104,7 @@ class ARL(Method):
             for k, feature in zip(coefficients, features.values(), strict=True):
                 for x in tensors(feature):
                     x.register_hook(lambda gradient, k=k: (1 + k) * gradient)
-        terms = {"task": self.task.loss(self.fuse(features, batch.available).logits, batch.target).mean()}
+        terms = {"task": self.task.loss(self.fuse(features, batch.available), batch.target).mean()}
         weight = self.unimodal_weight if started else 1.0
         for i, (m, logits) in enumerate(unimodal.items()):
             loss = self.task.loss(logits, batch.target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -18,7 +18,9 @@ from mmrobust.data.base import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import CombinationScores, Results
 from mmrobust.missing import all_combinations, draw_combinations
-from mmrobust.models.encoders import build_encoder, running_statistics, scatter_rows
+from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, takes_encoders
+from mmrobust.models.encoders import running_statistics, scatter_rows
+from mmrobust.models.pyramid import Pyramid
 from mmrobust.tasks import TASKS
 
 Features = Any  # any nest (dict, list, tuple) of tensors, rows first
@@ -26,12 +28,20 @@ Features = Any  # any nest (dict, list, tuple) of tensors, rows first
 
 @dataclass
 class Output:
-    """What `fuse` returns: logits (B, C) or (B, C, H, W), and whatever else the losses need, rows first."""
+    """What `fuse` returns: logits (B, C) or (B, C, H, W), and whatever else the losses need, rows first.
+
+    `logits` may be given as a decoder in training has them, with those at coarser resolutions: they become `side`.
+    """
 
     logits: Tensor
-    unimodal: dict[str, Tensor] = field(default_factory=dict)  # logits from one modality alone
-    fused: Tensor | None = None  # what the head sees, (B, D) or (B, D, H, W); teachers are asked for it
+    unimodal: dict[str, Any] = field(default_factory=dict)  # what heads say of one modality alone
+    fused: Tensor | Pyramid | None = None  # what the head sees; teachers are asked for it
     extras: dict[str, Any] = field(default_factory=dict)
+    side: tuple[Tensor, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.logits, Tensor):
+            self.logits, self.side = self.logits
 
 
 class Method(LightningModule):
@@ -51,7 +61,8 @@ class Method(LightningModule):
         spec: the dataset's description.
         seed: of weights, of `draw` and of whatever a method samples in training.
         encoder: keys of `build_encoder`, and under a modality's name those of that modality alone.
-        fusion: widths -> fusion module; None for a method that does not fuse features.
+        fusion: widths, or encoders that it takes apart (see `models.trunks`) -> fusion module; None for a method
+            that does not fuse features.
         optimizer: parameters -> optimizer.
         schedule: optimizer -> learning-rate schedule, stepped every epoch.
     """
@@ -65,9 +76,9 @@ class Method(LightningModule):
         spec: DataSpec,
         seed: int,
         encoder: Mapping[str, Any],
-        fusion: Callable[[Mapping[str, int]], nn.Module] | None,
-        optimizer: Callable[..., Optimizer],
-        schedule: Callable[..., Any],
+        fusion: Fusion | None,
+        optimizer: Any,
+        schedule: Any,
     ) -> None:
         super().__init__()
         if spec.task not in self.tasks:
@@ -76,17 +87,15 @@ class Method(LightningModule):
         self.spec, self.seed = spec, seed
         self.modalities = tuple(spec.modalities)
         self.task = TASKS[spec.task](spec)
-        defaults = {key: value for key, value in encoder.items() if key not in spec.modalities}
-        self.encoders = nn.ModuleDict(
-            {
-                m: build_encoder(x, **(encoder.get(m) or _only_keys(defaults)))
-                for m, x in spec.modalities.items()
-            }
-        )
+        self.encoders = build_encoders(encoder, spec, fusion)
+        self.pools = not takes_encoders(fusion)  # else what is fused are maps
+        built = None if fusion is None else build_fusion(fusion, self.encoders, spec)
         self.widths = {m: cast(int, e.width) for m, e in self.encoders.items()}
-        if fusion is not None:
-            self.fusion = fusion(self.widths)
-            self.width = cast(int, self.fusion.width)
+        self._fusion = fusion, encoder
+        first = next(iter(self.encoders.values()))
+        self.task.prepare(first if self.pools or built is None else built, encoder.get("decoder"))
+        if built is not None:
+            self.fusion, self.width = built, cast(int, built.width)
             self.head = self.task.head(self.width)
         self._optimizer, self._schedule = optimizer, schedule
         self.clipping: tuple[float | None, str | None] = (None, None)  # with several updates a batch only
@@ -98,7 +107,7 @@ class Method(LightningModule):
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
         """Features of R rows in which the modality is available, (R, ...), from it alone."""
-        return self.task.pool(self.encoders[modality](x))
+        return self.pool(self.encoders[modality](x))
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         """Predict from the features that `available` (B, M) allows; the others must not matter."""
@@ -124,6 +133,17 @@ class Method(LightningModule):
         return all_combinations(self.modalities)
 
     # What a method calls
+
+    def new_fusion(self) -> nn.Module:
+        """A second fusion of the same kind and for the same encoders, with weights of its own."""
+        fusion, encoder = self._fusion
+        assert fusion is not None
+        fresh = self.encoders if self.pools else build_encoders(encoder, self.spec, fusion)
+        return build_fusion(fusion, fresh, self.spec)
+
+    def pool(self, features: Any) -> Any:
+        """What of an encoder's features is fused: see the task's; maps, where the fusion goes on like an encoder."""
+        return self.task.pool(features) if self.pools else features
 
     def encode(self, batch: Batch) -> dict[str, Features]:
         """Features of all modalities, (B, ...); zeros where a modality is not available.
@@ -250,8 +270,3 @@ def tensors(features: Features) -> list[Tensor]:
     found: list[Tensor] = []
     apply_to_collection(features, Tensor, found.append)
     return found
-
-
-def _only_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
-    """The encoder's own keys, without entries of modalities that this dataset does not have."""
-    return {k: v for k, v in encoder.items() if not isinstance(v, Mapping) or k == "options"}

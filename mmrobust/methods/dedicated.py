@@ -79,7 +79,7 @@ class Dedicated(Method):
             has_all = (batch.available | ~mask).all(1)  # (B,)
             own = _only(batch, network.modalities, has_all)
             output = network.fuse(network.encode(own), torch.ones_like(own.available))
-            loss = torch.where(has_all, self.task.loss(output.logits, batch.target), 0)
+            loss = torch.where(has_all, self.task.loss(output, batch.target), 0)
             terms[name] = loss.sum() / has_all.sum().clamp(min=1)
         return terms
 

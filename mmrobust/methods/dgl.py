@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -12,7 +13,7 @@ from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
 
 
-def apply_detached(module: nn.Module, *inputs: Any) -> Tensor:
+def apply_detached(module: nn.Module, *inputs: Any) -> Any:
     """The module's output, differentiable with respect to the inputs but not to its parameters."""
     return functional_call(module, {name: p.detach() for name, p in module.named_parameters()}, inputs)
 
@@ -39,9 +40,9 @@ class DGL(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         features = self.encode(batch)
-        detached = {m: x.detach() for m, x in features.items()}
+        detached = apply_to_collection(features, Tensor, Tensor.detach)
         output = self.fuse(detached, batch.available)
-        terms = {"task": self.task.loss(output.logits, batch.target).mean()}
+        terms = {"task": self.task.loss(output, batch.target).mean()}
         only = torch.eye(len(self.modalities), dtype=torch.bool, device=self.device)
         for i, m in enumerate(self.modalities):
             fused = apply_detached(self.fusion, features, only[i].expand(len(batch), -1))

@@ -11,6 +11,7 @@ from mmrobust import losses
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method, Output
+from mmrobust.models.pyramid import deepest
 from mmrobust.teacher import Teacher
 
 FEATURES = {  # of the fused features
@@ -26,7 +27,7 @@ KINDS = (*FEATURES, "soft_targets", "logits")
 class Distillation(Method):
     """Modality dropout guided by a teacher of all modalities: the distillation baselines of MMANet's tables.
 
-    Features are the fused ones. Without places (classification) attention transfer compares the magnitudes of
+    Features are the fused ones, of a pyramid the deepest. Without places (classification) attention transfer compares the magnitudes of
     all entries. SP, PKT and DAD relate the rows of one rank.
 
     Args:
@@ -62,7 +63,7 @@ class Distillation(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         output = self.fuse(self.encode(batch), self.draw(batch))
-        task = self.task.loss(output.logits, batch.target).mean()
+        task = self.task.loss(output, batch.target).mean()
         if self.teacher is None:
             return {"task": task}
         return {"task": task, "distillation": self.weight * self._distil(output, self.teacher(batch))}
@@ -74,4 +75,4 @@ class Distillation(Method):
             return losses.logit_distillation(student.logits, teacher.logits)
         assert student.fused is not None
         assert teacher.fused is not None
-        return FEATURES[self.kind](student.fused, teacher.fused)
+        return FEATURES[self.kind](deepest(student.fused), deepest(teacher.fused))

@@ -14,6 +14,7 @@ from mmrobust.losses import gaussian_kl
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.mining import VarianceMining
 from mmrobust.models.probabilistic import NormalisedLinear, predict_from_mean, sample_gaussian
+from mmrobust.models.pyramid import deepest, with_deepest
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class DMRNet(Method):
     A modality combination is a diagonal Gaussian, not a point: training predicts from a sample of it,
     inference from its mean, so the classifier no longer pulls every combination of a class in one
     direction. Samples with a hard combination, mined by the predicted variance, count a second time.
+    Of a pyramid the deepest map is Gaussian, place by place, and the finer ones are as they are.
 
     Args:
         kl_weight: of the KL divergence to a standard normal.
@@ -82,9 +84,9 @@ class DMRNet(Method):
         fused = self.fusion(features, available)
         if not self.training:
             return Output(predict_from_mean(self.mean, self.head, fused), fused=fused)
-        mean = self.mean(fused)
-        log_variance = self.log_variance(fused).clamp(-self.max_log_variance, self.max_log_variance)
-        z = sample_gaussian(mean, log_variance) if self.sample else mean
+        mean = self.mean(deepest(fused))
+        log_variance = self.log_variance(deepest(fused)).clamp(-self.max_log_variance, self.max_log_variance)
+        z = with_deepest(fused, sample_gaussian(mean, log_variance) if self.sample else mean)
         return Output(self.head(z), extras={"z": z, "mean": mean, "log_variance": log_variance})
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -92,14 +94,16 @@ class DMRNet(Method):
         output = self.fuse(self.encode(batch), drawn)
         mean, log_variance, z = (output.extras[name] for name in ("mean", "log_variance", "z"))
         hard = self.mining.update(drawn, log_variance, self.current_epoch)  # (B,)
-        again = self.task.loss(self.auxiliary_head(z), batch.target)  # (B,)
+        task = self.task.loss(output, batch.target)  # (B,)
+        shared = self.auxiliary_head is self.head
+        again = task if shared else self.task.loss(self.auxiliary_head(z), batch.target)
         kl = gaussian_kl(mean, log_variance)
         if self.as_released.unmasked_hard:
             regulariser = hard.sum() * again.mean()
         else:
             regulariser = (hard * again).mean()
         return {
-            "task": self.task.loss(output.logits, batch.target).mean(),
+            "task": task.mean(),
             "kl": self.kl_weight * (kl.detach() if self.as_released.detached_kl else kl),
             "hard": self.hard_weight * regulariser,
         }

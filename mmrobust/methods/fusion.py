@@ -13,4 +13,4 @@ class Fusion(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         output = self.fuse(self.encode(batch), batch.available)
-        return {"task": self.task.loss(output.logits, batch.target).mean()}
+        return {"task": self.task.loss(output, batch.target).mean()}

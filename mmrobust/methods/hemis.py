@@ -46,4 +46,4 @@ class HeMIS(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         output = self.fuse(self.encode(batch), self.draw(batch))
-        return {"task": self.task.loss(output.logits, batch.target).mean()}
+        return {"task": self.task.loss(output, batch.target).mean()}

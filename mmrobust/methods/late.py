@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Features, Method, Output
+from mmrobust.tasks import full_logits
 
 
 class LateFusion(Method):
@@ -27,7 +28,7 @@ class LateFusion(Method):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         unimodal = {m: head(features[m]) for m, head in self.heads.items()}
-        logits = torch.stack(list(unimodal.values()), 1)  # (B, M, C, ...)
+        logits = torch.stack([full_logits(y) for y in unimodal.values()], 1)  # (B, M, C, ...)
         present = available.reshape(*available.shape, *[1] * (logits.dim() - 2))
         fused = torch.where(present, logits, 0).sum(1) / present.sum(1)
         return Output(fused, unimodal)
@@ -38,5 +39,5 @@ class LateFusion(Method):
         for i, (m, logits) in enumerate(output.unimodal.items()):
             loss = self.task.loss(logits, batch.target)
             terms[m] = self.unimodal_weight * torch.where(batch.available[:, i], loss, 0).mean()
-        terms["fused"] = self.fused_weight * self.task.loss(output.logits, batch.target).mean()
+        terms["fused"] = self.fused_weight * self.task.loss(output, batch.target).mean()
         return terms

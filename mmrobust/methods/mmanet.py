@@ -17,7 +17,10 @@ from mmrobust.losses import margin_aware_distillation
 from mmrobust.methods.base import Method, Output
 from mmrobust.mining import PredictionMining
 from mmrobust.missing import combination_code
+from mmrobust.models.pyramid import levels
 from mmrobust.teacher import Teacher
+
+LEVELS = 3  # of a pyramid that are distilled, from the deepest on
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ class MMANet(Method):
     mined on the validation split at the end of the warm-up. Distillation and regularisation begin after it.
 
     Relations are taken of the fused feature, for classification the mean over places (released: the last map,
-    flattened), for segmentation of every place. They couple the rows of one rank.
+    flattened), for segmentation of every place, of the deepest map and the next two levels (as fused; released: as
+    projected for the decoder), added up; there the regularisation network is a second decoder. They couple the rows
+    of one rank.
 
     Args:
         teacher: `run`, the folder of a complete run, or None; then `method` is trained first. A method built
@@ -91,7 +96,8 @@ class MMANet(Method):
         self.distillation_weight, self.regularization_weight = distillation_weight, regularization_weight
         self.warm_up, self.max_places, self.chunk = warm_up, tuple(max_places), chunk
         self.as_released = AsReleased(**as_released)
-        self.regularizer = base["fusion"](self.widths)  # the regularisation network: encoders are shared
+        # the regularisation network: encoders are shared, and in segmentation the fusion, too
+        self.regularizer = self.new_fusion() if self.spec.task == "classification" else None
         self.regularizer_head = self.task.head(self.width)
         self.mining = PredictionMining(
             self.modalities,
@@ -106,13 +112,14 @@ class MMANet(Method):
         drawn, features = self.draw(batch), self.encode(batch)
         output = self.fuse(features, drawn)
         started = self.current_epoch >= self.warm_up
-        again = self.task.loss(self.regularizer_head(self.regularizer(features, drawn)), batch.target)  # (B,)
+        fused = self.regularizer(features, drawn) if self.regularizer else output.fused
+        again = self.task.loss(self.regularizer_head(fused), batch.target)  # (B,)
         weak = self.mining.weak[combination_code(drawn)] & started  # (B,)
         masked, unmasked = torch.where(weak, again, 0).mean(), weak.sum() * again.mean()
         regularization = unmasked if self.as_released.unmasked_regularization else masked
         mad = self._distil(output, self.teacher(batch)) if self.teacher and started else again.new_zeros(())
         return {
-            "task": self.task.loss(output.logits, batch.target).mean(),
+            "task": self.task.loss(output, batch.target).mean(),
             "distillation": self.distillation_weight * mad,
             "regularization": self.regularization_weight * regularization,
         }
@@ -120,11 +127,14 @@ class MMANet(Method):
     def _distil(self, student: Output, teacher: Output) -> Tensor:
         assert student.fused is not None
         assert teacher.fused is not None  # on_train_start has seen to it
-        places = student.fused.shape[2:]
-        tensors = student.fused, teacher.fused, teacher.logits
-        samples = [_as_samples(x, places, self.max_places) for x in tensors]
         axis = "column" if self.as_released.column_weights else "row"
-        return margin_aware_distillation(*samples, axis=axis, chunk=self.chunk)
+        total = student.logits.new_zeros(())
+        for ours, theirs in list(zip(levels(student.fused), levels(teacher.fused), strict=False))[:LEVELS]:
+            samples = [
+                _as_samples(x, ours.shape[2:], self.max_places) for x in (ours, theirs, teacher.logits)
+            ]
+            total = total + margin_aware_distillation(*samples, axis=axis, chunk=self.chunk)
+        return total
 
     def on_train_start(self) -> None:
         if self.teacher:

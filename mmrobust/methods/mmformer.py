@@ -14,7 +14,9 @@ from mmrobust.batch import Batch
 from mmrobust.data.base import Modality
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Features, Method, Output
+from mmrobust.models.assembly import skips_of
 from mmrobust.models.encoders import PointwiseLinear
+from mmrobust.models.pyramid import deepest, with_deepest
 from mmrobust.models.transformer import Block
 
 
@@ -31,10 +33,10 @@ class AsReleased:
 
 
 def places_of(encoder: nn.Module, modality: Modality) -> tuple[int, ...]:
-    """The size of an encoder's map, () for vectors."""
+    """The size of an encoder's (deepest) map, () for vectors."""
     training = encoder.training
     with torch.no_grad():
-        shape = encoder.eval()(torch.zeros(1, *modality.shape)).shape
+        shape = deepest(encoder.eval()(torch.zeros(1, *modality.shape))).shape
     encoder.train(training)
     return tuple(shape[2:])
 
@@ -48,7 +50,8 @@ class MMFormer(Method):
     over the token axis (absent ones are zeros) brings them to as many tokens as the largest map has, from
     which the head predicts: their mean in classification, the map that they form in segmentation. The
     unimodal logits come from one shared head on the features before the transformers, not hidden by
-    modality dropout; their loss counts where a modality is available.
+    modality dropout; their loss counts where a modality is available. Of a pyramid the deepest maps are tokens, the
+    finer levels are fused by gated sums.
 
     Readings: a pointwise linear map stands for the released BatchNorm, LeakyReLU and 3x3 convolution before the
     tokens, so that vectors and sequences fit too; the weight of the unimodal losses is unknown (no training
@@ -92,13 +95,15 @@ class MMFormer(Method):
         self.positions_across = nn.Parameter(0.02 * torch.randn(total, width))
         self.dropout = nn.Dropout(dropout)
         self.restore = nn.Linear(total, torch.Size(self.largest).numel())
+        self.skips = skips_of(self.encoders)
         self.head = self.task.head(width)
         self.auxiliary_head = self.task.head(width)
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
         """The tokens (R, T_m, width) of a modality, and `map`: what they are made of, pooled for the task."""
-        x = self.projections[modality](self.encoders[modality](x))  # (R, width, ...)
-        return {"map": self.task.pool(x), "tokens": self._tokens(modality, x)}
+        features = self.encoders[modality](x)
+        x = self.projections[modality](deepest(features))  # (R, width, ...)
+        return {"map": self.task.pool(with_deepest(features, x)), "tokens": self._tokens(modality, x)}
 
     def _tokens(self, modality: str, x: Tensor) -> Tensor:
         places = self.places[modality]
@@ -124,12 +129,13 @@ class MMFormer(Method):
             x = torch.where(seen[..., None], self.across(x, seen), 0)
         restored = self.restore(x.transpose(1, 2))  # (B, width, places of the largest map)
         fused = self.task.pool(restored.unflatten(2, self.largest or (1,)))
+        fused = self.skips(fused, {m: f["map"] for m, f in features.items()}, available)
         return Output(self.head(fused), fused=fused)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         features = self.encode(batch)
         output = self.fuse(features, self.draw(batch))
-        terms = {"task": self.task.loss(output.logits, batch.target).mean()}
+        terms = {"task": self.task.loss(output, batch.target).mean()}
         for i, m in enumerate(self.modalities):
             loss = self.task.loss(self.auxiliary_head(features[m]["map"]), batch.target)
             terms[m] = self.auxiliary_weight * torch.where(batch.available[:, i], loss, 0).mean()

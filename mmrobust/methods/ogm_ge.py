@@ -63,7 +63,7 @@ class OGMGE(Method):
             unimodal = [logits - bias for logits in self.unimodal(features).values()]
             scores = torch.stack([(-self.task.loss(y, batch.target)).exp() for y in unimodal], 1)  # (B, M)
             self.coefficients = damping(*mean_over_rows(scores, batch.available), self.alpha)
-        return {"task": self.task.loss(self.fuse(features, batch.available).logits, batch.target).mean()}
+        return {"task": self.task.loss(self.fuse(features, batch.available), batch.target).mean()}
 
     def modulate(self) -> None:
         if self.current_epoch < self.start or (self.end is not None and self.current_epoch > self.end):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from mmrobust.batch import Batch
@@ -14,7 +16,8 @@ from mmrobust.errors import UserError, one_of
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.missing import all_combinations, draw_combinations, sources_of
 from mmrobust.models.encoders import PointwiseLinear
-from mmrobust.models.fusion import masked, rows_like
+from mmrobust.models.fusion import mean_over, rows_like
+from mmrobust.models.pyramid import by_level, deepest, with_deepest
 from mmrobust.models.translation import (
     CrossTranslation,
     Frozen,
@@ -22,7 +25,10 @@ from mmrobust.models.translation import (
     Layer,
     adaptation,
     trunks_of,
+    where_rows,
+    with_stream_skips,
 )
+from mmrobust.tasks import full_logits
 
 
 class OSMD(Method):
@@ -35,7 +41,8 @@ class OSMD(Method):
 
     Certain are the two networks, their purpose and the single stage (the paper's abstract). The two losses and
     the cross-shared blocks are those of the same authors' MSH-Net code. Ours are the other wiring, the weights,
-    the ramp and M modalities: what was not drawn is restored, as the mean over the drawn sources.
+    the ramp and M modalities: what was not drawn is restored, as the mean over the drawn sources; and segmentation:
+    of pyramids the two networks see the deepest maps, finer levels are the mean over the streams.
 
     Args:
         privileged: modalities of the training alone, e.g. [depth]; combinations of the others are served.
@@ -94,9 +101,9 @@ class OSMD(Method):
         self.branch_heads = nn.ModuleDict({n: self.task.head(width) for n in self.targets})
         self.hallucinations = nn.ModuleDict()
         for u in self.sources:
-            trunks = trunks_of(
-                hallucination, u, [n for n in self.targets if n != u], self.spec, base["encoder"], width
-            )
+            others = [n for n in self.targets if n != u]
+            skips = getattr(self.encoders[u], "skip_widths", None)
+            trunks = trunks_of(hallucination, u, others, self.spec, base["encoder"], width, skips)
             self.hallucinations[u] = Hallucination(trunks, self.task.pool, width)
         self.restored_heads = nn.ModuleDict({n: self.task.head(width) for n in self.targets})
         translate = aggregation == "cross_translation"
@@ -119,23 +126,25 @@ class OSMD(Method):
         return all_combinations(self.sources)
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
-        own = self.projections[modality](super().encode_modality(modality, x))
+        own = super().encode_modality(modality, x)
+        own = with_deepest(own, self.projections[modality](deepest(own)))
         features = {"own": own, "restored": {}}
         if modality in self.hallucinations:
             features["restored"] = self.hallucinations[modality](own if self.from_features else x)
         if self.frozen is not None and self.training:
             encoders, projections = (cast(nn.ModuleDict, part) for part in list(self.frozen)[:2])
-            features["frozen"] = projections[modality](self.task.pool(encoders[modality](x)))
+            frozen = self.task.pool(encoders[modality](x))
+            features["frozen"] = with_deepest(frozen, projections[modality](deepest(frozen)))
         return features
 
-    def restore(self, features: Mapping[str, Features], sources: Tensor) -> dict[str, Tensor]:
+    def restore(self, features: Mapping[str, Features], sources: Tensor) -> dict[str, Any]:
         """Each target n as the mean of H_{u→n} over the other modalities in `sources` (B, M); zeros without."""
         restored = {}
         for n in self.targets:
             others = [u for u in self.sources if u != n]
             given = sources[:, [self.modalities.index(u) for u in others]]
-            total = torch.stack(masked({u: features[u]["restored"][n] for u in others}, given)).sum(0)
-            restored[n] = total / rows_like(given.sum(1).clamp(min=1), total)
+            mean = partial(mean_over, available=given)
+            restored[n] = by_level(mean, {u: features[u]["restored"][n] for u in others})
         return restored
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
@@ -143,17 +152,20 @@ class OSMD(Method):
         restored = self.restore(features, sources)
         streams = {}
         for i, m in enumerate(self.modalities):
-            own = features[m]["own"]
-            stand_in = restored[m] if m in restored else torch.zeros_like(own)
-            streams[m] = torch.where(rows_like(sources[:, i], own), own, stand_in)
-        joints = self.translation(streams)  # (1 + M, B, ...): from all, from each
+            streams[m] = where_rows(sources[:, i], features[m]["own"], restored.get(m))
+        joints = self.translation(
+            {m: deepest(x) for m, x in streams.items()}
+        )  # (1 + M, B, ...): from all, from each
         if not self.training:
             joints = joints[:1]
         hidden = self.hidden(joints.flatten(0, 1))  # in one pass: the statistics are those of inference, too
-        logits = self.head(hidden).unflatten(0, joints.shape[:2])
-        return Output(
-            logits[0], fused=hidden[: len(available)], extras={"alone": logits[1:], "restored": restored}
+        fused = with_stream_skips(hidden, streams)
+        predicted = self.head(fused)
+        of_all, fused = (
+            apply_to_collection(x, Tensor, lambda x: x[: len(available)]) for x in (predicted, fused)
         )
+        alone = full_logits(predicted).unflatten(0, joints.shape[:2])[1:]
+        return Output(of_all, fused=fused, extras={"alone": alone, "restored": restored})
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         sources = draw_combinations(
@@ -163,13 +175,13 @@ class OSMD(Method):
         output = self.fuse(features, sources)
         valid = batch.target != self.task.ignore_index  # (B,) or (B, H, W)
 
-        def cross_entropy(logits: Tensor, rows: Tensor) -> Tensor:
-            return torch.where(rows, self.task.loss(logits, batch.target), 0).mean()
+        def cross_entropy(prediction: Tensor | Output, rows: Tensor) -> Tensor:
+            return torch.where(rows, self.task.loss(prediction, batch.target), 0).mean()
 
         served = sources.any(1)
         gap = (output.extras["alone"] - output.logits).pow(2).mean(2).sum(0)  # over classes, over streams
         counted = rows_like(served, gap) & valid
-        task, translation = cross_entropy(output.logits, served), torch.where(counted, gap, 0).mean()
+        task, translation = cross_entropy(output, served), torch.where(counted, gap, 0).mean()
         branch = restored = adapted = torch.zeros((), device=self.device)
         for n, student in output.extras["restored"].items():
             i = self.modalities.index(n)
@@ -185,7 +197,13 @@ class OSMD(Method):
                 teacher = features[n]["frozen"]
                 teacher_logits = cast(nn.ModuleDict, self.frozen[2])[n](teacher)
             gap = adaptation(
-                student, teacher, student_logits, teacher_logits, there & known, valid, **self.weights
+                deepest(student),
+                deepest(teacher),
+                full_logits(student_logits),
+                full_logits(teacher_logits),
+                there & known,
+                valid,
+                **self.weights,
             )
             adapted = adapted + gap
         second = float(self.frozen is None or self.current_epoch >= self.pretrain_epochs)

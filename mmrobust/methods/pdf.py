@@ -85,7 +85,7 @@ class PDF(Method):
         true_class = (-loss.detach()).exp()  # the probability of the true class
         error = (output.extras["confidence"] - true_class).abs()
         return {
-            "fused": self.task.loss(output.logits, batch.target).mean(),
+            "fused": self.task.loss(output, batch.target).mean(),
             "unimodal": self.unimodal_weight * torch.where(available, loss, 0).mean(0).sum(),
             "confidence": self.confidence_weight * torch.where(available, error, 0).mean(0).sum(),
         }

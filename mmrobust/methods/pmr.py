@@ -99,8 +99,9 @@ class PMR(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         features = self.encode(batch)
-        terms = {"task": self.task.loss(self.fuse(features, batch.available).logits, batch.target).mean()}
-        logits = [prototypes.logits(features[m]) for m, prototypes in self.prototypes.items()]
+        terms = {"task": self.task.loss(self.fuse(features, batch.available), batch.target).mean()}
+        pooled = {m: self.task.pool(x) for m, x in features.items()}
+        logits = [prototypes.logits(pooled[m]) for m, prototypes in self.prototypes.items()]
         own = torch.stack([self.task.loss(y, batch.target) for y in logits], 1)  # (B, M) PCE
         entropy = torch.stack([torch.special.entr(y.softmax(1)).sum(1) for y in logits], 1)
         known = torch.stack([prototypes.known[batch.target] for prototypes in self.prototypes.values()], 1)
@@ -115,7 +116,7 @@ class PMR(Method):
             -self.entropy_weight * early * torch.where(counted, lead * entropy, 0).sum(1).mean()
         )
         for i, (m, prototypes) in enumerate(self.prototypes.items()):
-            prototypes.observe(features[m].detach(), batch.target, batch.available[:, i])
+            prototypes.observe(pooled[m].detach(), batch.target, batch.available[:, i])
         return terms
 
     def on_train_epoch_end(self) -> None:

@@ -13,6 +13,7 @@ from mmrobust import ranks
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Features, Method, Output
+from mmrobust.tasks import full_logits
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class QMF(Method):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         unimodal = {m: head(features[m]) for m, head in self.heads.items()}
-        logits = torch.stack(list(unimodal.values()), 1)  # (B, M, C, ...)
+        logits = torch.stack([full_logits(y) for y in unimodal.values()], 1)  # (B, M, C, ...)
         confidence = logits.logsumexp(2) / self.temperature  # (B, M, ...)
         present = available.reshape(*available.shape, *[1] * (logits.dim() - 2))
         fused = torch.where(present, confidence.detach()[:, :, None] * logits, 0).sum(1)
@@ -90,7 +91,7 @@ class QMF(Method):
         difficulty = self.difficulty()[batch.index]
         inverted = self.as_released.inverted_margin
         return {
-            "fused": self.task.loss(output.logits, batch.target).mean(),
+            "fused": self.task.loss(output, batch.target).mean(),
             "unimodal": self.unimodal_weight * unimodal.mean(0).sum(),
             "rank": self.rank_weight * rank_loss(confidence, difficulty, available, inverted_margin=inverted),
         }

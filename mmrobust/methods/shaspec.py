@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Features, Method, Output
+from mmrobust.models.assembly import skips_of
 from mmrobust.models.encoders import PointwiseLinear
 from mmrobust.models.fusion import check_places, masked, rows_like
+from mmrobust.models.pyramid import Pyramid, deepest, levels
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class ShaSpec(Method):
     Readings. One encoder cannot read inputs of different kinds or shapes: modalities of the same kind and
     shape share one, as published, the others have a second encoder each, and a two-layer pointwise network after
     it is the same for all. Shared encoders start as copies of the specific ones. F is one map for all modalities.
-    The distance is between what the fusion sees: maps in segmentation, pooled features in classification.
+    The distance is between what the fusion sees: maps in segmentation, pooled features in classification. Of
+    pyramids all this is about the deepest maps; at finer levels s_m + h_m is fused by gated sums.
 
     Args:
         width: of specific and shared features.
@@ -95,17 +98,20 @@ class ShaSpec(Method):
         self.projections = nn.ModuleDict({m: PointwiseLinear(w, width) for m, w in self.widths.items()})
         self.residual = PointwiseLinear(2 * width, width)
         self.modality_classifier = nn.Linear(width, len(kinds))
+        self.skips = skips_of(self.encoders)
         self.head = self.task.head(len(kinds) * width)
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
-        """The specific and the shared feature, (R, width, ...) each."""
+        """The specific and the shared feature, (R, width, ...) each, and the sums of both at finer levels."""
         specific = self.task.pool(self.encoders[modality](x))
         first = self.group[modality]
         common = self.task.pool(self.shared_encoders[first](x))
-        return {
-            "specific": self.projections[modality](specific),
-            "shared": self.shared(self.shared_projections[first](common)),
+        features = {
+            "specific": self.projections[modality](deepest(specific)),
+            "shared": self.shared(self.shared_projections[first](deepest(common))),
         }
+        finer = [a + b for a, b in zip(levels(specific)[1:], levels(common)[1:], strict=True)]
+        return features | {"finer": tuple(finer)}
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         shared = {m: f["shared"] for m, f in features.items()}
@@ -114,13 +120,15 @@ class ShaSpec(Method):
         fill = fill_in_turn if self.as_released.sequential_fill else fill_with_mean
         pairs = zip(specific, fill(shared, available), strict=True)
         fused = torch.cat([self.residual(torch.cat([s, h], 1)) + s for s, h in pairs], 1)
+        finer = {m: Pyramid(f["specific"], f["finer"]) for m, f in features.items()}
+        fused = self.skips(fused, finer, available)
         return Output(self.head(fused), fused=fused)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         features = self.encode(batch)
         output = self.fuse(features, self.draw(batch))
         return {
-            "task": self.task.loss(output.logits, batch.target).mean(),
+            "task": self.task.loss(output, batch.target).mean(),
             "alignment": self.alignment_weight * self._alignment(features, batch.available),
             "modality": self.modality_weight * self._modality(features, batch.available),
         }

@@ -39,4 +39,4 @@ class Transformer(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         seen = self.draw(batch) if self.drop else batch.available
         output = self.fuse(self.encode(batch), seen)
-        return {"task": self.task.loss(output.logits, batch.target).mean()}
+        return {"task": self.task.loss(output, batch.target).mean()}

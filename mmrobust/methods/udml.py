@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from mmrobust.batch import Batch
@@ -16,7 +17,9 @@ from mmrobust.losses import gaussian_kl, inverse_variance_weights
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.models.fusion import rows_like
 from mmrobust.models.probabilistic import NormalisedLinear, sample_gaussian
+from mmrobust.models.pyramid import deepest, with_deepest
 from mmrobust.models.uncertainty import NoiseEstimator, Reliance
+from mmrobust.tasks import full_logits
 
 MAX_LEVEL = 11  # pure noise
 
@@ -42,7 +45,8 @@ class UDML(Method):
 
     Read from the released code, the paper's text not being at hand: reliance divides from the first step on,
     lagging one batch; evaluation always weighs by the estimated noise. Absence is not published: the weights
-    of what is there sum to its number. A video is one map, the mean over its frames.
+    of what is there sum to its number. A video is one map, the mean over its frames. Of a pyramid the deepest map is
+    Gaussian; weights scale all levels.
 
     Args:
         unimodal_weight: of the losses of the unimodal paths: the same fusion and head, other features hidden.
@@ -111,15 +115,15 @@ class UDML(Method):
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
         h = self.encoders[modality](x)  # (R, D, ...)
-        mean, log_variance = self.mean[modality](h), self.log_variance[modality](h)
+        mean, log_variance = self.mean[modality](deepest(h)), self.log_variance[modality](deepest(h))
         if self.max_std is not None:
             log_variance = log_variance.clamp(max=2 * math.log(self.max_std))
         level, std = self.estimators[modality]((0.5 * log_variance).exp())  # (R,)
         if self.uncertainty == "variance":
             std = log_variance.detach().exp().flatten(1).mean(1).sqrt()
         if not self.training:
-            return {"z": self.task.pool(mean), "level": level, "std": std}
-        z = self.task.pool(sample_gaussian(mean, log_variance))
+            return {"z": self.pool(with_deepest(h, mean)), "level": level, "std": std}
+        z = self.pool(with_deepest(h, sample_gaussian(mean, log_variance)))
         gaussian = {"mean": mean.flatten(1), "log_variance": log_variance.flatten(1)}
         return {"z": z, "level": level, "std": std, **gaussian}
 
@@ -132,7 +136,7 @@ class UDML(Method):
             std, self.reliance.divisor(warmup), available, rule=self.weight_rule
         )
         factors = (weights.detach() if self.detach_weights else weights) + self.added
-        weighed = {m: f["z"] * rows_like(factors[:, i], f["z"]) for i, (m, f) in enumerate(features.items())}
+        weighed = {m: scale(f["z"], factors[:, i]) for i, (m, f) in enumerate(features.items())}
         fused = self.fusion(weighed, available)
         return Output(self.head(fused), fused=fused, extras={"weights": weights, "weighed": weighed})
 
@@ -140,13 +144,16 @@ class UDML(Method):
         features, available = self.encode(batch), batch.available
         output = self.fuse(features, available)
 
-        def predict(seen: Tensor) -> Tensor:  # from features weighed by all that is available
+        def predict(seen: Tensor) -> Any:  # from features weighed by all that is available
             return self.head(self.fusion(output.extras["weighed"], seen))
+
+        def logits(seen: Tensor) -> Tensor:
+            return full_logits(predict(seen))
 
         only = torch.eye(len(features), dtype=torch.bool, device=available.device).unsqueeze(1)  # (M, 1, M)
         alone = [predict(mask.expand_as(available)) for mask in only]
-        self.reliance.observe(output.logits, alone, predict, available)
-        unimodal = torch.stack([self.task.loss(logits, batch.target) for logits in alone], 1)  # (B, M)
+        self.reliance.observe(output.logits, [full_logits(y) for y in alone], logits, available)
+        unimodal = torch.stack([self.task.loss(y, batch.target) for y in alone], 1)  # (B, M)
         label = torch.where(batch.noise_level > 0, batch.noise_level, self.clean_level)
         error = column(features, "std" if self.as_released.regress_std else "level") - label
         # `encode` leaves zeros where a modality is absent: there a standard normal meets a prior that is one, too.
@@ -156,7 +163,7 @@ class UDML(Method):
             for i, f in enumerate(features.values())
         ]
         return {
-            "task": self.task.loss(output.logits, batch.target).mean(),
+            "task": self.task.loss(output, batch.target).mean(),
             "unimodal": self.unimodal_weight * torch.where(available, unimodal, 0).mean(0).sum(),
             "kl": self.kl_weight * torch.stack(kl).sum(),
             "noise": self.noise_weight * torch.where(available, error**2, 0).mean(0).sum(),
@@ -169,6 +176,11 @@ class UDML(Method):
                 f"noise levels from {low:g} to {high:g}, expected 0 (clean) to {MAX_LEVEL}; see noise.train"
             )
         return batch
+
+
+def scale(features: Any, factors: Tensor) -> Any:
+    """Features of B rows times one factor (B,) for each, at all levels."""
+    return apply_to_collection(features, Tensor, lambda x: x * rows_like(factors, x))
 
 
 def column(features: Mapping[str, Features], name: str) -> Tensor:

@@ -37,9 +37,14 @@ def normalization(norm: str, channels: int, dimensions: int) -> nn.Module:
 
 
 class Tiny(nn.Module):
-    """Three strided convolutions for maps and sequences, two layers for vectors; a few thousand weights."""
+    """Three strided convolutions for maps and sequences, two layers for vectors; a few thousand weights.
 
-    def __init__(self, modality: Modality, *, pretrained: bool, norm: str, width: int) -> None:
+    `exact` keeps maps at exactly a half, a quarter and an eighth of the input, which a decoder needs.
+    """
+
+    def __init__(
+        self, modality: Modality, *, pretrained: bool, norm: str, width: int, exact: bool = False
+    ) -> None:
         super().__init__()
         if pretrained:
             raise UserError("the encoder 'tiny' has no pretrained weights; set encoder.pretrained=false")
@@ -54,7 +59,8 @@ class Tiny(nn.Module):
                 layers.append(nn.Linear(a, b, bias=False))
             else:
                 convolution = nn.Conv1d if dimensions == 1 else nn.Conv2d
-                layers.append(convolution(a, b, 3 if i else 5, stride=2, padding=1, bias=False))
+                padding = 2 if exact and not i else 1
+                layers.append(convolution(a, b, 3 if i else 5, stride=2, padding=padding, bias=False))
             layers += [normalization(norm, b, dimensions), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
@@ -67,31 +73,9 @@ class Timm(nn.Module):
 
     def __init__(self, modality: Modality, *, name: str, pretrained: bool, norm: str, **options: Any) -> None:
         super().__init__()
-        import timm  # 4 s
-
-        if not timm.is_model(name):
-            close = difflib.get_close_matches(name, timm.list_models(), n=3)
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            raise UserError(
-                f"timm has no model {name!r}{hint} (also: tiny, or the dotted path of your own class)"
-            )
-        try:
-            self.network = timm.create_model(
-                name,
-                pretrained=pretrained,
-                in_chans=modality.shape[0],
-                num_classes=0,
-                global_pool="",
-                **options,
-            )
-        except (OSError, RuntimeError) as error:
-            if not pretrained:
-                raise
-            raise UserError(
-                f"the pretrained weights of {name!r} could not be had: {type(error).__name__}: {error}. "
-                "They come from the Hugging Face hub at first use: run once on a machine that is online (the "
-                "download is kept under HF_HOME), or set encoder.pretrained=false"
-            ) from error
+        self.network = timm_network(
+            name, pretrained=pretrained, in_chans=modality.shape[0], num_classes=0, global_pool="", **options
+        )
         # some networks widen their map once more before the pooling
         self.width = getattr(self.network, "head_hidden_size", None) or self.network.num_features
         if norm == "group":
@@ -101,6 +85,32 @@ class Timm(nn.Module):
         features = self.network(x)
         channels_last = features.dim() == 3 or features.shape[1] != self.width  # (B, tokens, D), (B, H, W, D)
         return features.movedim(-1, 1) if channels_last else features
+
+
+def timm_network(name: str, *, pretrained: bool, **options: Any) -> Any:
+    """What timm makes of a name.
+
+    Raises:
+        UserError: it knows no such model, or the weights cannot be had.
+    """
+    import timm  # 4 s
+
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise UserError(
+            f"timm has no model {name!r}{hint} (also: tiny, or the dotted path of your own class)"
+        )
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise UserError(
+            f"the pretrained weights of {name!r} could not be had: {type(error).__name__}: {error}. "
+            "They come from the Hugging Face hub at first use: run once on a machine that is online (the "
+            "download is kept under HF_HOME), or set encoder.pretrained=false"
+        ) from error
 
 
 class OverFrames(nn.Module):
@@ -165,7 +175,7 @@ def build_encoder(
         if width is None:
             raise UserError("the encoder 'tiny' needs encoder.width, a number of channels such as 64")
         build: Callable[..., nn.Module] = partial(Tiny, image, width=width, **keys)
-    elif _is_class_path(name):
+    elif is_class_path(name):
         build = partial(find_class(name), image, **keys)
     elif image.kind in ("image", "depth", "spectrogram"):
         build = partial(Timm, image, name=name, **keys)
@@ -197,7 +207,7 @@ def find_class(path: str) -> type[nn.Module]:
         raise UserError(f"the encoder class {path} cannot be imported: {error}") from error
 
 
-def _is_class_path(name: str) -> bool:
+def is_class_path(name: str) -> bool:
     """`package.Class` and not timm's `model.tag`: classes are written with a capital."""
     return "." in name and name.rpartition(".")[2][:1].isupper()
 

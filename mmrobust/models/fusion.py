@@ -26,6 +26,12 @@ def rows_like(rows: Tensor, like: Tensor) -> Tensor:
     return rows.reshape(-1, *[1] * (like.dim() - 1))
 
 
+def mean_over(features: Mapping[str, Tensor], available: Tensor) -> Tensor:
+    """The mean over the available modalities of features of one shape; zeros in rows without any."""
+    total = torch.stack(masked(features, available)).sum(0)
+    return total / rows_like(available.sum(1).clamp(min=1), total)
+
+
 def check_places(features: Mapping[str, Tensor]) -> None:
     shapes = {m: tuple(x.shape[2:]) for m, x in features.items()}
     if len(set(shapes.values())) > 1:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrobust.models.encoders import PointwiseLinear
+from mmrobust.models.pyramid import Pyramid, deepest, with_deepest
 
 
 class NormalisedLinear(nn.Module):
@@ -25,11 +26,11 @@ class NormalisedLinear(nn.Module):
         return self.norm(x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def predict_from_mean(mean: NormalisedLinear, head: nn.Module, x: Tensor) -> Tensor:
-    """`head(mean(x))` in eval mode. All of it is linear, so a linear head is folded into one small map: with six
+def predict_from_mean(mean: NormalisedLinear, head: nn.Module, x: Tensor | Pyramid) -> Tensor:
+    """`head(mean(x))` in eval mode, of a pyramid the mean of its deepest map. All of it is linear, so a linear head is folded into one small map: with six
     modalities, the wide one would cost more than half of what encoding does."""
-    if type(head) is not nn.Linear:
-        return head(mean(x))
+    if type(head) is not nn.Linear or isinstance(x, Pyramid):
+        return head(with_deepest(x, mean(deepest(x))))
     norm, linear = mean.norm, mean.linear
     assert norm.running_mean is not None
     assert norm.running_var is not None

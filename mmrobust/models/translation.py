@@ -8,12 +8,16 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from mmrobust.data.base import DataSpec
 from mmrobust.losses import joint_adaptation
+from mmrobust.models.assembly import encoder_keys
 from mmrobust.models.encoders import PointwiseLinear, build_encoder, normalization
 from mmrobust.models.fusion import check_places, rows_like
+from mmrobust.models.pyramid import Pyramid, by_level, deepest, with_deepest
+from mmrobust.models.stages import build_pyramid
 
 
 class Layer(nn.Sequential):
@@ -45,11 +49,16 @@ class Hallucination(nn.Module):
             {target: PointwiseLinear(cast(int, trunk.width), width) for target, trunk in trunks.items()}
         )
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        features = [self.pool(trunk(x)) for trunk in self.trunks]
-        return {
-            target: project(features[self.trunk_of[target]]) for target, project in self.projections.items()
-        }
+    def forward(self, x: Tensor | Pyramid) -> dict[str, Any]:
+        if isinstance(x, Pyramid):
+            features = [with_deepest(x, trunk(x.deep)) for trunk in self.trunks]
+        else:
+            features = [self.pool(trunk(x)) for trunk in self.trunks]
+        restored = {}
+        for target, project in self.projections.items():
+            own = features[self.trunk_of[target]]
+            restored[target] = with_deepest(own, project(deepest(own)))
+        return restored
 
 
 class CrossTranslation(nn.Module):
@@ -113,6 +122,7 @@ def trunks_of(
     spec: DataSpec,
     encoder: Mapping[str, Any],
     width: int,
+    skip_widths: Sequence[int] | None,
 ) -> dict[str, nn.Module]:
     """The trunks of a `Hallucination`.
 
@@ -121,15 +131,42 @@ def trunks_of(
             `source`: one for all, with the source's keys; `head`: one layer on the source's features.
         encoder: keys of `build_encoder`, and under a modality's name those of that modality alone.
         width: channels of the source's features.
+        skip_widths: of the finer levels that the trunks must give, too; None: they give a single map.
     """
     if kind == "head":
         return dict.fromkeys(targets, Layer(width, width, maps=spec.task == "segmentation"))
 
     def build(like: str) -> nn.Module:
-        names = ("name", "pretrained", "norm", "width", "options")
-        return build_encoder(spec.modalities[source], **(encoder.get(like) or {k: encoder[k] for k in names}))
+        keys = encoder_keys(encoder, spec)[like]
+        if skip_widths is None:
+            return build_encoder(spec.modalities[source], **keys)
+        pyramid = build_pyramid(spec.modalities[source], keys)
+        pyramid.unify(skip_widths)
+        return pyramid
 
     return {n: build(n) for n in targets} if kind == "pair" else dict.fromkeys(targets, build(source))
+
+
+def where_rows(rows: Tensor, own: Any, restored: Any | None) -> Any:
+    """In the given rows (B,) bool what is a modality's own, in the others what was restored, or zeros."""
+    if restored is None:
+        restored = apply_to_collection(own, Tensor, torch.zeros_like)
+    choose = lambda x: torch.where(rows_like(rows, x["own"]), x["own"], x["restored"])  # noqa: E731
+    return by_level(choose, {"own": own, "restored": restored})
+
+
+def with_stream_skips(hidden: Tensor, streams: Mapping[str, Any]) -> Any:
+    """What was made of joint representations (J * B, ...), with the skips of pyramids: for J_1 the mean over the
+    streams, and if there are more, for each stream alone its own."""
+    pyramids = list(streams.values())
+    if not isinstance(pyramids[0], Pyramid):
+        return hidden
+    skips = []
+    for maps in zip(*(pyramid.skips for pyramid in pyramids), strict=True):
+        stacked = torch.stack(maps)
+        mean = stacked.mean(0)
+        skips.append(mean if len(hidden) == len(mean) else torch.cat([mean, stacked.flatten(0, 1)]))
+    return Pyramid(hidden, tuple(skips))
 
 
 def comparable(features: Tensor, rows: Tensor) -> Tensor:

@@ -1,0 +1,94 @@
+"""From a configuration to a network: the modalities' encoders, and their fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from mmrobust.data.base import DataSpec
+from mmrobust.errors import UserError
+from mmrobust.models.encoders import build_encoder
+from mmrobust.models.pyramid import Levelwise, NoSkips, Skips
+from mmrobust.models.stages import Staged, build_levels, build_pyramids
+
+Fusion = Callable[[Any], nn.Module]  # of the encoders' widths, or of encoders that it takes apart
+
+
+def takes_encoders(fusion: Fusion | None) -> bool:
+    """Whether it begins inside the encoders, see `models.trunks`."""
+    return bool(getattr(getattr(fusion, "func", fusion), "takes_encoders", False))
+
+
+def encoder_keys(encoder: Mapping[str, Any], spec: DataSpec) -> dict[str, dict[str, Any]]:
+    """The keys of `build_encoder` for every modality.
+
+    Args:
+        encoder: these keys, and under a modality's name those of that modality alone.
+    """
+    chosen = {
+        m: encoder.get(m) or {k: v for k, v in encoder.items() if _is_key(k, v)} for m in spec.modalities
+    }
+    return {m: {k: v for k, v in keys.items() if _is_key(k, v)} for m, keys in chosen.items()}
+
+
+def _is_key(name: str, value: Any) -> bool:
+    """Not an entry of a modality that this dataset does not have, nor the decoder."""
+    return not isinstance(value, Mapping) or name == "options"
+
+
+def build_encoders(encoder: Mapping[str, Any], spec: DataSpec, fusion: Fusion | None) -> nn.ModuleDict:
+    """The encoders as task and fusion need them.
+
+    Raises:
+        UserError: a modality's encoder cannot be built, or not in this way.
+    """
+    keys = encoder_keys(encoder, spec)
+    if takes_encoders(fusion):
+        return nn.ModuleDict({m: _staged(m, x, keys[m]) for m, x in spec.modalities.items()})
+    if spec.task == "segmentation":
+        return build_pyramids(spec.modalities, keys)
+    return nn.ModuleDict({m: build_encoder(x, **keys[m]) for m, x in spec.modalities.items()})
+
+
+def _staged(name: str, modality: Any, keys: Mapping[str, Any]) -> Staged:
+    if keys["name"] != "tiny" and keys["width"] is not None:
+        raise UserError(
+            f"{name}: encoder.width={keys['width']} projects the end of an encoder that the chosen fusion takes apart; "
+            "leave it null"
+        )
+    if modality.kind == "video":
+        raise UserError(
+            f"{name}: the chosen fusion takes encoders of images apart, not of videos; take another"
+        )
+    encoder = build_levels(modality, **keys)
+    if not isinstance(encoder, Staged):
+        raise UserError(
+            f"{name}: the chosen fusion takes encoders apart, which {keys['name']!r} does not allow; take one such as "
+            "resnet18, convnext_atto or tiny, or another fusion"
+        )
+    return encoder
+
+
+def build_fusion(fusion: Fusion, encoders: nn.ModuleDict, spec: DataSpec) -> nn.Module:
+    """The fusion of these encoders; one that takes them apart leaves only what runs before it.
+
+    Raises:
+        UserError: it is not of this task.
+    """
+    tasks = getattr(getattr(fusion, "func", fusion), "tasks", None)
+    if tasks is not None and spec.task not in tasks:
+        raise UserError(
+            f"the chosen fusion does {' and '.join(tasks)}, but the dataset's task is {spec.task}"
+        )
+    if takes_encoders(fusion):
+        return fusion(dict(encoders.items()))
+    built = fusion({m: e.width for m, e in encoders.items()})
+    return Levelwise(built, skips_of(encoders)) if spec.task == "segmentation" else built
+
+
+def skips_of(encoders: nn.ModuleDict) -> nn.Module:
+    """A fusion of the encoders' skips, if they have any, for methods that fuse the deepest features themselves."""
+    widths = getattr(next(iter(encoders.values())), "skip_widths", None)
+    return NoSkips() if widths is None else Skips(len(encoders), widths)

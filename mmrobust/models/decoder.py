@@ -1,0 +1,130 @@
+"""From a pyramid of maps back to the pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmrobust.models.encoders import normalization
+from mmrobust.models.pyramid import ConvNormReLU, Pyramid
+
+
+class Logits(NamedTuple):
+    """What a decoder predicts in training: at full resolution, and on its way up."""
+
+    logits: Tensor  # (B, C, H, W)
+    side: tuple[Tensor, ...]  # (B, C, h, w), coarse to fine
+
+
+class Upsample(nn.Module):
+    """Enlarging that is learned: the nearest place's value, then a 3x3 filter for each channel.
+
+    The filters begin as the binomial kernel [1 2 1; 2 4 2; 1 2 1] / 16, so that at first all is smooth, as by
+    bilinear interpolation. Source: ESANet (arXiv 2011.06961), with zero padding.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.filter = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        binomial = torch.tensor([1.0, 2.0, 1.0]) / 4
+        with torch.no_grad():
+            self.filter.weight.copy_(torch.outer(binomial, binomial).expand_as(self.filter.weight))
+
+    def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """(B, D, h, w) to (B, D, *size)."""
+        return self.filter(F.interpolate(x, size=tuple(size), mode="nearest"))
+
+
+class NonBottleneck1D(nn.Module):
+    """A residual block of 3x1 and 1x3 convolutions in turn (ERFNet: Romera et al., IEEE T-ITS 2018)."""
+
+    def __init__(self, width: int, norm: str) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(2):
+            layers += [
+                nn.Conv2d(width, width, (3, 1), padding=(1, 0)),
+                nn.ReLU(inplace=True),
+                nn.Conv2d(width, width, (1, 3), padding=(0, 1), bias=False),
+                normalization(norm, width, 2),
+                nn.ReLU(inplace=True),
+            ]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.layers(x)).relu()
+
+
+class Decoder(nn.Module):
+    """Class scores of every pixel from a pyramid: convolve, enlarge, add the next finer level, and so on.
+
+    In training, classifiers on the way predict at every resolution, too. From the finest level on, class scores
+    themselves are enlarged by learned filters. Without skips, a single map is convolved and enlarged.
+
+    Args:
+        width: of the deepest map.
+        skips: widths of the other levels, coarse to fine.
+        stride: of the finest level: pixels for each of its places.
+        num_classes: C.
+        size: (H, W) of the result.
+        widths: of the decoder's levels, coarse to fine; the last one is repeated if there are fewer than skips.
+        blocks: `NonBottleneck1D` blocks of every level.
+        norm: batch | group.
+
+    Source: ESANet's decoder as MMANet and DMRNet use it: widths 512, 256, 128 and 3 blocks. There skips are
+    projected before the decoder, so that two decoders share the projections; here each has its own.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        skips: Sequence[int],
+        *,
+        stride: int,
+        num_classes: int,
+        size: Sequence[int],
+        widths: Sequence[int],
+        blocks: int,
+        norm: str,
+    ) -> None:
+        super().__init__()
+        self.size = tuple(size)
+        count = max(len(skips), 1)
+        widths = [*widths, *[widths[-1]] * count][:count]
+        inputs = [width, *widths]
+        self.levels = nn.ModuleList(
+            nn.Sequential(ConvNormReLU(a, b, 3, norm), *(NonBottleneck1D(b, norm) for _ in range(blocks)))
+            for a, b in zip(inputs, widths, strict=False)
+        )
+        self.side = nn.ModuleList(nn.Conv2d(w, num_classes, 1) for w in widths[: len(skips)])
+        self.up = nn.ModuleList(Upsample(w) for w in widths[: len(skips)])
+        self.skips = nn.ModuleList(ConvNormReLU(a, b, 1, norm) for a, b in zip(skips, widths, strict=False))
+        self.classifier = nn.Conv2d(widths[-1], num_classes, 3, padding=1)
+        self.enlarge = nn.ModuleList(Upsample(num_classes) for _ in range(round(math.log2(stride))))
+
+    def forward(self, features: Pyramid | Tensor) -> Logits | Tensor:
+        """A pyramid to `Logits` in training, to the logits (B, C, *size) alone in evaluation."""
+        x, skips = features if isinstance(features, Pyramid) else (features, ())
+        side = []
+        for i, level in enumerate(self.levels):
+            x = level(x)
+            if skips:
+                side += [self.side[i](x)] if self.training else []
+                x = self.up[i](x, skips[i].shape[-2:]) + self.skips[i](skips[i])
+        x = self.classifier(x)
+        for enlarge in self.enlarge:
+            x = enlarge(x, [2 * n for n in x.shape[-2:]])
+        logits = resized(x, self.size)
+        return Logits(logits, tuple(side)) if self.training else logits
+
+
+def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, C, h, w) to (B, C, *size), bilinearly."""
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
