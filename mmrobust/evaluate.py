@@ -110,8 +110,9 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
     config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist(others)))
     if group:
         data = [f"data={config.choices.data}"]
-        unset = OmegaConf.missing_keys(configuration.compose_config(data))
-        data += with_quotes([f"{key}={OmegaConf.select(config, key)}" for key in sorted(unset)])
+        if "manifest" in config.data:  # which names the modalities
+            columns = ",".join(config.data.columns)
+            data += with_quotes([f"data.manifest={config.data.manifest}", f"data.columns=[{columns}]"])
         check_command_line([*data, *group], None, multirun=False)
         new: Any = OmegaConf.to_container(configuration.compose_config([*data, *group]), resolve=True)
         if any(text.startswith("missing") for text in group):

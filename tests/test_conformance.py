@@ -24,8 +24,9 @@ def build_dataset(name: str, root: Path, *overrides: str) -> DataModule:
     """A dataset of conf/data on generated files in its own layout."""
     if name in TREES:
         TREES[name](root / name)
+    own = [f"data.manifest={root}/manifest/my.csv"] if name == "manifest" else []
     config = compose_config(
-        [f"data={name}", f"paths.data={root}", "data.batch_size=4", "data.workers=0", *overrides]
+        [f"data={name}", *own, f"paths.data={root}", "data.batch_size=4", "data.workers=0", *overrides]
     )
     data: DataModule = construct(config.data)
     data.setup()

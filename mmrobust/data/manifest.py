@@ -167,7 +167,7 @@ class Manifest(DataModule):
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         inferred = self.inferred or self.infer()
         _, entries = self.entries()
-        log.info("%s", self.told(inferred))
+        log.info("what the files are:\n%s", self.told(inferred))
         columns = {m: Column.from_dict(plain) for m, plain in inferred["modalities"].items()}
         masks = MaskLabels.from_dict(inferred["masks"]) if inferred["masks"] else None
         classes = tuple(inferred["classes"])

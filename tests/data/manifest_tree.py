@@ -22,7 +22,9 @@ def make_manifest(root: Path, rows: int = 10) -> Path:
         for folder in COLUMNS:
             (root / folder).mkdir(parents=True, exist_ok=True)
         light = 60 + 120 * (i % 2)
-        image = np.full((40 + i, 30, 3), light, np.uint8) + rng.integers(0, 20, (40 + i, 30, 3), dtype=np.uint8)
+        image = np.full((40 + i, 30, 3), light, np.uint8) + rng.integers(
+            0, 20, (40 + i, 30, 3), dtype=np.uint8
+        )
         cv2.imwrite(str(root / f"rgb/{i}.jpg"), image)
         depth = rng.integers(1000, 4000, (40, 30)).astype(np.uint16)
         depth[:5] = 0

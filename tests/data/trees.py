@@ -12,6 +12,7 @@ from tests.data.ave_tree import make_ave
 from tests.data.casia_surf_tree import make_casia_surf
 from tests.data.cremad_tree import make_cremad
 from tests.data.kinetics_sounds_tree import make_kinetics_sounds
+from tests.data.manifest_tree import make_manifest
 
 
 def make_avmnist(root: Path) -> None:
@@ -43,10 +44,15 @@ def make_cremad_tree(root: Path) -> None:
     make_cremad(root, actors=4, sentences=3, frames=2)
 
 
+def make_manifest_tree(root: Path) -> None:
+    make_manifest(root)
+
+
 TREES: dict[str, Callable[[Path], None]] = {
     "ave": make_ave,
     "avmnist": make_avmnist,
     "casia_surf": make_casia_surf,
     "cremad": make_cremad_tree,
     "kinetics_sounds": make_kinetics_sounds,
+    "manifest": make_manifest_tree,
 }
