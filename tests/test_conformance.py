@@ -24,7 +24,8 @@ def build_dataset(name: str, root: Path, *overrides: str) -> DataModule:
     """A dataset of conf/data on generated files in its own layout."""
     if name in TREES:
         TREES[name](root / name)
-    own = [f"data.manifest={root}/manifest/my.csv"] if name == "manifest" else []
+    table = [f"data.manifest={root}/manifest/my.csv", "data.columns=[rgb,audio,vector]"]
+    own = table if name == "manifest" else []
     config = compose_config(
         [f"data={name}", *own, f"paths.data={root}", "data.batch_size=4", "data.workers=0", *overrides]
     )
