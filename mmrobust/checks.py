@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmrobust.config import compose_config, our_hydra, search_path
+from mmrobust.config import ENTRIES, columns_of, compose_config, entries, our_hydra, search_path
 from mmrobust.errors import UserError
 from mmrobust.values import check_config, check_type
 
@@ -33,8 +33,11 @@ COMES_WITH = {
 }
 
 
-def check_command_line(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> None:
+def check_command_line(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> list[str]:
     """Check every override, then the composed configuration.
+
+    Returns:
+        Overrides that Hydra needs beside these: entries of modalities that a table of the user's names.
 
     Raises:
         UserError: everything that is wrong, at once, with the nearest valid names.
@@ -59,7 +62,13 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
             doubtful += COMES_WITH.get(o.key_or_group, (f"{o.key_or_group}.",))
     good = [o for o in good if not o.key_or_group.startswith(doubtful)]
     problems += _check_experiment(good, config_dir)
-    good = _check_keys(good, options, config_dir, problems)
+    names, unread = _columns(good, config_dir)
+    problems += unread
+    if unread:  # as after a wrong choice of the data
+        doubtful += COMES_WITH["data"]
+        good = [o for o in good if o.key_or_group not in ("data", "experiment")]
+        good = [o for o in good if not o.key_or_group.startswith(doubtful)]
+    good = _check_keys(good, options, config_dir, problems, entries(names))
     for job in _jobs(good) if multirun else [[_text(o) for o in good]]:
         config, _ = _compose(job, config_dir, problems)
         try:
@@ -70,6 +79,7 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     if problems:
         problems = list(dict.fromkeys(problems))
         raise UserError("\n".join(f"- {p}" for p in problems) if len(problems) > 1 else problems[0])
+    return entries(names)
 
 
 def with_quotes(overrides: Sequence[str]) -> list[str]:
@@ -169,19 +179,43 @@ def _check_experiment(given: Sequence[Override], config_dir: str | None) -> list
     ]
 
 
+def _columns(given: Sequence[Override], config_dir: str | None) -> tuple[list[str], list[str]]:
+    """The columns of the tables that the jobs name as their data, and what is wrong with these."""
+    about = ("data", "experiment", "paths.data")
+    given = [o for o in given if f"{o.key_or_group}.".startswith(tuple(f"{key}." for key in about))]
+    names: dict[str, None] = {}
+    problems: list[str] = []
+    if not any(o.key_or_group in about for o in given):  # the default's modalities are all in conf/
+        return [], []
+    for job in _jobs([o for o in given if not o.key_or_group.startswith(ENTRIES)]):
+        try:
+            names |= dict.fromkeys(columns_of(compose_config(job, config_dir)))
+        except UserError as error:
+            problems.append(str(error))
+        except CONFIG_ERRORS:
+            pass  # told where keys are checked
+    return list(names), problems
+
+
 # Keys and values
 
 
 def _check_keys(
-    given: Sequence[Override], groups: Iterable[str], config_dir: str | None, problems: list[str]
+    given: Sequence[Override],
+    groups: Iterable[str],
+    config_dir: str | None,
+    problems: list[str],
+    more: Sequence[str],
 ) -> list[Override]:
-    """Report keys that do not exist, and values of another type than the key's default; returns the others."""
+    """Report keys that do not exist even with the overrides `more`, and values of another type than the key's
+    default; returns the others."""
     choices = [o for o in given if o.key_or_group in groups]
     first = [
         f"{_text(o).partition('=')[0]}={_values(o)[0]}" if o.is_sweep_override() and _values(o) else _text(o)
         for o in choices
     ]
-    config, kept = _compose([text for text in first if "glob(" not in text], config_dir, problems)
+    first = [*more, *(text for text in first if "glob(" not in text)]
+    config, kept = _compose(first, config_dir, problems)
     plain: Any = OmegaConf.to_container(config)
     known, good = set(_flat_keys(plain)), []
     for o in given:

@@ -14,9 +14,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from mmrobust.data.table import content_hash, modality_columns
 from mmrobust.errors import UserError
 
 # Where a `_target_` may lie. Not all of torch: torch.hub runs what it downloads.
@@ -40,12 +42,17 @@ NOT_IN_HASH = (
     "allow",
     "data.root",
     "data.cache",
+    "data.manifest",  # its content counts, not its name
+    "data.inferred",  # from what counts
     "data.workers",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "trainer.log_every_n_steps",
     "trainer.profiler",
 )
+
+# Where the entries of single modalities lie.
+ENTRIES = ("encoder.", "encoder@", "data.modalities.", "data/modality@")
 
 # Further keys that runs of one row of a table may differ in.
 NOT_IN_RECIPE = ("seed", "data.run_seed", "method.seed")
@@ -58,15 +65,51 @@ def conf_folder() -> Path:
 
 
 def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
-    """Compose a configuration; `choices` in it says which file of every group was taken."""
+    """Compose a configuration; `choices` in it says which file of every group was taken.
+
+    Data with a key `manifest`, a table of the user's, has the columns of that table as modalities, and each of them
+    gets entries of its own, as if the data's file in conf/ had named them.
+
+    Raises:
+        UserError: the manifest has no columns that could be modalities.
+    """
     with our_hydra():
         more = (
             [f"hydra.searchpath=[{json.dumps(search_path(config_dir), ensure_ascii=False)}]"]
             if config_dir
             else []
         )
-        config = compose("config", [*overrides, *more], return_hydra_config=True)
-        return with_choices(config, config.hydra.runtime.choices)
+
+        def composed(texts: Sequence[str]) -> DictConfig:
+            config = compose("config", [*texts, *more], return_hydra_config=True)
+            return with_choices(config, config.hydra.runtime.choices)
+
+        try:
+            config = composed(overrides)
+            names = columns_of(config)
+        except HydraException:  # perhaps of entries that are still to come
+            others = [o for o in overrides if not o.lstrip("+~").startswith(ENTRIES)]
+            names = columns_of(composed(others)) if len(others) < len(overrides) else []
+            if not names:
+                raise
+        if not names:
+            return config
+        config = composed([*overrides, *entries(names)])
+        config.data.columns, config.data.content = names, content_hash(config.data.manifest)
+        return config
+
+
+def columns_of(config: DictConfig) -> list[str]:
+    """The modalities that a table of the user's names; none for data without one, or as long as it is not named."""
+    if OmegaConf.is_missing(config.data, "manifest") or config.data.get("manifest") is None:
+        return []
+    return modality_columns(config.data.manifest, config.data.get("columns"))
+
+
+def entries(names: Sequence[str]) -> list[str]:
+    """Overrides that give each modality an encoder of its own and the keys of `data.modalities`."""
+    groups = ("encoder@encoder.{}=inherit", "data/modality@data.modalities.{}=inferred")
+    return [f"+{group.format(name)}" for name in names for group in groups]
 
 
 def with_choices(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:

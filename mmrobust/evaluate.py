@@ -5,7 +5,7 @@
     checkpoint=best       best | last
     missing=... missing.test.rate=...   another protocol for the test; default: the run's own
     noise/pattern@noise.test=gaussian noise.test.level=10 noise.seed=...   other noise in the test
-    data.root=... data.batch_size=... data.workers=... trainer.accelerator=... trainer.precision=...
+    data.root=... data.manifest=... data.batch_size=... data.workers=... trainer.accelerator=... trainer.precision=...
     verify=true           recompute every number from predictions.npz instead, and say whether they agree
 
 The result goes to <folder>/evaluations/<hash>/.
@@ -19,12 +19,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmrobust import config as configuration
-from mmrobust.checks import check_command_line
+from mmrobust.checks import check_command_line, with_quotes
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import (
     plot_combinations,
@@ -37,6 +37,7 @@ from mmrobust.evaluation.results import (
 OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false"}
 TAKEN_OVER = (
     "data.root",
+    "data.manifest",
     "data.batch_size",
     "data.workers",
     "trainer.accelerator",
@@ -44,7 +45,8 @@ TAKEN_OVER = (
     "threads",
 )
 
-SAY_MODALITIES = ("task", "num_modalities")  # keys on which the modalities' names hang
+# Keys on which the modalities' names hang.
+SAY_MODALITIES = ("task", "num_modalities", "manifest", "columns")
 
 TEST_NOISE = ("noise/pattern@noise.test", "noise.test.*", "noise.seed")
 
@@ -107,9 +109,13 @@ def _is_test_noise(key: str) -> bool:
 def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
     """The run's configuration with a new missing protocol, new test noise and the keys of TAKEN_OVER."""
     group = [text for text in changes if text.startswith(("missing", "noise"))]
+    others = [text for text in changes if text not in group]
+    config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist(others)))
     if group:
         data = [f"data={config.choices.data}"]
-        data += [f"data.{key}={config.data[key]}" for key in SAY_MODALITIES if key in config.data]
+        named = {key: config.data[key] for key in SAY_MODALITIES if key in config.data}
+        lists = {k: f"[{','.join(v)}]" for k, v in named.items() if isinstance(v, ListConfig)}
+        data += with_quotes([f"data.{key}={value}" for key, value in (named | lists).items()])
         check_command_line([*data, *group], None, multirun=False)
         new: Any = OmegaConf.to_container(configuration.compose_config([*data, *group]), resolve=True)
         if any(text.startswith("missing") for text in group):
@@ -118,8 +124,7 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
             config.noise.test = config.data.noise.test = new["noise"]["test"]
         if any(text.startswith("noise.seed") for text in group):
             config.noise.seed = config.data.noise.seed = new["noise"]["seed"]
-    others = [text for text in changes if text not in group]
-    return OmegaConf.merge(config, OmegaConf.from_dotlist(others))  # type: ignore[return-value]
+    return config
 
 
 def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
@@ -38,8 +38,9 @@ def _main(argv: list[str]) -> int:
     resumed = any(text.startswith("resume=") for text in arguments.overrides)
     if not resumed:
         argv, arguments.overrides = with_quotes(argv), with_quotes(arguments.overrides)
+    more: list[str] = []
     if not (arguments.help or arguments.hydra_help or arguments.info or resumed):
-        check_command_line(arguments.overrides, arguments.config_dir, arguments.multirun)
+        more = check_command_line(arguments.overrides, arguments.config_dir, arguments.multirun)
     if (
         arguments.help
         or arguments.hydra_help
@@ -48,12 +49,12 @@ def _main(argv: list[str]) -> int:
         or arguments.shell_completion
     ):
         with suppress(SystemExit):  # Hydra's way to end --help
-            _hydra(argv, lambda config: None)
+            _hydra([*argv, *more], lambda config: None)
         return 0
     if resumed:
         return resume(arguments.overrides)
     if arguments.multirun:
-        return _sweep(argv, arguments.config_dir)
+        return _sweep(argv, more, arguments.config_dir)
     config = configuration.compose_config(arguments.overrides, arguments.config_dir)
     execute(config, arguments.overrides, config_dir=arguments.config_dir)
     return 0
@@ -82,24 +83,29 @@ def _argv(argv: Sequence[str]) -> Iterator[None]:
         GlobalHydra.instance().clear()
 
 
-def _sweep(argv: list[str], config_dir: str | None) -> int:
-    """Every job of a sweep; complete ones are skipped, a failed one does not stop the others."""
+def _sweep(argv: list[str], more: Sequence[str], config_dir: str | None) -> int:
+    """Every job of a sweep; complete ones are skipped, a failed one does not stop the others. `more` are the entries
+    of modalities that some job's data has (see `check_command_line`)."""
     with tempfile.TemporaryDirectory() as failures:  # files, because a launcher may use other processes
-        _hydra(argv, partial(_job, config_dir=config_dir, failures=Path(failures)))
+        job = partial(_job, more=more, config_dir=config_dir, failures=Path(failures))
+        _hydra([*argv, *more], job)
         failed = [path.read_text() for path in sorted(Path(failures).iterdir())]
     if failed:
         print(f"{len(failed)} runs failed:\n" + "\n".join(f"  {name}" for name in failed), file=sys.stderr)
     return 1 if failed else 0
 
 
-def _job(config: DictConfig, *, config_dir: str | None, failures: Path) -> None:
+def _job(config: DictConfig, *, more: Sequence[str], config_dir: str | None, failures: Path) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     hydra = HydraConfig.get()
-    overrides = list(hydra.overrides.task)
+    overrides = [text for text in hydra.overrides.task if text not in more]
     print(f"[{hydra.job.num}] {' '.join(overrides)}", flush=True)
     try:
-        config = configuration.with_choices(config, hydra.runtime.choices)
+        if more:
+            config = configuration.compose_config(overrides, config_dir)  # with this job's modalities
+        else:
+            config = configuration.with_choices(config, hydra.runtime.choices)
         execute(config, overrides, again=False, config_dir=config_dir)
     except Stopped:
         raise
@@ -120,7 +126,13 @@ def resume(overrides: Sequence[str]) -> int:
     options = dict(text.partition("=")[::2] for text in overrides)
     folder = Path(options.pop("resume"))
     config = configuration.load_run_config(folder)
-    harmless = ("data.root", "data.workers", "trainer.enable_progress_bar", "trainer.enable_model_summary")
+    harmless = (
+        "data.root",
+        "data.manifest",
+        "data.workers",
+        "trainer.enable_progress_bar",
+        "trainer.enable_model_summary",
+    )
     if changed := [key for key in options if key not in harmless]:
         raise UserError(
             f"resume takes the options of {folder}; {', '.join(changed)} would make another run. Leave them out "
@@ -166,14 +178,17 @@ def execute(
         while is_complete(base := folder.with_name(f"{folder.name}-{number}")):
             number += 1
         folder = base
+    interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
+    before = configuration.load_run_config(folder) if interrupted else config
+    if "inferred" in config.data:
+        config.data.inferred = before.data.get("inferred") or infer(config)
     if config.method.get("teacher"):
         from mmrobust.teacher import prepare_teacher
 
         given = config.method.teacher.run
         config.method.teacher.run = str(prepare_teacher(config, config_dir))
         config.paths.teacher = config.method.teacher.run if given is None else None
-    if (folder / "checkpoints" / "last.ckpt").is_file():
-        before = configuration.load_run_config(folder)
+    if interrupted:
         if configuration.config_hash(before) != configuration.config_hash(config):
             raise UserError(
                 f"{folder} holds an interrupted run of another configuration; go on with it (resume={folder}), choose "
@@ -186,6 +201,15 @@ def execute(
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     start(folder, config)
     return folder
+
+
+def infer(config: DictConfig) -> dict[str, Any]:
+    """What data finds out about its files, once and before anything is trained: it is shown, and kept with the
+    run's configuration, so that whoever reads the data later takes it to be the same."""
+    data = configuration.construct(config.data)
+    inferred: dict[str, Any] = data.infer()
+    print(data.told(inferred), flush=True)
+    return inferred
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from mmrobust.config import (
 from mmrobust.errors import UserError
 from mmrobust.values import modality_names
 
+TABLE = Path(__file__).parent / "data/table.csv"  # columns id, label, rgb, audio
+
 
 def problems(*overrides: str, multirun: bool = False) -> str:
     """The text of the error; empty if there is none."""
@@ -98,6 +100,17 @@ def problems(*overrides: str, multirun: bool = False) -> str:
         (["optimizer.lr=nan"], ["optimizer.lr=nan is not a number"]),
         (["+trainer.max_epoch=1"], ["did you mean trainer.max_epochs"]),
         (["+seed=1", "data.batch_size=0"], ["+seed=1 cannot be applied", "data.batch_size=0 is below 1"]),
+        (["data=manifest", "data.batch_size=0"], ["data.manifest has no value yet; set data.manifest=..."]),
+        (["data=manifest", "data.manifest=no.csv", "encoder.rgb.name=x", "seed=-1"], ["data.manifest=no.csv does not exist", "seed=-1 is below 0"]),
+        (["data=manifest", f"data.manifest={TABLE}", "data.columns=[rgbb]"], ["data.columns names 'rgbb', which is no modality's column; did you mean rgb?"]),
+        (
+            ["data=manifest", f"data.manifest={TABLE}", "encoder.rbg.name=x", "data.modalities.rgb.sise=3", "missing=mcar", "missing.train.rate={a: 0.5}"],
+            [
+                "there is no key encoder.rbg.name; did you mean encoder.rgb.name",
+                "there is no key data.modalities.rgb.sise; did you mean data.modalities.rgb.size",
+                "missing.train names the modality 'a'; manifest has rgb, audio",
+            ],
+        ),
         (["allow=[os]"], ["allow=[os]: no part of Python itself can be allowed"]),
     ],
     ids=str,
@@ -162,6 +175,9 @@ def test_a_prefix_is_a_whole_package() -> None:
         "paths.run=${paths.outputs}/x",
         "paths.outputs='runs_(1)'",
         "trainer.fast_dev_run=2",
+        f"data=manifest data.manifest={TABLE} encoder.rgb.name=resnet18 encoder@encoder.audio=resnet18",
+        f"data=manifest data.manifest={TABLE} data.columns=[rgb] data.modalities.rgb.size=[64,32] missing=mcar "
+        "missing.train.rate=0.5",
     ],
 )  # fmt: skip
 def test_what_is_right_passes(line: str) -> None:
@@ -203,6 +219,19 @@ def test_a_sweep_needs_m() -> None:
         (["method=dmrnet,dropot"], "method=dropot is not known; did you mean dropout?"),
         (["optimizer.lr=1,abc"], "optimizer.lr=abc is not a number (default: 0.001)"),
         (["trainer.max_epochs=1,0"], "trainer.max_epochs=0 is below 1"),
+        (
+            [
+                "data=manifest",
+                f"data.manifest={TABLE}",
+                "data.columns=[rgb],[rgb,audio]",
+                "encoder.rgb.width=8,16",
+            ],
+            "",
+        ),
+        (
+            ["data=manifest", f"data.manifest={TABLE},no.csv"],
+            f"data.manifest=no.csv does not exist; name your CSV: data.manifest=my.csv (here: {Path.cwd()})",
+        ),
         (["fusion=sum", "method=dmrnet,late"], "method=late takes no fusion; leave out fusion=sum"),
     ],
     ids=str,
@@ -417,7 +446,9 @@ def test_the_trainer_has_lightnings_keys() -> None:
     "path", [p for p in sorted(conf_folder().glob("*/*.yaml")) if p.stem != "inherit"], ids=lambda p: f"{p.parent.name}={p.stem}"
 )  # fmt: skip
 def test_every_choice_passes(path: Path) -> None:
-    to_be_set = {"fixed": ["missing.train.combination=[m1]"], "timm": ["encoder.name=resnet18"]}.get(
-        path.stem, []
-    )
+    to_be_set = {
+        "fixed": ["missing.train.combination=[m1]"],
+        "timm": ["encoder.name=resnet18"],
+        "manifest": [f"data.manifest={TABLE}"],
+    }.get(path.stem, [])
     assert problems(f"{path.parent.name}={path.stem}", *to_be_set) == ""

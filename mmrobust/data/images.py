@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from mmrobust import keyed
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import would ask the network for news
 cv2.setNumThreads(0)  # the loader's workers are the parallelism; OpenCV's threads would only fight them
 
+ORIENTATION = 0x0112  # of a camera, in an image's Exif data
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -48,6 +51,53 @@ def read_map(path: Path | str) -> np.ndarray:
             "label is of no use, take the label itself"
         )
     return numbers
+
+
+def read_indices(path: Path | str) -> np.ndarray:
+    """Read an image file of labels, (H, W) of some type of integers: a palette's indices as they are, grey stored as
+    colour as grey.
+
+    Raises:
+        UserError: the file is missing, damaged, compressed with losses or has colours.
+    """
+    with _opened(Path(path)) as image:
+        if image.format in ("JPEG", "WEBP"):
+            raise UserError(f"{path} is a {image.format}, which blurs labels; save it as PNG")
+        numbers = np.array(image)
+    if numbers.ndim == 3 and (numbers[..., :3] == numbers[..., :1]).all():
+        numbers = numbers[..., 0]
+    if numbers.ndim != 2 or numbers.dtype.kind not in "bui":
+        raise UserError(
+            f"{path} has colours, but one class number a pixel was expected; export it with indices"
+        )
+    return numbers.astype(np.uint8) if numbers.dtype.kind == "b" else numbers
+
+
+def header(path: Path | str) -> tuple[tuple[int, ...], np.dtype]:
+    """What the head of an image file says: (H, W, 3) uint8 as `read_image` gives it, or (H, W) and another type if
+    it holds one number a pixel of more than 8 bits.
+
+    Raises:
+        UserError: the file is missing or not an image.
+    """
+    with _opened(Path(path), decode=False) as image:
+        turned = image.getexif().get(ORIENTATION, 1) > 4
+        size = image.size if turned else image.size[::-1]
+        wide = {"I": np.uint16, "F": np.float32}.get(image.mode[:1])
+        return (size, np.dtype(wide)) if wide else ((*size, 3), np.dtype(np.uint8))
+
+
+@contextmanager
+def _opened(path: Path, decode: bool = True) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            if decode:
+                image.load()
+            yield image
+    except FileNotFoundError as error:
+        raise UserError(f"image {path} cannot be opened: {error.strerror}") from error
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
+        raise UserError(f"{path} cannot be read as an image ({error}); get or extract it again") from error
 
 
 def _decoded(path: Path, how: int) -> np.ndarray:
@@ -110,6 +160,21 @@ def resize(size: int) -> A.Compose:
     import albumentations as A
 
     return A.Compose([A.Resize(size, size, area_for_downscale="image")])  # linear alone would alias
+
+
+def scaled_to(image: np.ndarray, size: tuple[int, int], *, nearest: bool = False) -> np.ndarray:
+    """(H, W) or (H, W, C) of any numbers to the (height, width) `size`: averaged where it shrinks, else linear; or the
+    nearest pixel, for depth and labels, whose numbers must not mix."""
+    if image.shape[:2] == size:
+        return image
+    if image.ndim == 3 and image.shape[2] > 4:  # more than OpenCV's averaging takes
+        return np.concatenate(
+            [scaled_to(image[..., i : i + 4], size, nearest=nearest) for i in range(0, image.shape[2], 4)], -1
+        )
+    shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
+    how = cv2.INTER_NEAREST if nearest else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    scaled = cv2.resize(np.ascontiguousarray(image), size[::-1], interpolation=how)
+    return scaled.reshape(*size, *image.shape[2:])
 
 
 def rotated(image: np.ndarray, degrees: int, canvas: float) -> np.ndarray:

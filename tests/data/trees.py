@@ -18,6 +18,7 @@ from tests.data.cityscapes_tree import make_cityscapes
 from tests.data.cremad_tree import make_cremad
 from tests.data.handwritten_tree import make_handwritten
 from tests.data.kinetics_sounds_tree import make_kinetics_sounds
+from tests.data.manifest_tree import make_manifest
 from tests.data.nyuv2_tree import make_nyuv2
 from tests.data.sunrgbd_tree import make_sunrgbd
 from tests.data.utd_mhad_tree import make_utd_mhad
@@ -51,7 +52,8 @@ def write_idx(path: Path, array: np.ndarray) -> None:
 def ready(name: str, data_folder: Path, *overrides: str) -> DataModule:
     """The dataset of that name whose tree lies in a folder of datasets, set up."""
     keys = [f"data={name}", f"paths.data={data_folder}", "data.batch_size=4", "data.workers=0"]
-    data: DataModule = construct(compose_config([*keys, *SMALL.get(name, ()), *overrides]).data)
+    keys += [key.format(root=data_folder) for key in SMALL.get(name, ())]
+    data: DataModule = construct(compose_config([*keys, *overrides]).data)
     data.setup()
     return data
 
@@ -71,6 +73,10 @@ def make_handwritten_tree(root: Path) -> None:
     make_handwritten(root.with_name("handwritten6"))
 
 
+def make_manifest_tree(root: Path) -> None:
+    make_manifest(root)
+
+
 TREES: dict[str, Callable[[Path], None]] = {
     "ave": make_ave,
     "avmnist": make_avmnist,
@@ -79,14 +85,16 @@ TREES: dict[str, Callable[[Path], None]] = {
     "cremad": make_cremad_tree,
     "handwritten": make_handwritten_tree,
     "kinetics_sounds": make_kinetics_sounds,
+    "manifest": make_manifest_tree,
     "nyuv2": make_nyuv2,
     "sunrgbd": make_sunrgbd,
     "utd_mhad": make_utd_mhad,
 }
 
-# Sizes that suit the trees.
+# What suits the trees; {root} is the folder of datasets.
 SMALL: dict[str, list[str]] = {
     "cityscapes": ["data.image_size=[32,48]"],
+    "manifest": ["data.manifest={root}/manifest/my.csv", "data.columns=[rgb,audio,vector]"],
     "nyuv2": ["data.image_size=[32,48]"],
     "sunrgbd": ["data.image_size=[32,48]"],
 }
