@@ -13,7 +13,7 @@ from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.models.encoders import build_encoder
 from mmrobust.testing import check_dataset, check_method, describe_data, make_batch, step
-from tests.data.trees import TREES, ready
+from tests.data.trees import SMALL, TREES, ready
 
 
 def choices(group: str) -> list[str]:
@@ -28,7 +28,8 @@ def build_dataset(name: str, root: Path, *overrides: str) -> DataModule:
 
 
 def builder(*overrides: str):  # type: ignore[no-untyped-def]
-    config = compose_config(["encoder.width=16", *overrides])
+    width = [] if any(text.startswith("experiment=") for text in overrides) else ["encoder.width=16"]
+    config = compose_config([*width, *overrides])
 
     def build(spec: DataSpec) -> Method:
         method: Method = construct(config.method, spec=spec)
@@ -103,6 +104,22 @@ def test_method_on_dataset(method: str, data: str, datasets: dict[str, DataModul
     model = builder(f"method={method}", f"data={data}")(datasets[data].spec)
     batch = next(iter(datasets[data].loader("train", shuffle=True)))
     terms = step(model, batch)
+    assert all(term.isfinite() for term in terms.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe", [name for name in choices("experiment") if not name.startswith("ablation_")]
+)
+def test_recipe(recipe: str, tmp_path: Path) -> None:
+    """A published setting takes a step on generated files in its dataset's layout, without the weights of others."""
+    config = compose_config([f"experiment={recipe}"])
+    name, task = config.choices.data, config.data.get("task")
+    data = build_dataset(
+        name, tmp_path, *(["data.task=scene", "data.validation=0.5"] if task == "scene" else [])
+    )
+    method = builder(f"experiment={recipe}", "encoder.pretrained=false", *SMALL.get(name, ()))(data.spec)
+    terms = step(method, next(iter(data.loader("train", shuffle=True))))
     assert all(term.isfinite() for term in terms.values())
 
 
