@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 import torch
@@ -18,31 +17,13 @@ from mmrobust.data.base import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import CombinationScores, Results
 from mmrobust.evaluation.families import add_thresholds, keep_thresholds, kept_thresholds
+from mmrobust.methods.output import Features as Features
+from mmrobust.methods.output import Output as Output
+from mmrobust.methods.output import tensors as tensors
 from mmrobust.missing import all_combinations, draw_combinations
 from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, takes_encoders
 from mmrobust.models.encoders import running_statistics, scatter_rows
-from mmrobust.models.pyramid import Pyramid
 from mmrobust.tasks import TASKS
-
-Features = Any  # any nest (dict, list, tuple) of tensors, rows first
-
-
-@dataclass
-class Output:
-    """What `fuse` returns: logits (B, C) or (B, C, H, W), and whatever else the losses need, rows first.
-
-    `logits` may be given as a decoder in training has them, with those at coarser resolutions: they become `side`.
-    """
-
-    logits: Tensor
-    unimodal: dict[str, Any] = field(default_factory=dict)  # what heads say of one modality alone
-    fused: Tensor | Pyramid | None = None  # what the head sees; teachers are asked for it
-    extras: dict[str, Any] = field(default_factory=dict)
-    side: tuple[Tensor, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.logits, Tensor):
-            self.logits, self.side = self.logits
 
 
 class Method(LightningModule):
@@ -268,10 +249,3 @@ class Method(LightningModule):
     def on_test_epoch_end(self) -> None:
         self.results = self._scores["test"].finish(kept_thresholds(self, self.spec.metrics))
         self.log_dict(self.results.flat("test"))
-
-
-def tensors(features: Features) -> list[Tensor]:
-    """The tensors in a nest."""
-    found: list[Tensor] = []
-    apply_to_collection(features, Tensor, found.append)
-    return found
