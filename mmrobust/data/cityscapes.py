@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -48,14 +47,13 @@ class Cityscapes(RGBD):
     Args:
         depth: `disparity`, the files' numbers, or `depth`: baseline × focal length over disparity, in metres, at half
             precision as the prepared form has it; none beyond 300 m. Where there is none the input is 0.
-        image_size: [height, width] of the inputs.
     """
 
     choices: ClassVar = {"depth": ("disparity", "depth")}
     layout = f"leftImg8bit, gtFine, disparity and camera, or ESANet's folders train and valid: {SOURCE}"
 
-    def __init__(self, *, depth: str, image_size: Sequence[int], **base: Any) -> None:
-        super().__init__(task="segmentation", size=image_size, **base)
+    def __init__(self, *, depth: str, **base: Any) -> None:
+        super().__init__(task="segmentation", **base)
         self.depth = depth
 
     def index(self, root: Path) -> Contents:

@@ -73,7 +73,7 @@ class NYUv2(RGBD):
         scene_size: Sequence[int],
         **base: Any,
     ) -> None:
-        super().__init__(task=task, size=scene_size if task == "scene" else image_size, **base)
+        super().__init__(task=task, image_size=scene_size if task == "scene" else image_size, **base)
         self.classes, self.depth = classes, depth
 
     def index(self, root: Path) -> Contents:

@@ -43,7 +43,7 @@ class RGBD(DataModule, ABC):
 
     Args:
         task: `segmentation` or, where there are classes of scenes, `scene`.
-        size: (height, width) of the inputs.
+        image_size: [height, width] of the inputs.
         scale: in segmentation, the least and the largest factor by which training frames are enlarged.
         rescale_depth: divide depth by that factor; the published recipes do not.
         incomplete: a sample without rgb or depth on disk is an `error`, or `allow`ed and lacks that modality.
@@ -59,7 +59,7 @@ class RGBD(DataModule, ABC):
         self,
         *,
         task: str,
-        size: Sequence[int],
+        image_size: Sequence[int],
         scale: Sequence[float],
         rescale_depth: bool,
         incomplete: str,
@@ -68,7 +68,12 @@ class RGBD(DataModule, ABC):
         **base: Any,
     ) -> None:
         super().__init__(**base)
-        self.task, self.size, self.scale, self.rescale_depth = task, tuple(size), tuple(scale), rescale_depth
+        self.task, self.size, self.scale, self.rescale_depth = (
+            task,
+            tuple(image_size),
+            tuple(scale),
+            rescale_depth,
+        )
         self.incomplete, self.validation, self.class_weights = incomplete, validation, class_weights
 
     @abstractmethod

@@ -58,7 +58,7 @@ class SUNRGBD(RGBD):
     def __init__(
         self, *, task: str, depth: str, image_size: Sequence[int], scene_size: Sequence[int], **base: Any
     ) -> None:
-        super().__init__(task=task, size=scene_size if task == "scene" else image_size, **base)
+        super().__init__(task=task, image_size=scene_size if task == "scene" else image_size, **base)
         self.depth = depth
 
     def index(self, root: Path) -> Contents:
