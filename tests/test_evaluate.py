@@ -98,3 +98,15 @@ def test_other_data_is_refused(folder: Path, tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
     assert main([f"run={tmp_path}"]) == 2
     assert "is not what" in capsys.readouterr().err
+
+
+def test_modalities_that_hang_on_the_task(tmp_path: Path) -> None:
+    scenes = ["data.task=segmentation", "data.num_modalities=3", "method=dropout"]
+    assert run([*TINY, *scenes, f"paths.outputs={tmp_path}"]) == 0
+    folder = next(tmp_path.glob("*/*"))
+    assert main([f"run={folder}", "verify=true"]) == 0
+    assert main([f"run={folder}", "missing=fixed", "missing.test.combination=[rgb,infrared]"]) == 0
+    new = next((folder / "evaluations").glob("test-best-*"))
+    rows = read_results(new)["combinations"]
+    assert {name for name, row in rows.items() if row and row["n"]} == {"rgb", "infrared", "rgb+infrared"}
+    assert (new / "panel.png").stat().st_size > 0
