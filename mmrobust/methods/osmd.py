@@ -15,16 +15,15 @@ from mmrobust.batch import Batch
 from mmrobust.errors import UserError, one_of
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.missing import all_combinations, draw_combinations, sources_of
+from mmrobust.models.adaptation import JointAdaptation, loss_of_rows
 from mmrobust.models.encoders import PointwiseLinear
-from mmrobust.models.fusion import mean_over, rows_like
-from mmrobust.models.pyramid import by_level, deepest, with_deepest
+from mmrobust.models.fusion import rows_like
+from mmrobust.models.pyramid import deepest, with_deepest
 from mmrobust.models.translation import (
     CrossTranslation,
     Frozen,
-    Hallucination,
     Layer,
-    adaptation,
-    trunks_of,
+    hallucinate,
     where_rows,
     with_stream_skips,
 )
@@ -88,24 +87,30 @@ class OSMD(Method):
         self.sources = sources_of(self.modalities, privileged)
         self.targets = [n for n in self.modalities if self.sources != [n]]  # what others can restore
         self.register_buffer("is_source", torch.tensor([m in self.sources for m in self.modalities]))
-        self.weights = {"alpha": alpha, "beta": beta, "temperature": temperature}
         self.ramp_epochs, self.translation_weight = ramp_epochs, translation_weight
         self.branch_weight, self.restored_weight = branch_weight, restored_weight
         self.from_features = hallucination == "head"
 
         maps, width = self.spec.task == "segmentation", max(self.widths.values())
-        projections = {
-            m: PointwiseLinear(w, width) if w != width else nn.Identity() for m, w in self.widths.items()
-        }
-        self.projections = nn.ModuleDict(projections)
-        self.branch_heads = nn.ModuleDict({n: self.task.head(width) for n in self.targets})
-        self.hallucinations = nn.ModuleDict()
-        for u in self.sources:
-            others = [n for n in self.targets if n != u]
-            skips = getattr(self.encoders[u], "skip_widths", None)
-            trunks = trunks_of(hallucination, u, others, self.spec, base["encoder"], width, skips)
-            self.hallucinations[u] = Hallucination(trunks, self.task.pool, width)
-        self.restored_heads = nn.ModuleDict({n: self.task.head(width) for n in self.targets})
+        self.projections = nn.ModuleDict(
+            {m: PointwiseLinear(w, width) if w != width else nn.Identity() for m, w in self.widths.items()}
+        )
+        self.joint_adaptation = JointAdaptation(
+            self.modalities,
+            self.sources,
+            self.targets,
+            head=lambda: self.task.head(width),
+            hallucinate=partial(
+                hallucinate,
+                kind=hallucination,
+                spec=self.spec,
+                encoder=base["encoder"],
+                width=width,
+                pool=self.task.pool,
+                skip_widths=getattr(next(iter(self.encoders.values())), "skip_widths", None),
+            ),
+            weights={"alpha": alpha, "beta": beta, "temperature": temperature},
+        )
         translate = aggregation == "cross_translation"
         self.translation = CrossTranslation(self.modalities, width, maps=maps, translate=translate)
         widths = [self.translation.width, *hidden]
@@ -120,7 +125,7 @@ class OSMD(Method):
             self.frozen = Frozen(self._branches())
 
     def _branches(self) -> list[nn.Module]:
-        return [self.encoders, self.projections, self.branch_heads]
+        return [self.encoders, self.projections, self.joint_adaptation.branch_heads]
 
     def combinations(self) -> list[tuple[str, ...]]:
         return all_combinations(self.sources)
@@ -129,27 +134,19 @@ class OSMD(Method):
         own = super().encode_modality(modality, x)
         own = with_deepest(own, self.projections[modality](deepest(own)))
         features = {"own": own, "restored": {}}
-        if modality in self.hallucinations:
-            features["restored"] = self.hallucinations[modality](own if self.from_features else x)
-        if self.frozen is not None and self.training:
-            encoders, projections = (cast(nn.ModuleDict, part) for part in list(self.frozen)[:2])
+        if modality in self.sources:
+            hallucination = self.joint_adaptation.hallucinations[modality]
+            features["restored"] = hallucination(own if self.from_features else x)
+        if self.frozen is not None and self.training and modality in self.targets:
+            encoders, projections, heads = (cast(nn.ModuleDict, part) for part in self.frozen)
             frozen = self.task.pool(encoders[modality](x))
-            features["frozen"] = with_deepest(frozen, projections[modality](deepest(frozen)))
+            frozen = with_deepest(frozen, projections[modality](deepest(frozen)))
+            features["frozen"] = frozen, full_logits(heads[modality](frozen))
         return features
-
-    def restore(self, features: Mapping[str, Features], sources: Tensor) -> dict[str, Any]:
-        """Each target n as the mean of H_{u→n} over the other modalities in `sources` (B, M); zeros without."""
-        restored = {}
-        for n in self.targets:
-            others = [u for u in self.sources if u != n]
-            given = sources[:, [self.modalities.index(u) for u in others]]
-            mean = partial(mean_over, available=given)
-            restored[n] = by_level(mean, {u: features[u]["restored"][n] for u in others})
-        return restored
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         sources = available & self.is_source
-        restored = self.restore(features, sources)
+        restored = self.joint_adaptation.restore(features, sources)
         streams = {}
         for i, m in enumerate(self.modalities):
             streams[m] = where_rows(sources[:, i], features[m]["own"], restored.get(m))
@@ -173,46 +170,16 @@ class OSMD(Method):
         )
         features = self.encode(batch)
         output = self.fuse(features, sources)
-        valid = batch.target != self.task.ignore_index  # (B,) or (B, H, W)
-
-        def cross_entropy(prediction: Tensor | Output, rows: Tensor) -> Tensor:
-            return torch.where(rows, self.task.loss(prediction, batch.target), 0).mean()
-
-        served = sources.any(1)
         gap = (output.extras["alone"] - output.logits).pow(2).mean(2).sum(0)  # over classes, over streams
-        counted = rows_like(served, gap) & valid
-        task, translation = cross_entropy(output, served), torch.where(counted, gap, 0).mean()
-        branch = restored = adapted = torch.zeros((), device=self.device)
-        for n, student in output.extras["restored"].items():
-            i = self.modalities.index(n)
-            there, known = (
-                batch.available[:, i],
-                sources.index_fill(1, torch.tensor(i, device=self.device), False).any(1),
-            )
-            logits, student_logits = self.branch_heads[n](features[n]["own"]), self.restored_heads[n](student)
-            branch = branch + cross_entropy(logits, there)
-            restored = restored + cross_entropy(student_logits, known)
-            teacher, teacher_logits = features[n]["own"], logits
-            if self.frozen is not None:
-                teacher = features[n]["frozen"]
-                teacher_logits = cast(nn.ModuleDict, self.frozen[2])[n](teacher)
-            gap = adaptation(
-                deepest(student),
-                deepest(teacher),
-                full_logits(student_logits),
-                full_logits(teacher_logits),
-                there & known,
-                valid,
-                **self.weights,
-            )
-            adapted = adapted + gap
+        counted = rows_like(sources.any(1), gap) & (batch.target != self.task.ignore_index)
+        adapted = self.joint_adaptation(features, output.extras["restored"], batch, sources, self.task)
         second = float(self.frozen is None or self.current_epoch >= self.pretrain_epochs)
         return {
-            "task": second * task,
-            "translation": second * self.translation_weight * translation,
-            "branch": self.branch_weight * branch,
-            "restored": second * self.restored_weight * restored,
-            "adaptation": second * self.ramp * adapted,
+            "task": second * loss_of_rows(self.task, output, batch.target, sources.any(1)),
+            "translation": second * self.translation_weight * torch.where(counted, gap, 0).mean(),
+            "branch": self.branch_weight * adapted["branch"],
+            "restored": second * self.restored_weight * adapted["restored"],
+            "adaptation": second * self.ramp * adapted["adaptation"],
         }
 
     @property

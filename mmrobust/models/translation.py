@@ -7,12 +7,10 @@ from copy import deepcopy
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from mmrobust.data.base import DataSpec
-from mmrobust.losses import joint_adaptation
 from mmrobust.models.assembly import encoder_keys
 from mmrobust.models.encoders import PointwiseLinear, build_encoder, normalization
 from mmrobust.models.fusion import check_places, rows_like
@@ -147,6 +145,21 @@ def trunks_of(
     return {n: build(n) for n in targets} if kind == "pair" else dict.fromkeys(targets, build(source))
 
 
+def hallucinate(
+    source: str,
+    targets: Sequence[str],
+    *,
+    kind: str,
+    spec: DataSpec,
+    encoder: Mapping[str, Any],
+    width: int,
+    pool: Callable[[Tensor], Tensor],
+    skip_widths: Sequence[int] | None,
+) -> Hallucination:
+    """What restores the targets from a source; arguments as of `trunks_of`."""
+    return Hallucination(trunks_of(kind, source, targets, spec, encoder, width, skip_widths), pool, width)
+
+
 def where_rows(rows: Tensor, own: Any, restored: Any | None) -> Any:
     """In the given rows (B,) bool what is a modality's own, in the others what was restored, or zeros."""
     if restored is None:
@@ -167,36 +180,3 @@ def with_stream_skips(hidden: Tensor, streams: Mapping[str, Any]) -> Any:
         mean = stacked.mean(0)
         skips.append(mean if len(hidden) == len(mean) else torch.cat([mean, stacked.flatten(0, 1)]))
     return Pyramid(hidden, tuple(skips))
-
-
-def comparable(features: Tensor, rows: Tensor) -> Tensor:
-    """The given rows (B,) bool as vectors that a kernel can compare; maps are averaged to 4 × 4 places first."""
-    if features.dim() == 4:
-        features = F.adaptive_avg_pool2d(features, 4)
-    return features[rows].flatten(1)
-
-
-def labelled(logits: Tensor, rows: Tensor) -> Tensor:
-    """The scores (P, C) of all places that count: (B, C) with rows (B,) bool, (B, C, H, W) with (B, H, W)."""
-    return logits.movedim(1, -1)[rows]
-
-
-def adaptation(
-    student: Tensor,
-    teacher: Tensor,
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    rows: Tensor,
-    valid: Tensor,
-    **weights: float,
-) -> Tensor:
-    """`joint_adaptation` over the `rows` (B,) that have both sides, and their places that are `valid` (B, ...)."""
-    rows = rows & (rows.sum() > 1)  # a single pair has no distribution
-    places = rows_like(rows, valid) & valid
-    return joint_adaptation(
-        comparable(student, rows),
-        comparable(teacher, rows),
-        labelled(student_logits, places),
-        labelled(teacher_logits, places),
-        **weights,
-    )

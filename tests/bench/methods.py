@@ -90,6 +90,6 @@ def extra_networks(method: Method, batch: Batch) -> Networks:
     if teacher:
         teacher(batch)  # loads it
         return [(network, m, False) for m, network in teacher._method.encoders.items()]
-    if hasattr(method, "hallucinations"):  # from each source, one for each target
-        return [(network, m, True) for m, network in method.hallucinations.items()]
+    if hasattr(method, "joint_adaptation"):  # from each source, one for each target
+        return [(network, m, True) for m, network in method.joint_adaptation.hallucinations.items()]
     return []

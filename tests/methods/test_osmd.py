@@ -66,7 +66,10 @@ def test_terms() -> None:
         restored, real = features["m1"]["restored"]["m2"], features["m2"]["own"]
         joints = method.translation({"m1": features["m1"]["own"], "m2": restored})
         y, *alone = method.head(method.hidden(joints.flatten(0, 1))).unflatten(0, (3, 16))
-        guide, student = method.branch_heads["m2"](real), method.restored_heads["m2"](restored)
+        guide, student = (
+            method.joint_adaptation.branch_heads["m2"](real),
+            method.joint_adaptation.restored_heads["m2"](restored),
+        )
         divergence = (
             4 * F.kl_div((student / 2).log_softmax(1), (guide / 2).softmax(1), reduction="none").sum() / 16
         )
@@ -85,7 +88,11 @@ def test_terms() -> None:
 def test_the_real_branch_learns_by_its_own_cross_entropy_alone() -> None:
     method = make(FIXED).train()
     terms = method.losses(make_batch(method.spec, size=16))
-    branch = {n for n, _ in method.named_parameters() if n.startswith(("encoders.m2", "branch_heads.m2"))}
+    branch = {
+        n
+        for n, _ in method.named_parameters()
+        if n.startswith(("encoders.m2", "joint_adaptation.branch_heads.m2"))
+    }
     assert branch == gradients(method, terms["branch"]).keys()
     others = torch.stack([term for name, term in terms.items() if name != "branch"]).sum()
     moved = gradients(method, others)
@@ -98,13 +105,17 @@ def test_adaptation_moves_hallucinations_alone() -> None:
     method = make(num_modalities=3).train()
     moved = gradients(method, method.losses(make_batch(method.spec, size=16))["adaptation"])
     for name, _ in method.named_parameters():
-        assert (name in moved) == name.startswith(("hallucinations", "restored_heads")), name
+        assert (name in moved) == name.startswith(
+            ("joint_adaptation.hallucinations", "joint_adaptation.restored_heads")
+        ), name
 
 
 def test_the_task_reaches_the_hallucination() -> None:
     method = make(FIXED).train()
     moved = gradients(method, method.losses(make_batch(method.spec, size=16))["task"])
-    assert {n for n, _ in method.named_parameters() if n.startswith("hallucinations")} <= moved.keys()
+    assert {
+        n for n, _ in method.named_parameters() if n.startswith("joint_adaptation.hallucinations")
+    } <= moved.keys()
 
 
 def test_what_is_absent_is_the_mean_of_its_sources() -> None:
@@ -113,7 +124,7 @@ def test_what_is_absent_is_the_mean_of_its_sources() -> None:
     available = torch.tensor([[True, True, False], [False, True, False], [True, True, True]])
     with torch.no_grad():
         features = method.encode(batch)
-        restored = method.restore(features, available)
+        restored = method.joint_adaptation.restore(features, available)
         h1, h2 = features["m1"]["restored"]["m3"], features["m2"]["restored"]["m3"]
         torch.testing.assert_close(
             restored["m3"], torch.stack([(h1[0] + h2[0]) / 2, h2[1], (h1[2] + h2[2]) / 2])

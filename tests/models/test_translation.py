@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmrobust.models.translation import CrossTranslation, Frozen, Hallucination, Layer, comparable, labelled
+from mmrobust.models.adaptation import comparable, labelled
+from mmrobust.models.translation import CrossTranslation, Frozen, Hallucination, Layer
 
 
 def make_streams(*places: int) -> dict[str, torch.Tensor]:
