@@ -65,7 +65,7 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     names, unread = _columns(good, config_dir)
     problems += unread
     if unread:  # as after a wrong choice of the data
-        doubtful += COMES_WITH["data"]
+        names, doubtful = [], doubtful + COMES_WITH["data"]
         good = [o for o in good if o.key_or_group not in ("data", "experiment")]
         good = [o for o in good if not o.key_or_group.startswith(doubtful)]
     good = _check_keys(good, options, config_dir, problems, entries(names))
