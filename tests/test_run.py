@@ -164,7 +164,7 @@ def test_a_failed_job_does_not_stop_the_sweep(tmp_path: Path, capsys: pytest.Cap
         (["method=late", "fusion=sum"], "method=late takes no fusion"),
         (["data.batch_size=500"], "fewer than data.batch_size=500"),
         (["encoder.m2.name=resnet17"], "timm has no model 'resnet17'"),
-        (["encoder=resnet18", "data.kinds=[vector]"], "reads images and spectrograms, not vectors"),
+        (["encoder=resnet18", "data.kinds=[vector]"], "reads images, depth and spectrograms, not vectors"),
         (["data.clarity=2"], "clarity"),
         (["missing=fixed", "missing.train.combination=[m3]"], "m3"),
         (["method.hard=[m3]"], "hard combination 'm3'"),

@@ -9,7 +9,7 @@ from mmrobust.config import compose_config, construct
 def test_warmup_steps() -> None:
     keys = ["schedule=warmup_steps", "schedule.warmup=2", "schedule.milestones=[3,5]"]
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    schedule = construct(compose_config(keys).schedule)(optimizer)
+    schedule = construct(compose_config(keys).schedule, optimizer=optimizer)
     rates = []
     for _ in range(6):
         rates.append(optimizer.param_groups[0]["lr"])
