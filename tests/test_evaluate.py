@@ -105,7 +105,8 @@ def test_modalities_that_hang_on_the_task(tmp_path: Path) -> None:
     assert run([*TINY, *scenes, f"paths.outputs={tmp_path}"]) == 0
     folder = next(tmp_path.glob("*/*"))
     assert main([f"run={folder}", "verify=true"]) == 0
-    assert main([f"run={folder}", "missing=fixed", "missing.test.combination=[rgb,infrared]"]) == 0
+    other = ["missing/pattern@missing.test=fixed", "missing.test.combination=[rgb,infrared]"]
+    assert main([f"run={folder}", *other]) == 0
     new = next((folder / "evaluations").glob("test-best-*"))
     rows = read_results(new)["combinations"]
     assert {name for name, row in rows.items() if row and row["n"]} == {"rgb", "infrared", "rgb+infrared"}
