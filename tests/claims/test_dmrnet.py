@@ -1,5 +1,11 @@
 """DMRNet's claims on generated data. What could not be shown is told in the README: that a large variance finds the
-weakest modality, and that the representation keeps more of each modality."""
+weakest modality, and that the representation keeps more of each modality.
+
+Of two modalities the weaker has the smaller variance on average over the two places it can have, with KL 8 over all
+dimensions, as on CASIA-SURF, 8 epochs of mining, concatenation or a sum, be it weak by decoys or by many patterns;
+m2 is mined in 8 of 9 trainings, whichever is the weaker (one seed). Cross-entropy may be why: it curves most where a
+prediction is unsure, so that noise costs most there.
+"""
 
 from __future__ import annotations
 
