@@ -1,12 +1,15 @@
-"""MMANet's claims on generated data: it mines what carries least, and its regularisation raises that."""
+"""MMANet's claims on generated data: it mines what carries least.
+
+Not shown: that its regularisation raises that. With weight 4 against 0, m2 given as weak, 8 epochs, the accuracy of m2 changes
+by -0.4, -0.5, +1.1 points in the default network and by -3.1, -6.9, +1.2 in one of width 4.
+"""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from mmrobust.methods.mmanet import MMANet
-from tests.claims.training import accuracies, train
+from tests.claims.training import train
 
 pytestmark = pytest.mark.slow
 
@@ -54,17 +57,3 @@ def test_the_metric_distance_finds_the_unclear_modality(weakest: int, seed: int)
         "method.mining=metric",
     ]
     assert mined(seed, *keys) == [f"m{weakest + 1}"]
-
-
-def test_regularisation_raises_the_weak_modality() -> None:
-    gains = []
-    for seed in (0, 1, 2):
-        scores = []
-        for weight in (4, 0):
-            keys = [f"method.regularization_weight={weight}", f"seed={seed}", "trainer.max_epochs=8"]
-            method, data = train(
-                "method=mmanet", "method.warm_up=1", "method.mining_epochs=1", "method.weak=[m2]", *keys
-            )
-            scores.append(accuracies(method, data)["m2"])
-        gains.append(scores[0] - scores[1])
-    assert np.mean(gains) > 0.01, gains
