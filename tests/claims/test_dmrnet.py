@@ -5,6 +5,9 @@ Of two modalities the weaker has the smaller variance on average over the two pl
 dimensions, as on CASIA-SURF, 8 epochs of mining, concatenation or a sum, be it weak by decoys or by many patterns;
 m2 is mined in 8 of 9 trainings, whichever is the weaker (one seed). Cross-entropy may be why: it curves most where a
 prediction is unsure, so that noise costs most there.
+
+A linear probe (ridge regression, networks of width 8) reads off which of its patterns m2 showed with 50.6, 53.0, 47.8 %
+against 47.8, 49.1, 42.0 % after dropout, but without sampling just as well: 50.7, 53.1, 50.2 %.
 """
 
 from __future__ import annotations
