@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from mmrobust.batch import Batch
@@ -78,7 +78,7 @@ def layout(name: str, device: str, quick: bool) -> dict[str, Any]:
     )  # fmt: skip
     conditions = {**chosen, "method": "dropout", "classes": method.task.num_classes, **sizes}
     if chosen["task"] == "segmentation":
-        conditions["decoder"] = dict(config.encoder.decoder)
+        conditions["decoder"] = OmegaConf.to_container(config.encoder.decoder, resolve=True)
     name = f"eval_combinations_ratio_{name}"
     return combinations(name, device, method, batches, sizes["rounds"], quick, conditions)
 
