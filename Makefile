@@ -3,10 +3,12 @@
 PYTHON ?= python3
 TORCH_BACKEND ?=
 ARGS ?=
+JOBS ?= 2 # processes of the tests
 
 BIN := .venv/bin
 READY := .venv/.ready
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(strip $(JOBS)) --dist loadfile
 CONSTRAINTS := $(if $(TORCH_BACKEND),,--constraint constraints.txt)
 
 export NO_ALBUMENTATIONS_UPDATE := 1
@@ -31,16 +33,16 @@ run: $(READY) ## train and evaluate the default; more through ARGS="method=dropo
 	@$(BIN)/python -m mmrobust.run $(ARGS)
 
 test: $(READY) ## all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-fast: $(READY) ## the tests that take no processes and few seconds
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 check: $(READY) ## lint, types, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 bench: $(READY) ## speed, as ratios; one JSON object a line
 	@$(BIN)/python -m tests.bench $(ARGS)
