@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
 from mmrobust.checks import check_command_line, with_quotes
-from mmrobust.errors import Stopped, UserError, as_user_error, guarded
+from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import is_complete
 from mmrobust.launch import start
 
@@ -54,7 +51,9 @@ def _main(argv: list[str]) -> int:
     if resumed:
         return resume(arguments.overrides)
     if arguments.multirun:
-        return _sweep(argv, more, arguments.config_dir)
+        from mmrobust.sweep import sweep
+
+        return sweep(arguments.overrides, more, arguments.config_dir)
     config = configuration.compose_config(arguments.overrides, arguments.config_dir)
     execute(config, arguments.overrides, config_dir=arguments.config_dir)
     return 0
@@ -81,40 +80,6 @@ def _argv(argv: Sequence[str]) -> Iterator[None]:
     finally:
         sys.argv = before
         GlobalHydra.instance().clear()
-
-
-def _sweep(argv: list[str], more: Sequence[str], config_dir: str | None) -> int:
-    """Every job of a sweep; complete ones are skipped, a failed one does not stop the others. `more` are the entries
-    of modalities that some job's data has (see `check_command_line`)."""
-    with tempfile.TemporaryDirectory() as failures:  # files, because a launcher may use other processes
-        job = partial(_job, more=more, config_dir=config_dir, failures=Path(failures))
-        _hydra([*argv, *more], job)
-        failed = [path.read_text() for path in sorted(Path(failures).iterdir())]
-    if failed:
-        print(f"{len(failed)} runs failed:\n" + "\n".join(f"  {name}" for name in failed), file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _job(config: DictConfig, *, more: Sequence[str], config_dir: str | None, failures: Path) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
-    hydra = HydraConfig.get()
-    overrides = [text for text in hydra.overrides.task if text not in more]
-    print(f"[{hydra.job.num}] {' '.join(overrides)}", flush=True)
-    try:
-        if more:
-            config = configuration.compose_config(overrides, config_dir)  # with this job's modalities
-        else:
-            config = configuration.with_choices(config, hydra.runtime.choices)
-        execute(config, overrides, again=False, config_dir=config_dir)
-    except Stopped:
-        raise
-    except (Exception, SystemExit) as error:
-        (failures / f"{hydra.job.num:06}").write_text(" ".join(overrides))
-        if isinstance(error, Exception) and (mistake := as_user_error(error)):
-            print(f"error: {mistake}", file=sys.stderr)
-        else:
-            traceback.print_exc()
 
 
 def resume(overrides: Sequence[str]) -> int:
