@@ -120,12 +120,20 @@ def training(device: str, quick: bool, task: str = "classification") -> dict[str
     plain PyTorch loop."""
     maps = task == "segmentation"
     sizes: dict[str, Any] = (segmentation.TRAINING if maps else TRAINING)[device]
-    name, fusion, by_hand = (
-        ("dropout", "pyramid", segmentation.plain_loss) if maps else ("dmrnet", "concat", plain_loss)
+    name, encoder, fusion, by_hand = (
+        ("dropout", "tiny", "pyramid", segmentation.plain_loss)
+        if maps
+        else ("dmrnet", "resnet18", "concat", plain_loss)
     )
     steps = (1 + (1 if quick else sizes["rounds"])) * sizes["steps"]  # a round to warm up
     with tempfile.TemporaryDirectory() as folder:
-        choices = [f"method={name}", "encoder=resnet18", f"fusion={fusion}", "optimizer=adamw", "logger=csv"]
+        choices = [
+            f"method={name}",
+            f"encoder={encoder}",
+            f"fusion={fusion}",
+            "optimizer=adamw",
+            "logger=csv",
+        ]
         choices += [f"trainer={'gpu' if device == 'cuda' else 'cpu'}", "trainer.limit_val_batches=0"]
         config = compose_config([*choices, "trainer.max_epochs=1", f"paths.run={folder}"])
         method, batches = make(config, 2, device, sizes["pixels"], sizes["batch"], 4, pinned=True, task=task)
@@ -152,6 +160,8 @@ def training(device: str, quick: bool, task: str = "classification") -> dict[str
             "goal": 1.05,
             "step_ms": round(1e3 * statistics.median(theirs) / sizes["steps"], 1),
             "method": name,
+            "encoder": encoder,
+            "fusion": fusion,
             "optimizer": "adamw",
             "modalities": 2,
             **sizes,

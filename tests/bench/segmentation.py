@@ -21,7 +21,7 @@ EVALUATION = {
     "cuda": {"pixels": 480, "batch": 8, "batches": 4, "rounds": 9},
 }
 TRAINING = {
-    "cpu": {"pixels": 64, "batch": 2, "steps": 5, "turn": 1, "rounds": 15},
+    "cpu": {"pixels": 128, "batch": 4, "steps": 5, "turn": 1, "rounds": 25},
     "cuda": {"pixels": 256, "batch": 8, "steps": 30, "turn": 10, "rounds": 11},
 }
 
