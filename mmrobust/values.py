@@ -21,6 +21,7 @@ ANY_TYPE = (
     "clarity",
     "variants",
     "combination",
+    "class_weights",
     "fast_dev_run",
 )
 

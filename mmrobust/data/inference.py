@@ -14,6 +14,7 @@ from mmrobust.data.arrays import header, last_shape, shape_of, type_of
 from mmrobust.data.audio import read_audio
 from mmrobust.data.columns import Column, describe, side_for
 from mmrobust.data.entries import Entries, Entry, find_classes
+from mmrobust.data.frames import median_frequency
 from mmrobust.data.masks import MaskLabels, find_labels, read_values
 from mmrobust.errors import UserError
 
@@ -30,6 +31,7 @@ class Inference:
         entries: the samples of every split.
         options: name of a modality -> what the user set, see OPTIONS.
         classes, ignore_index, label_offset: see `Manifest`.
+        class_weights: of the loss of masks: none, median_frequency over train (see `frames`), or one for each class.
         skip: whether files that cannot be read are left out.
         seed, inspect: which rows of train mean and std are computed from, and how many.
         n_fft, hop: of spectrograms.
@@ -40,6 +42,7 @@ class Inference:
     classes: Sequence[str] | int | None
     ignore_index: int | None
     label_offset: int
+    class_weights: str | Sequence[float]
     skip: bool
     seed: int
     inspect: int
@@ -47,8 +50,8 @@ class Inference:
     hop: int
 
     def infer(self, target: str) -> dict[str, Any]:
-        """Plain data: `classes`; `masks`, what `MaskLabels` holds (None for classification); `modalities`, for each
-        what its `Column` holds.
+        """Plain data: `classes`; `masks`, what `MaskLabels` holds (None for classification); `class_weights`, none if
+        all are 1; `modalities`, for each what its `Column` holds.
 
         Raises:
             UserError: files that cannot be read or do not go together.
@@ -56,13 +59,14 @@ class Inference:
         given = None if isinstance(self.classes, int) else self.classes
         if target == "label":
             columns = {m: self.column(m, None) for m in self.options}
-            masks, classes = None, find_classes(self.entries, given, [])
+            masks, classes, weights = None, find_classes(self.entries, given, []), list[float]()
         else:
             labels, size = self.masks()
             masks = {**vars(labels), "values": labels.values and list(labels.values)}
             sizes = [options["size"] for options in self.options.values() if options["size"] is not None]
             columns = {m: self.column(m, sizes[0] if sizes else size) for m in self.options}
             classes = [str(v) for v in labels.values or range(labels.count)] if given is None else list(given)
+            weights = self.weights(labels)
         problems = [p for m, c in columns.items() for p in c.problems(f"data.modalities.{m}")]
         first = next(iter(columns.values()))
         problems += [
@@ -75,6 +79,7 @@ class Inference:
         return {
             "classes": classes,
             "masks": masks,
+            "class_weights": weights,
             "modalities": {m: c.to_dict() for m, c in columns.items()},
         }
 
@@ -152,6 +157,23 @@ class Inference:
         size = [max(32, round(scale * n / 32) * 32) for n in (height, width)]
         return find_labels(counts, self.ignore_index, self.label_offset, self.classes), size
 
+    def weights(self, labels: MaskLabels) -> list[float]:
+        """One a class, or none. Raises: UserError: not as many as classes, not above 0, or another word."""
+        given = self.class_weights
+        if given == "none":
+            return []
+        if given == "median_frequency":
+            files = [Path(entry.target) for entry in self.entries["train"]]
+            return median_frequency(
+                map(labels.read, self.readable(labels.read, files, len(files))), labels.count
+            )
+        if isinstance(given, str) or len(given) != labels.count or not min(given) > 0:
+            raise UserError(
+                f"data.class_weights={given if isinstance(given, str) else list(given)}; choose none, median_frequency, "
+                f"or {labels.count} numbers above 0, one for each class"
+            )
+        return [float(w) for w in given]
+
     def checked_mask(self, entry: Entry) -> np.ndarray:
         """The values of a mask. Raises: UserError: void everywhere, or not as large as the images."""
         values = read_values(Path(entry.target))
@@ -186,6 +208,8 @@ def described(inferred: Mapping[str, Any], entries: Entries) -> list[tuple[str, 
     classes = list(inferred["classes"])
     names = ", ".join(classes if len(classes) < 9 else [*classes[:7], "...", classes[-1]])
     lines = [("classes", f"{len(classes)}: {names}")]
+    if inferred["class_weights"]:
+        lines.append(("weights", f"{few_numbers(inferred['class_weights'])}, of the classes in the loss"))
     for m, plain in inferred["modalities"].items():
         column = Column.from_dict(plain)
         missing = sum(e.files[m] is None for rows in entries.values() for e in rows)

@@ -120,6 +120,7 @@ class Manifest(DataModule):
         classes: names in order, for masks perhaps their number; None: all that occur.
         validation, test: shares held out of train where no row names the split.
         ignore_index, label_offset: of masks, see `MaskLabels`.
+        class_weights: of the loss of masks, see `Inference`.
         augment: one of AUGMENTATIONS.
         inspect: rows of train that mean and std are computed from.
         n_fft, hop: of spectrograms.
@@ -140,6 +141,7 @@ class Manifest(DataModule):
         test: float,
         ignore_index: int | None,
         label_offset: int,
+        class_weights: str | Sequence[float],
         augment: str,
         inspect: int,
         n_fft: int,
@@ -153,6 +155,7 @@ class Manifest(DataModule):
         self.classes = classes if isinstance(classes, int | None) else [str(c) for c in classes]
         self.validation, self.test = validation, test
         self.ignore_index, self.label_offset = ignore_index, label_offset
+        self.class_weights = class_weights
         self.inspect, self.n_fft, self.hop = inspect, n_fft, hop
         self._read: tuple[str, Entries] | None = None
 
@@ -179,8 +182,8 @@ class Manifest(DataModule):
         }
         modalities = {m: column.modality for m, column in columns.items()}
         task, void = ("segmentation", VOID) if masks else ("classification", -100)
-        train = len(splits["train"])
-        return DataSpec(task, len(classes), train, modalities, classes, ignore_index=void), splits
+        train, weights = len(splits["train"]), tuple(inferred["class_weights"])
+        return DataSpec(task, len(classes), train, modalities, classes, void, weights), splits
 
     def entries(self) -> tuple[str, Entries]:
         """The column of the targets, and the rows of every split. Raises: UserError: all that is wrong with them."""
@@ -232,6 +235,7 @@ class Manifest(DataModule):
             classes=self.classes,
             ignore_index=self.ignore_index,
             label_offset=self.label_offset,
+            class_weights=self.class_weights,
             skip=self.corrupt == "skip",
             seed=self.seed,
             inspect=self.inspect,

@@ -378,6 +378,31 @@ def test_masks(masks):
     assert batch.label_size.tolist() == [[52, 64], [48, 64]]
 
 
+def test_class_weights(masked):
+    """Two thirds of every mask become class 0 in train, so of 48 x 64 pixels with a void line."""
+    for i in range(7):
+        path = masked.parent / f"{i}_mask.png"
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        mask[mask == 1] = 0
+        cv2.imwrite(str(path), mask)
+    assert ready(masked).spec.class_weights == ()
+    data = ready(masked, "data.class_weights=median_frequency")
+    counts = np.zeros((7, 256))
+    for i in range(7):
+        counts[i] = np.bincount(
+            cv2.imread(str(masked.parent / f"{i}_mask.png"), cv2.IMREAD_UNCHANGED).ravel(), minlength=256
+        )
+    frequency = counts[:, [0, 2]].sum(0) / counts.sum()
+    weights = data.spec.class_weights
+    assert weights[1] == 1  # which train does not have
+    assert weights[0] == pytest.approx(frequency.mean() / frequency[0])
+    assert weights[2] == pytest.approx(frequency.mean() / frequency[1])
+    assert "weights" in data.told(data.infer())
+    assert ready(masked, "data.class_weights=[1,2,0.5]").spec.class_weights == (1.0, 2.0, 0.5)
+    for wrong in ("[1,2]", "[1,0,2]", "median"):
+        assert "or 3 numbers above 0" in problem(masked, f"data.class_weights={wrong}")
+
+
 @pytest.mark.parametrize("augment", ["none", "flip", "crop_flip"])
 def test_geometry_is_shared(masks, augment):
     """The colour of every pixel tells its class: after any crop and flip it still does."""
@@ -513,6 +538,39 @@ SMALL = [
     "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
 ]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)[
+        "state_dict"
+    ]
+    return state
+
+
+@pytest.mark.slow
+def test_two_processes_a_teacher_and_resuming(masked, tmp_path):
+    """A student and its teacher on two processes count as one does; a run that was stopped ends as if it had not been."""
+    table = changed(masked, lambda rows: rows[5].update(split="val"))  # one for each process
+    given = ["data=manifest", f"data.manifest={table}", "data.batch_size=2"]
+    given += [
+        "data.columns=[rgb,depth]",
+        "method=distillation",
+        *SMALL[1:],
+        "data.workers=0",
+        "optimizer=sgd",
+    ]
+    given += [f"paths.outputs={tmp_path}/out"]
+    assert main([*given, f"paths.run={tmp_path}/one"]) == 0
+    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 2, number: 15, marker: {tmp_path}/m}}"
+    stopped = f"{tmp_path}/stopped"
+    assert main([*given, f"paths.run={stopped}", f"+callbacks.fault={fault}", "allow=[tests]"]) == 143
+    assert main([f"resume={stopped}"]) == 0
+    assert main([*given, "trainer.devices=2", f"paths.run={tmp_path}/two"]) == 0
+    one, again = (weights_of(tmp_path / name) for name in ("one", "stopped"))
+    assert all(torch.equal(one[key], again[key]) for key in one)
+    assert evaluate([f"run={tmp_path}/two"]) == 0
+    (alone,) = (tmp_path / "two/evaluations").glob("*")
+    assert read_results(alone)["combinations"] == read_results(tmp_path / "two")["combinations"]
 
 
 @pytest.mark.slow

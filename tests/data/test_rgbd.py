@@ -255,7 +255,7 @@ def test_damaged_labels_are_named_where_classes_are_counted(trees):
 def test_runs_on_both_forms_give_the_same_numbers(name, shared, tmp_path):
     results = []
     for form in ("official", "prepared"):
-        given = ["method=dropout", f"data={name}", "encoder=tiny", "encoder.width=16", *SMALL[name]]
+        given = ["method=dmrnet", f"data={name}", "encoder=tiny", "encoder.width=16", *SMALL[name]]
         given += ["trainer=cpu", "trainer.max_epochs=1", "data.batch_size=4", "data.workers=0", "logger=none"]
         assert main([*given, f"paths.data={shared / form}", f"paths.run={tmp_path / form}"]) == 0
         results.append(read_results(tmp_path / form))
