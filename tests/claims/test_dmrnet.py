@@ -1,4 +1,4 @@
-"""DMRNet's claims on generated data. What could not be shown is told in the README: that a large variance finds the
+"""DMRNet's claims on generated data. What could not be shown is told in .github/results.md: that a large variance finds the
 weakest modality, and that the representation keeps more of each modality.
 
 Of two modalities the weaker has the smaller variance on average over the two places it can have, with KL 8 over all
