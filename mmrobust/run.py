@@ -18,14 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
 from mmrobust.checks import check_command_line, with_quotes
+from mmrobust.devices import check_devices, place
 from mmrobust.errors import Stopped, UserError, as_user_error, guarded
 from mmrobust.evaluation.results import is_complete
-from mmrobust.launch import start
+from mmrobust.launch import led, start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    return guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
+    given = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: led(lambda: _main(given)) or 0)
 
 
 def _main(argv: list[str]) -> int:
@@ -54,6 +56,11 @@ def _main(argv: list[str]) -> int:
     if resumed:
         return resume(arguments.overrides)
     if arguments.multirun:
+        if (here := place()).world > 1:
+            raise UserError(
+                f"{here.launcher} started {here.world} processes for a sweep (-m), whose runs start their own; run it "
+                "in one process, or start one run at a time"
+            )
         return _sweep(argv, more, arguments.config_dir)
     config = configuration.compose_config(arguments.overrides, arguments.config_dir)
     execute(config, arguments.overrides, config_dir=arguments.config_dir)
@@ -144,6 +151,7 @@ def resume(overrides: Sequence[str]) -> int:
     if is_complete(folder):
         print(f"complete: {folder}")
         return 0
+    check_devices(config)
     config.paths.run = str(folder)  # it may have been moved
     for logger in config.logger.values():
         if "save_dir" in logger:
@@ -169,6 +177,7 @@ def execute(
         The run's folder.
     """
     config = config.copy()
+    check_devices(config)
     folder = configuration.run_folder(config)
     if is_complete(folder):
         if not again:
