@@ -148,15 +148,16 @@ def claimed(config: DictConfig) -> Iterator[list[str]]:
     pool = POOL.get()
     if pool.gpus and on_gpu(config):
         devices = config.trainer.devices
-        if OmegaConf.is_list(devices):  # these, not any
-            ids: Sequence[str] = [pool.gpus[i] for i in devices]
-            count = len(ids)
-        else:
-            ids, count = pool.gpus, len(pool.gpus) if devices in (-1, "-1", "auto") else int(devices)
-        with claim(ids, count, pool.sharing, pool.folder) as gpus:
+        if OmegaConf.is_list(devices):  # these, not any; counted among all that can be seen
+            ids = [pool.gpus[i] for i in devices]
+            with claim(ids, len(ids), pool.sharing, pool.folder):
+                yield list(pool.gpus)
+            return
+        count = number_of_devices(config) or len(pool.gpus)
+        with claim(pool.gpus, count, pool.sharing, pool.folder) as gpus:
             yield gpus
     elif pool.cores:
-        count = min((threads(config) or len(pool.cores)) * max(number(config), 1), len(pool.cores))
+        count = min((threads(config) or len(pool.cores)) * max(number_of_devices(config), 1), len(pool.cores))
         with claim(pool.cores, count, 1, pool.folder):
             yield []
     else:
@@ -180,7 +181,7 @@ def on_gpu(config: DictConfig) -> bool:
     return str(config.trainer.accelerator) in ("auto", "gpu", "cuda")
 
 
-def number(config: DictConfig) -> int:
+def number_of_devices(config: DictConfig) -> int:
     """How many devices of each machine a run names; 0 if all."""
     devices = config.trainer.devices
     if OmegaConf.is_list(devices):

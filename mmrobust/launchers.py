@@ -1,0 +1,258 @@
+"""How the jobs of a sweep are started: in this process, by joblib, submitit (this machine or Slurm), or Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mmrobust import config as configuration
+from mmrobust.claims import Pool, number_of_devices, on_gpu, threads, visible_gpus
+from mmrobust.errors import Stopped, UserError, as_user_error
+from mmrobust.evaluation.results import is_complete
+from mmrobust.jobs import Outcome, Task, progress_line, read_outcomes, run_job, stop_jobs, write_outcome
+
+EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+    "ray": ("hydra_ray_launcher", "ray"),
+}
+
+
+def not_installed(launcher: str) -> str | None:
+    """What is to be installed before a launcher can be used."""
+    package, extra = EXTRAS.get(launcher, ("", ""))
+    if not package or (find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{package}")):
+        return None
+    return f"hydra/launcher={launcher} is not installed: pip install 'mmrobust[{extra}]'"
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What starts jobs.
+
+    Args:
+        given: the sweep's own overrides, of which those of `hydra.` choose and set up the launcher.
+        more: entries of modalities that some job's data has (see `check_command_line`).
+        config_dir: the user's folder of further configurations.
+    """
+
+    given: Sequence[str]
+    more: Sequence[str]
+    config_dir: str | None
+
+    def launch(self, jobs: Sequence[Sequence[str]]) -> list[Outcome]:
+        """Run every job to its end, in the order and as parallel as the launcher likes; a failed one does not stop
+        the others, and complete ones are not started.
+
+        Args:
+            jobs: the overrides of each, without those of the sweep itself.
+
+        Raises:
+            Stopped: a signal ended the sweep.
+            UserError: the launcher cannot work, or lost a process.
+        """
+        configs = [self._compose(job) for job in jobs]
+        with configuration.our_hydra():
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            master = hydra.compose_config(
+                "config", [*self.given, *self.more, *self._path()], RunMode.MULTIRUN
+            )
+            engine = master.hydra.runtime.choices["hydra/launcher"]
+            outputs = Path(master.paths.outputs)
+            outputs.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(
+                prefix=".sweep-", dir=outputs, ignore_cleanup_errors=True
+            ) as folder:  # which cluster nodes see, too
+                told = Path(folder).resolve()
+                left = _skip_complete(jobs, configs, told)
+                pool = prepare(engine, master, [c for n in left if (c := configs[n]) is not None])
+                calls = []
+                for group in _groups(engine, {n: configs[n] for n in left}):
+                    task = Task(engine, tuple(group), tuple(self.more), self.config_dir, told, pool, os.getpid())
+                    own = fitted(engine, master, configs[group[0]])
+                    launcher = Plugins.instance().instantiate_launcher(
+                        config=own,
+                        hydra_context=HydraContext(
+                            config_loader=hydra.config_loader, callbacks=Callbacks(own)
+                        ),
+                        task_function=partial(run_job, task=task),
+                    )
+                    calls.append(
+                        partial(launcher.launch, [[*jobs[n], *self.more] for n in group], initial_job_idx=0)
+                    )
+                with _progress(told, len(jobs)), stop_jobs(engine, told):
+                    _call_all(engine, calls)
+                return read_outcomes(told)
+
+    def _compose(self, job: Sequence[str]) -> DictConfig | None:
+        """A job's configuration; none if there is something wrong with it, which the job will tell."""
+        try:
+            return configuration.compose_config(job, self.config_dir)
+        except (UserError, HydraException):
+            return None
+
+    def _path(self) -> list[str]:
+        if self.config_dir is None:
+            return []
+        path = json.dumps(configuration.search_path(self.config_dir), ensure_ascii=False)
+        return [f"hydra.searchpath=[{path}]"]
+
+
+def _skip_complete(
+    jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig | None], told: Path
+) -> list[int]:
+    """The numbers of the jobs that must run."""
+    left = []
+    for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):
+        folder = config and configuration.run_folder(config)
+        if folder and is_complete(folder):
+            print(f"[{number}] {' '.join(job)}\n  complete: {folder}", flush=True)
+            write_outcome(told, Outcome(number, list(job), "skipped", str(folder)))
+        else:
+            left.append(number)
+    return left
+
+
+# What jobs need
+
+
+def needs(config: DictConfig) -> dict[str, int]:
+    """Nodes, tasks on each, GPUs of each and cores for each task."""
+    devices = number_of_devices(config)
+    if not devices:
+        raise UserError(
+            f"trainer.devices={config.trainer.devices} is no number, and on a cluster it must be said how many; "
+            "e.g. trainer.devices=4"
+        )
+    return {
+        "nodes": int(config.trainer.num_nodes),
+        "tasks": devices,
+        "gpus": devices if on_gpu(config) else 0,
+        "cores": (threads(config) or 1) + int(config.data.get("workers") or 0),
+    }
+
+
+def _groups(engine: str, configs: dict[int, DictConfig | None]) -> list[list[int]]:
+    """The numbers of jobs that are started together: on a cluster, those of equal needs."""
+    groups: dict[Any, list[int]] = {}
+    for number, config in configs.items():
+        same = tuple(needs(config).values()) if config and engine in ("submitit_slurm", "ray") else ()
+        groups.setdefault(same, []).append(number)
+    return list(groups.values())
+
+
+def fitted(engine: str, master: DictConfig, config: DictConfig | None) -> DictConfig:
+    """The sweep's configuration whose launcher asks for what a job needs, where the user has not said otherwise."""
+    own = master.copy()
+    node = own.hydra.launcher
+    with open_dict(own):
+        if engine == "submitit_slurm" and config:
+            need = needs(config)
+            ask = {"nodes": need["nodes"], "tasks_per_node": need["tasks"], "cpus_per_task": need["cores"]}
+            if not (node.gres or node.gpus_per_task):
+                ask["gpus_per_node"] = need["gpus"] or None
+            node.update({key: value for key, value in ask.items() if node[key] is None})
+        elif engine == "ray" and config:
+            need, remote = needs(config), node.ray.remote
+            ask = {"num_gpus": need["gpus"], "num_cpus": need["tasks"] * need["cores"]}
+            remote.update({key: value for key, value in ask.items() if remote[key] is None})
+        elif engine in ("joblib", "submitit_local"):
+            node.pop("jobs_per_device")
+    return own
+
+
+def prepare(engine: str, master: DictConfig, configs: Sequence[DictConfig]) -> Pool:
+    """The devices that the jobs share out among themselves on this machine; sets how many run at once."""
+    if engine not in ("joblib", "submitit_local"):
+        return Pool()
+    from joblib import cpu_count  # of what this process may use
+
+    node = master.hydra.launcher
+    if not (OmegaConf.is_dict(node) and 1 <= node.jobs_per_device <= 16):
+        raise UserError(f"hydra.launcher.jobs_per_device={node.jobs_per_device}; expected 1 to 16")
+    gpus = visible_gpus() if any(on_gpu(config) for config in configs) else ()
+    if engine == "submitit_local":
+        cores = tuple(f"core{i}" for i in range(cpu_count()))
+        return Pool(gpus, cores, node.jobs_per_device)
+    if node.n_jobs is None:
+        most = max(((threads(c) or 1) * max(number_of_devices(c), 1) for c in configs), default=1)
+        node.n_jobs = max(len(gpus) * node.jobs_per_device if gpus else cpu_count() // most, 1)
+    return Pool(gpus, (), node.jobs_per_device)
+
+
+# Starting
+
+
+def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
+    """Start all groups, and wait for them; at once on Slurm, where waiting is all that there is to do here."""
+    errors: list[BaseException] = []
+
+    def call(one: Callable[[], Any]) -> None:
+        try:
+            for returned in one():
+                _ = returned.return_value  # raises what the job's own code did not catch
+        except Exception as error:
+            errors.append(error)
+
+    if engine == "submitit_slurm" and len(calls) > 1:
+        started = [threading.Thread(target=call, args=(one,), daemon=True) for one in calls]
+        for thread in started:
+            thread.start()
+        for thread in started:
+            thread.join()
+    else:
+        for one in calls:
+            call(one)
+    for error in errors:
+        if isinstance(error, Stopped) or as_user_error(error):
+            raise error
+        if type(error).__module__.partition(".")[0] in ("joblib", "submitit", "ray"):
+            text = str(error).strip().splitlines() or [repr(error)]
+            raise UserError(
+                f"{type(error).__name__}: {text[-1]}; {engine} lost a process (no memory left?) or could not start it; "
+                "the same command goes on with what is not complete"
+            ) from error
+        raise error
+
+
+@contextmanager
+def _progress(told: Path, jobs: int) -> Iterator[None]:
+    """Print how far the sweep is, whenever a job ends."""
+    ended, started = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        last = 0
+        while not ended.wait(0.5):
+            outcomes = read_outcomes(told)
+            if len(outcomes) > last:
+                last = len(outcomes)
+                print(progress_line(outcomes, jobs, time.monotonic() - started), flush=True)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        if outcomes := read_outcomes(told):
+            print(progress_line(outcomes, jobs, time.monotonic() - started), flush=True)
