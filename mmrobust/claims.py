@@ -176,6 +176,11 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(map(str, range(torch.cuda.device_count())))
 
 
+def usable_cores() -> int:
+    """Those of the CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def on_gpu(config: DictConfig) -> bool:
     """Whether a run uses a GPU where there is one."""
     return str(config.trainer.accelerator) in ("auto", "gpu", "cuda")

@@ -40,6 +40,7 @@ NOT_IN_HASH = (
     "logger",
     "choices",
     "threads",
+    "launch",
     "allow",
     "data.root",
     "data.cache",

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
+from mmrobust.claims import HELD, claimed
 from mmrobust.devices import count_devices, place
 from mmrobust.errors import Stopped, UserError
 

@@ -20,10 +20,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
 from mmrobust import config as configuration
-from mmrobust.claims import Pool, number_of_devices, on_gpu, threads, visible_gpus
+from mmrobust.claims import Pool, number_of_devices, on_gpu, threads, usable_cores, visible_gpus
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
 from mmrobust.jobs import Outcome, Task, progress_line, read_outcomes, run_job, stop_jobs, write_outcome
@@ -33,6 +33,16 @@ EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it
     "submitit_local": ("hydra_submitit_launcher", "slurm"),
     "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
     "ray": ("hydra_ray_launcher", "ray"),
+}
+
+WEEK = 7 * 24 * 60  # minutes
+
+ENGINES = {  # a launcher of the user's builds on one of these
+    "BasicLauncher": "basic",
+    "JoblibLauncher": "joblib",
+    "LocalLauncher": "submitit_local",
+    "SlurmLauncher": "submitit_slurm",
+    "RayLauncher": "ray",
 }
 
 
@@ -76,7 +86,7 @@ class Launcher:
             master = hydra.compose_config(
                 "config", [*self.given, *self.more, *self._path()], RunMode.MULTIRUN
             )
-            engine = master.hydra.runtime.choices["hydra/launcher"]
+            engine = ENGINES.get(master.hydra.launcher._target_.rpartition(".")[2], "other")
             outputs = Path(master.paths.outputs)
             outputs.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(
@@ -164,19 +174,22 @@ def fitted(engine: str, master: DictConfig, config: DictConfig | None) -> DictCo
     """The sweep's configuration whose launcher asks for what a job needs, where the user has not said otherwise."""
     own = master.copy()
     node = own.hydra.launcher
-    with open_dict(own):
-        if engine == "submitit_slurm" and config:
-            need = needs(config)
-            ask = {"nodes": need["nodes"], "tasks_per_node": need["tasks"], "cpus_per_task": need["cores"]}
-            if not (node.gres or node.gpus_per_task):
-                ask["gpus_per_node"] = need["gpus"] or None
-            node.update({key: value for key, value in ask.items() if node[key] is None})
+    with open_dict(node):
+        if engine == "submitit_slurm":
+            more = node.additional_parameters
+            more.setdefault("requeue" if own.launch.requeue else "no-requeue", True)
+            if own.launch.requeue and not node.max_num_timeout:
+                node.max_num_timeout = 1000
+            if config:
+                need = needs(config)
+                node.nodes, node.tasks_per_node = need["nodes"], need["tasks"]
+                node.cpus_per_task = node.cpus_per_task or need["cores"]
+                if not (node.gres or node.gpus_per_task or node.gpus_per_node):
+                    node.gpus_per_node = need["gpus"] or None
         elif engine == "ray" and config:
-            need, remote = needs(config), node.ray.remote
-            ask = {"num_gpus": need["gpus"], "num_cpus": need["tasks"] * need["cores"]}
-            remote.update({key: value for key, value in ask.items() if remote[key] is None})
-        elif engine in ("joblib", "submitit_local"):
-            node.pop("jobs_per_device")
+            need = needs(config)
+            node.ray.remote.setdefault("num_gpus", need["gpus"] / own.launch.jobs_per_device)
+            node.ray.remote.setdefault("num_cpus", need["tasks"] * need["cores"])
     return own
 
 
@@ -184,19 +197,15 @@ def prepare(engine: str, master: DictConfig, configs: Sequence[DictConfig]) -> P
     """The devices that the jobs share out among themselves on this machine; sets how many run at once."""
     if engine not in ("joblib", "submitit_local"):
         return Pool()
-    from joblib import cpu_count  # of what this process may use
-
-    node = master.hydra.launcher
-    if not (OmegaConf.is_dict(node) and 1 <= node.jobs_per_device <= 16):
-        raise UserError(f"hydra.launcher.jobs_per_device={node.jobs_per_device}; expected 1 to 16")
+    node, sharing = master.hydra.launcher, master.launch.jobs_per_device
     gpus = visible_gpus() if any(on_gpu(config) for config in configs) else ()
-    if engine == "submitit_local":
-        cores = tuple(f"core{i}" for i in range(cpu_count()))
-        return Pool(gpus, cores, node.jobs_per_device)
-    if node.n_jobs is None:
+    if engine == "submitit_local":  # which starts all jobs at once
+        node.timeout_min = max(node.timeout_min, WEEK)
+        return Pool(gpus, tuple(f"core{i}" for i in range(usable_cores())), sharing)
+    if node.n_jobs == -1:
         most = max(((threads(c) or 1) * max(number_of_devices(c), 1) for c in configs), default=1)
-        node.n_jobs = max(len(gpus) * node.jobs_per_device if gpus else cpu_count() // most, 1)
-    return Pool(gpus, (), node.jobs_per_device)
+        node.n_jobs = max(len(gpus) * sharing if gpus else usable_cores() // most, 1)
+    return Pool(gpus, (), sharing)
 
 
 # Starting
