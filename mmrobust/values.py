@@ -34,6 +34,7 @@ AT_LEAST = {
     "noise.seed": 0,
     "data.batch_size": 1,
     "data.workers": 0,
+    "launch.jobs_per_device": 1,
     "trainer.num_nodes": 1,
     "trainer.max_epochs": 1,
     "optimizer.lr": 0,
