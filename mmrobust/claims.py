@@ -21,7 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 PARTS = 16  # of a device: a job that shares it with n - 1 others takes PARTS // n
 UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems that know no locks
 
-HELD: set[int] = set()  # open files with locks; a child process that is given them keeps the locks while it lives
+HELD: set[int] = (
+    set()
+)  # open files with locks; a child process that is given them keeps the locks while it lives
 
 
 def _take(path: Path, *, wait: bool) -> int | None:

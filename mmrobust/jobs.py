@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +22,7 @@ from omegaconf import DictConfig
 
 from mmrobust import config as configuration
 from mmrobust.claims import POOL, Pool
+from mmrobust.devices import place
 from mmrobust.errors import Stopped, as_user_error
 from mmrobust.evaluation.results import is_complete
 from mmrobust.launch import led
@@ -125,15 +127,20 @@ def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, ta
 
 
 def _queue_again(stop: Stopped) -> None:
-    """End this task of a Slurm job so that it may be queued again: without a result, for which the sweep waits.
+    """End this task of a Slurm job without a result, for which the sweep waits, and have the job queued again.
 
-    Slurm itself queues a pre-empted job again. After a time limit submitit's handler does, which had the signal before
-    training took it to save the state.
+    Slurm itself does that only with jobs that it killed. One that ends within the time of grace counts as finished:
+    submitit's handler, which had the signal before training took it to save the state, asks for it. Not for a job that
+    was cancelled.
     """
-    number = stop.status - 128
-    if callable(signal.getsignal(number)):
-        signal.raise_signal(number)
-    raise SystemExit(stop.status)
+    from submitit.core.job_environment import JobEnvironment
+
+    if not place().rank:
+        command = ["scontrol", "show", "job", "--oneliner", os.environ["SLURM_JOB_ID"]]
+        job = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        if "JobState=RUNNING" in job:
+            signal.raise_signal(JobEnvironment._usr_sig())
+    raise SystemExit(0 if place().rank else stop.status)
 
 
 @contextmanager
@@ -179,7 +186,9 @@ def stop_jobs(engine: str, told: Path) -> Iterator[None]:
         if engine not in ("joblib", "submitit_local"):
             queued = "submitted jobs stay in the queue (scancel ends them); " * (engine == "submitit_slurm")
             raise Stopped(number, queued + AGAIN)
-        print("stopping the jobs after their batch; once more stops them at once", file=sys.stderr, flush=True)
+        print(
+            "stopping the jobs after their batch; once more stops them at once", file=sys.stderr, flush=True
+        )
         received.append(number)
         (told / STOP).touch()  # before the marks are read: a job makes its mark, then looks for this
         for mark in told.glob("*.pid"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import threading
@@ -20,13 +21,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from mmrobust import config as configuration
-from mmrobust.claims import Pool, number_of_devices, on_gpu, threads, usable_cores, visible_gpus
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
 from mmrobust.jobs import Outcome, Task, progress_line, read_outcomes, run_job, stop_jobs, write_outcome
+from mmrobust.needs import fitted, groups, prepare
 
 EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it
     "joblib": ("hydra_joblib_launcher", "joblib"),
@@ -34,8 +35,6 @@ EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it
     "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
     "ray": ("hydra_ray_launcher", "ray"),
 }
-
-WEEK = 7 * 24 * 60  # minutes
 
 ENGINES = {  # a launcher of the user's builds on one of these
     "BasicLauncher": "basic",
@@ -96,8 +95,10 @@ class Launcher:
                 left = _skip_complete(jobs, configs, told)
                 pool = prepare(engine, master, [c for n in left if (c := configs[n]) is not None])
                 calls = []
-                for group in _groups(engine, {n: configs[n] for n in left}):
-                    task = Task(engine, tuple(group), tuple(self.more), self.config_dir, told, pool, os.getpid())
+                for group in groups(engine, {n: configs[n] for n in left}):
+                    task = Task(
+                        engine, tuple(group), tuple(self.more), self.config_dir, told, pool, os.getpid()
+                    )
                     own = fitted(engine, master, configs[group[0]])
                     launcher = Plugins.instance().instantiate_launcher(
                         config=own,
@@ -108,6 +109,13 @@ class Launcher:
                     )
                     calls.append(
                         partial(launcher.launch, [[*jobs[n], *self.more] for n in group], initial_job_idx=0)
+                    )
+                if calls and engine.startswith("submitit"):
+                    logging.getLogger("submitit").setLevel(
+                        logging.ERROR
+                    )  # not every question to a missing sacct
+                    print(
+                        f"logs of the jobs: {Path(master.hydra.sweep.dir, '.submitit').resolve()}", flush=True
                     )
                 with _progress(told, len(jobs)), stop_jobs(engine, told):
                     _call_all(engine, calls)
@@ -140,75 +148,6 @@ def _skip_complete(
         else:
             left.append(number)
     return left
-
-
-# What jobs need
-
-
-def needs(config: DictConfig) -> dict[str, int]:
-    """Nodes, tasks on each, GPUs of each and cores for each task."""
-    devices = number_of_devices(config)
-    if not devices:
-        raise UserError(
-            f"trainer.devices={config.trainer.devices} is no number, and on a cluster it must be said how many; "
-            "e.g. trainer.devices=4"
-        )
-    return {
-        "nodes": int(config.trainer.num_nodes),
-        "tasks": devices,
-        "gpus": devices if on_gpu(config) else 0,
-        "cores": (threads(config) or 1) + int(config.data.get("workers") or 0),
-    }
-
-
-def _groups(engine: str, configs: dict[int, DictConfig | None]) -> list[list[int]]:
-    """The numbers of jobs that are started together: on a cluster, those of equal needs."""
-    groups: dict[Any, list[int]] = {}
-    for number, config in configs.items():
-        same = tuple(needs(config).values()) if config and engine in ("submitit_slurm", "ray") else ()
-        groups.setdefault(same, []).append(number)
-    return list(groups.values())
-
-
-def fitted(engine: str, master: DictConfig, config: DictConfig | None) -> DictConfig:
-    """The sweep's configuration whose launcher asks for what a job needs, where the user has not said otherwise."""
-    own = master.copy()
-    node = own.hydra.launcher
-    with open_dict(node):
-        if engine == "submitit_slurm":
-            more = node.additional_parameters
-            more.setdefault("requeue" if own.launch.requeue else "no-requeue", True)
-            if own.launch.requeue and not node.max_num_timeout:
-                node.max_num_timeout = 1000
-            if config:
-                need = needs(config)
-                node.nodes, node.tasks_per_node = need["nodes"], need["tasks"]
-                node.cpus_per_task = node.cpus_per_task or need["cores"]
-                if not (node.gres or node.gpus_per_task or node.gpus_per_node):
-                    node.gpus_per_node = need["gpus"] or None
-        elif engine == "ray" and config:
-            need = needs(config)
-            node.ray.remote.setdefault("num_gpus", need["gpus"] / own.launch.jobs_per_device)
-            node.ray.remote.setdefault("num_cpus", need["tasks"] * need["cores"])
-    return own
-
-
-def prepare(engine: str, master: DictConfig, configs: Sequence[DictConfig]) -> Pool:
-    """The devices that the jobs share out among themselves on this machine; sets how many run at once."""
-    if engine not in ("joblib", "submitit_local"):
-        return Pool()
-    node, sharing = master.hydra.launcher, master.launch.jobs_per_device
-    gpus = visible_gpus() if any(on_gpu(config) for config in configs) else ()
-    if engine == "submitit_local":  # which starts all jobs at once
-        node.timeout_min = max(node.timeout_min, WEEK)
-        return Pool(gpus, tuple(f"core{i}" for i in range(usable_cores())), sharing)
-    if node.n_jobs == -1:
-        most = max(((threads(c) or 1) * max(number_of_devices(c), 1) for c in configs), default=1)
-        node.n_jobs = max(len(gpus) * sharing if gpus else usable_cores() // most, 1)
-    return Pool(gpus, (), sharing)
-
-
-# Starting
 
 
 def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
@@ -249,8 +188,9 @@ def _progress(told: Path, jobs: int) -> Iterator[None]:
     ended, started = threading.Event(), time.monotonic()
 
     def watch() -> None:
-        last = 0
-        while not ended.wait(0.5):
+        last, over = 0, False
+        while not over:
+            over = ended.wait(0.5)
             outcomes = read_outcomes(told)
             if len(outcomes) > last:
                 last = len(outcomes)
@@ -263,5 +203,3 @@ def _progress(told: Path, jobs: int) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join()
-        if outcomes := read_outcomes(told):
-            print(progress_line(outcomes, jobs, time.monotonic() - started), flush=True)

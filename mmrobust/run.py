@@ -169,9 +169,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def _execute(
-    folder: Path, config: DictConfig, overrides: Sequence[str], config_dir: str | None
-) -> None:
+def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_dir: str | None) -> None:
     interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
     before = configuration.load_run_config(folder) if interrupted else config
     if "inferred" in config.data:

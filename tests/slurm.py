@@ -16,7 +16,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-NEEDED = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sinfo", "squeue")
+NEEDED = (
+    "munged",
+    "mungekey",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "scontrol",
+    "sinfo",
+    "squeue",
+    "scancel",
+)
 
 CONF = """
 ClusterName=test
@@ -75,9 +86,10 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     path = os.environ["PATH"] + ":/usr/sbin:/sbin"
     environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": path}
     subprocess.run(["mungekey", "--create", f"--keyfile={folder}/munge.key"], env=environment, check=True)
+    munged = ["munged", "--foreground", "--force"]
+    munged += [f"--{kind}-file={folder}/munge.{kind}" for kind in ("key", "pid", "seed")]
     commands = [
-        ["munged", "--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket"]
-        + [f"--pid-file={folder}/munge.pid", f"--seed-file={folder}/munge.seed"],
+        [*munged, f"--socket={folder}/munge.socket"],
         ["slurmctld", "-D", "-i"],
         ["slurmd", "-D", "-N", host],
     ]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_two_processes_never_hold_one_device(tmp_path: Path) -> None:
     for device in ("GPU-a", "GPU-b"):
         times = sorted(tuple(map(float, p.read_text().split())) for p in tmp_path.glob(f"*{device}.txt"))
         assert len(times) >= 2 + 2 * (device == "GPU-a")
-        assert all(end <= start for (_, end), (start, _) in zip(times, times[1:], strict=False))
+        assert all(end <= start for (_, end), (start, _) in pairwise(times))
     assert len(list(tmp_path.glob("*.txt"))) == 10
 
 

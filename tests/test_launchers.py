@@ -18,7 +18,7 @@ from mmrobust.checks import check_command_line
 from mmrobust.config import compose_config
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
-from mmrobust.launchers import _groups, needs
+from mmrobust.needs import groups, needs
 from mmrobust.report import main as report
 from mmrobust.run import main
 from tests import slurm
@@ -92,9 +92,9 @@ def test_jobs_of_equal_needs_are_one_group() -> None:
     configs = {number: compose_config(overrides) for number, overrides in enumerate(given)}
     assert needs(configs[1]) == {"nodes": 2, "tasks": 2, "gpus": 2, "cores": 1}
     assert needs(configs[4]) == {"nodes": 1, "tasks": 2, "gpus": 2, "cores": 7}
-    assert _groups("submitit_slurm", {**configs}) == [[0, 3], [1], [2], [4]]
-    assert _groups("joblib", {**configs}) == [[0, 1, 2, 3, 4]]
-    with pytest.raises(UserError, match="trainer.devices=-1 is no number"):
+    assert groups("submitit_slurm", {**configs}) == [[0, 3], [1], [2], [4]]
+    assert groups("joblib", {**configs}) == [[0, 1, 2, 3, 4]]
+    with pytest.raises(UserError, match="devices=-1 is no number"):
         needs(compose_config(["trainer.devices=-1"]))
 
 
