@@ -96,6 +96,14 @@ def run_job(config: DictConfig, *, task: Task) -> None:
         write_outcome(task.told, Outcome(number, overrides, "failed", None, f"stopped; {stop}"))
     finally:
         POOL.reset(token)
+        if _orphan(task):  # joblib would wait for ever to hand the result to nobody
+            sys.stdout.flush()
+            os._exit(1)
+
+
+def _orphan(task: Task) -> bool:
+    """Whether the sweep of this worker of joblib is no more."""
+    return task.engine == "joblib" and os.getppid() != task.sweep
 
 
 def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, task: Task) -> None:
@@ -164,8 +172,7 @@ def _stoppable(task: Task, number: int) -> Iterator[None]:
     try:
         with suppress(FileNotFoundError):
             mark.write_text(str(os.getpid()))
-        orphan = task.engine == "joblib" and os.getppid() != task.sweep
-        if orphan or not mark.is_file() or (task.told / STOP).exists():
+        if _orphan(task) or not mark.is_file() or (task.told / STOP).exists():
             raise Stopped(signal.SIGTERM, AGAIN)
         yield
     finally:

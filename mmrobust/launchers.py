@@ -94,6 +94,8 @@ class Launcher:
                 told = Path(folder).resolve()
                 left = _skip_complete(jobs, configs, told)
                 pool = prepare(engine, master, [c for n in left if (c := configs[n]) is not None])
+                if engine == "joblib" and master.hydra.launcher.n_jobs == 1:
+                    engine = "basic"  # for joblib, too, runs them in this process
                 calls = []
                 for group in groups(engine, {n: configs[n] for n in left}):
                     task = Task(

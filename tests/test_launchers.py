@@ -104,10 +104,10 @@ def test_jobs_of_equal_needs_are_one_group() -> None:
 @pytest.mark.slow
 def test_a_sweep_is_stopped_killed_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On joblib: SIGTERM saves the jobs' state, SIGKILL loses no finished run; the end is that of an undisturbed one."""
-    jobs = ["-m", *SMALL, "method=dropout,fusion", "seed=0,1"]
+    jobs = ["-m", *SMALL, "method=dropout", "seed=0,1,2"]
     assert main([*jobs, f"paths.outputs={tmp_path}/whole"]) == 0
     slow = [*jobs, "+callbacks.slow={_target_: tests.faults.Slow, seconds: 0.8}"]
-    slow += [f"paths.outputs={tmp_path}/slow", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
+    slow += [f"paths.outputs={tmp_path}/slow", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     parent = started(slow, tmp_path / "slow.txt")
     until(lambda: list(tmp_path.glob("slow/*/*/checkpoints/last.ckpt")))
     parent.send_signal(signal.SIGTERM)
@@ -123,9 +123,9 @@ def test_a_sweep_is_stopped_killed_and_goes_on(tmp_path: Path, capsys: pytest.Ca
     parent.kill()
     parent.wait()
     done = {folder: (folder / "results.json").stat().st_mtime_ns for folder in finished(tmp_path / "slow")}
-    assert len(done) < 4
+    assert len(done) < 3
     assert main(slow) == 0
-    assert len(finished(tmp_path / "slow")) == 4
+    assert len(finished(tmp_path / "slow")) == 3
     assert all((folder / "results.json").stat().st_mtime_ns == moment for folder, moment in done.items())
     assert " were complete" in capsys.readouterr().out
     assert table(tmp_path / "slow", capsys) == table(tmp_path / "whole", capsys)
