@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
 from mmrobust.batch import Batch
+from mmrobust.devices import in_slurm
 from mmrobust.errors import Stopped, UserError
 
 LOOK_EVERY = 10  # batches after which a GPU, or other ranks, are asked
@@ -108,7 +109,8 @@ class Losses(Callback):
 
 
 class StopOnSignal(Callback):
-    """SIGTERM and Ctrl-C: finish the batch, save `last.ckpt`, stop.
+    """SIGTERM and Ctrl-C, and the signals by which Slurm announces a time limit: finish the batch, save `last.ckpt`,
+    stop.
 
     Only where nothing is pending: not while gradients wait for others, nor just before a validation or the end of
     an epoch, whose results would be lost. Must be the last callback, so that all others have seen the batch.
@@ -117,6 +119,8 @@ class StopOnSignal(Callback):
         Stopped: after the checkpoint is written, with the status that shells expect (143 or 130).
     """
 
+    SLURM = (signal.SIGUSR1, signal.SIGUSR2)
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.received: int | None = None
@@ -124,11 +128,13 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         # Not earlier: Lightning sets its own handlers before this, which would end the process without a word.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, *(self.SLURM if in_slurm() else ())):
             self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # asked twice: at once
+        if self.received is not None:  # asked twice: at once, unless by Slurm, which repeats itself
+            if in_slurm() and number != signal.SIGINT:
+                return
             raise KeyboardInterrupt
         self.received = number
         print("stopping after this batch; once more stops at once", file=sys.stderr, flush=True)

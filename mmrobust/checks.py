@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust.config import ENTRIES, columns_of, compose_config, entries, our_hydra, search_path
 from mmrobust.errors import UserError
+from mmrobust.launchers import EXTRAS, not_installed
 from mmrobust.values import check_config, check_type
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
@@ -141,10 +142,12 @@ def _group_options(config_dir: str | None) -> dict[str, list[str]]:
         if config_dir:
             loader.get_search_path().append("command-line", search_path(config_dir))
             loader = type(loader)(loader.get_search_path())  # type: ignore[call-arg]
-        return {
+        options = {
             group: [name for name in loader.get_group_options(group, ObjectType.CONFIG) if name != "inherit"]
             for group in _groups(loader)
         }
+        launchers = loader.get_group_options("hydra/launcher", ObjectType.CONFIG)  # of what is installed
+        return options | {"hydra/launcher": sorted({*launchers, *EXTRAS})}
 
 
 def _groups(loader: ConfigLoader, parent: str = "") -> Iterable[str]:
@@ -162,6 +165,8 @@ def _check_choice(override: Override, options: Sequence[str]) -> list[str]:
         if word not in options and not override.is_delete() and "glob" not in word:
             hint = nearest(word, options) or f"; choose one of {', '.join(options)}, or leave it out"
             problems.append(f"{group}={word} is not known{hint}")
+        elif group == "hydra/launcher" and (problem := not_installed(word)):
+            problems.append(problem)
     return problems
 
 

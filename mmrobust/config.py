@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.data.table import content_hash, modality_columns
 from mmrobust.errors import UserError
+from mmrobust.scaling import scale_lr
 
 # Where a `_target_` may lie. Not all of torch: torch.hub runs what it downloads.
 ALLOWED = (
@@ -39,6 +40,7 @@ NOT_IN_HASH = (
     "logger",
     "choices",
     "threads",
+    "launch",
     "allow",
     "data.root",
     "data.cache",
@@ -113,7 +115,7 @@ def entries(names: Sequence[str]) -> list[str]:
 
 
 def with_choices(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
-    """The configuration without Hydra's own node, with the choices made."""
+    """The configuration without Hydra's own node, with the choices made and the learning rate scaled."""
     config = config.copy()
     OmegaConf.set_struct(config, False)
     config.pop("hydra", None)
@@ -121,6 +123,7 @@ def with_choices(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
         k: str(v) for k, v in choices.items() if v is not None and "@" not in k and "hydra/" not in k
     }
     OmegaConf.set_struct(config, True)
+    scale_lr(config)
     return config
 
 

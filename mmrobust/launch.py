@@ -1,19 +1,132 @@
-"""Start the training of a prepared run folder: here, or as a group of processes, one for each device."""
+"""Start the training of a prepared run folder: here, as a process for each device, or among those of a launcher."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from mmrobust.claims import HELD, claimed
+from mmrobust.devices import count_devices, place
 from mmrobust.errors import Stopped, UserError
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=365)  # of those who wait while the first trains a teacher
+VISIBLE = 60  # seconds until a shared file system shows to all nodes what one has written
+
+
+def led(task: Callable[[], T]) -> T | None:
+    """Do it in the first of a launcher's processes, which alone prepares folders, teachers and configurations; the
+    others take part in the trainings that it starts, and return None when it is done."""
+    here = place()
+    if here.world == 1 or _leading:
+        return task()
+    _adopt()
+    if here.rank:
+        _follow(here.rank)
+        return None
+    _leading.append(True)
+    try:
+        return task()
+    finally:
+        _leading.clear()
+        _tell(None)
+        with contextlib.suppress(Exception):  # they may have ended in other ways
+            _store().wait([f"left/{rank}" for rank in range(1, here.world)], timedelta(seconds=10))
+
+
+_leading: list[bool] = []
+_told = itertools.count()
+
+
+def _adopt() -> None:
+    """Slurm's variables under torch's names, so that there is one way from here on, and for child processes."""
+    if "RANK" in os.environ:
+        return
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+
+    get = os.environ.get
+    os.environ |= {
+        "RANK": os.environ["SLURM_PROCID"],
+        "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "GROUP_RANK": os.environ["SLURM_NODEID"],
+    }
+    nodes = get("SLURM_STEP_NODELIST") or get("SLURM_NODELIST") or "127.0.0.1"
+    os.environ.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
+    job, step = int(get("SLURM_JOB_ID") or 0), int(get("SLURM_STEP_ID") or 0)
+    os.environ.setdefault(
+        "MASTER_PORT", str(15000 + (job + 101 * step) % 10000)
+    )  # the same for all, without asking
+
+
+@cache
+def _store() -> Any:
+    """What the processes can write to each other with."""
+    import torch.distributed as distributed
+
+    # The generator must live as long as the store; the process group of training finds the same server.
+    store, _, _ = next(distributed.rendezvous("env://"))
+    return distributed.PrefixStore("mmrobust", store)
+
+
+def _tell(order: Mapping[str, Any] | None) -> None:
+    _store().set(f"order/{next(_told)}", json.dumps(order))
+
+
+def _follow(rank: int) -> None:
+    """Take part in every training that the first process starts.
+
+    Raises:
+        UserError: its folder cannot be seen here.
+    """
+    try:
+        for number in itertools.count():
+            key = f"order/{number}"
+            _store().wait([key], PATIENCE)
+            order = json.loads(_store().get(key))
+            if order is None:
+                return
+            folder, waited = Path(order["folder"]), time.monotonic() + VISIBLE
+            while not (folder / "config.yaml").is_file():
+                if time.monotonic() > waited:
+                    raise UserError(
+                        f"process {rank} on {socket.gethostname()} does not see {folder}, which process 0 has "
+                        "prepared; paths.outputs must lie on a file system that all nodes share"
+                    )
+                time.sleep(1)
+            _join(folder, order["port"])
+    finally:
+        with contextlib.suppress(Exception):
+            _store().set(f"left/{rank}", "")
+
+
+def _join(folder: Path, port: int | None) -> None:
+    """Train together with the launcher's other processes; in child processes, which meet at `port`, if given."""
+    if port is None:
+        from mmrobust.training import train
+
+        train(folder)
+        return
+    environment = {k: v for k, v in os.environ.items() if k != "TORCHELASTIC_USE_AGENT_STORE"}
+    command = [sys.executable, "-m", "mmrobust.training", str(folder)]
+    _run(command, folder, environment | {"MASTER_PORT": str(port)})
 
 
 def start(folder: Path, config: DictConfig, *, apart: bool = False) -> None:
@@ -22,33 +135,42 @@ def start(folder: Path, config: DictConfig, *, apart: bool = False) -> None:
     Args:
         folder: with its `config.yaml`.
         config: the same, composed.
-        apart: in a process of its own even on one device.
+        apart: in processes of its own even where one would do.
 
     Raises:
         UserError: more devices than there are; the processes failed.
     """
-    count = count_devices(config)
-    if (count == 1 and not apart) or "LOCAL_RANK" in os.environ:
-        from mmrobust.training import train
-
-        train(folder)
+    if place().world > 1:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = free.getsockname()[1] if apart else None
+        _tell({"folder": str(folder.resolve()), "port": port})
+        _join(folder, port)
         return
-    if config.data.batch_size % count:
-        raise UserError(
-            f"data.batch_size={config.data.batch_size} counts the samples of all {count} devices and does not divide "
-            f"by {count}; try {-(-config.data.batch_size // count) * count}"
-        )
-    command = ["-m", "mmrobust.training", str(folder)]
-    if count > 1:  # torchrun: all ranks read the saved configuration, share the folder, and stop together
-        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *command]
-    if status := _wait([sys.executable, *command], folder):
+    with claimed(config) as gpus:
+        count = count_devices(config)
+        if count == 1 and not apart and not gpus:
+            from mmrobust.training import train
+
+            train(folder)
+            return
+        command = ["-m", "mmrobust.training", str(folder)]
+        if count > 1:  # torchrun: all ranks read the saved configuration, share the folder, and stop together
+            command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *command]
+        theirs = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+        _run([sys.executable, *command], folder, os.environ | theirs)
+
+
+def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    if status := _wait(command, folder, environment):
         raise UserError(f"training in {folder} stopped with status {status}; the first error above says why")
 
 
-def _wait(command: Sequence[str], folder: Path) -> int:
-    """Run a process group of its own to its end; it gets our SIGTERM and Ctrl-C, once."""
+def _wait(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
+    """Run a process group of its own to its end; it gets our SIGTERM and Ctrl-C, and our locks, should it outlive
+    this process."""
     received: list[int] = []
-    group = subprocess.Popen(command, start_new_session=True)
+    group = subprocess.Popen(command, start_new_session=True, env=environment, pass_fds=tuple(HELD))
 
     def forward(number: int, frame: FrameType | None) -> None:
         received.append(number)
@@ -66,24 +188,3 @@ def _wait(command: Sequence[str], folder: Path) -> int:
     if received:
         raise Stopped(received[0], f"go on with: python -m mmrobust.run resume={folder}")
     return status
-
-
-def count_devices(config: DictConfig) -> int:
-    """How many processes this machine contributes."""
-    devices, accelerator = config.trainer.devices, config.trainer.accelerator
-    if devices == 1:
-        return 1
-    wanted = len(devices) if OmegaConf.is_list(devices) else -1 if devices == "auto" else int(devices)
-    if accelerator == "cpu":
-        return max(wanted, 1)
-    import torch
-
-    there = torch.cuda.device_count()
-    if not there and accelerator == "auto":
-        return max(wanted, 1)
-    if wanted > there or not there:
-        raise UserError(
-            f"trainer.devices={devices}, but this machine has {there} GPUs; ask for at most that many, or set "
-            "trainer.accelerator=cpu"
-        )
-    return there if wanted == -1 else wanted

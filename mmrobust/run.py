@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,14 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
 from mmrobust.checks import check_command_line, with_quotes
+from mmrobust.claims import locked
+from mmrobust.devices import check_devices, place
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import is_complete
-from mmrobust.launch import start
+from mmrobust.launch import led, start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    return guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
+    given = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: led(lambda: _main(given)) or 0)
 
 
 def _main(argv: list[str]) -> int:
@@ -51,6 +55,11 @@ def _main(argv: list[str]) -> int:
     if resumed:
         return resume(arguments.overrides)
     if arguments.multirun:
+        if (here := place()).world > 1:
+            raise UserError(
+                f"{here.launcher} started {here.world} processes for a sweep (-m), whose runs start their own; run it "
+                "in one process, or start one run at a time"
+            )
         from mmrobust.sweep import sweep
 
         return sweep(arguments.overrides, more, arguments.config_dir)
@@ -109,12 +118,15 @@ def resume(overrides: Sequence[str]) -> int:
     if is_complete(folder):
         print(f"complete: {folder}")
         return 0
+    check_devices(config)
     config.paths.run = str(folder)  # it may have been moved
     for logger in config.logger.values():
         if "save_dir" in logger:
             logger.save_dir = str(folder)
-    OmegaConf.save(config, folder / "config.yaml")
-    start(folder, config)
+    with alone_in(folder):
+        if not is_complete(folder):
+            OmegaConf.save(config, folder / "config.yaml")
+            start(folder, config)
     return 0
 
 
@@ -134,15 +146,30 @@ def execute(
         The run's folder.
     """
     config = config.copy()
-    folder = configuration.run_folder(config)
-    if is_complete(folder):
+    check_devices(config)
+    first = configuration.run_folder(config)
+    for number in itertools.count(1):
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        if not is_complete(folder):
+            with alone_in(folder):
+                if not is_complete(folder):  # nor has become so meanwhile
+                    _execute(folder, config, overrides, config_dir)
+                    return folder
         if not again:
             print(f"  complete: {folder}")
             return folder
-        number = 2
-        while is_complete(base := folder.with_name(f"{folder.name}-{number}")):
-            number += 1
-        folder = base
+    raise AssertionError
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Nobody else writes into the run's folder meanwhile; whoever comes second waits."""
+    told = f"{folder} is being run by another process; waiting for it"
+    with locked(folder / ".lock", told):
+        yield
+
+
+def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_dir: str | None) -> None:
     interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
     before = configuration.load_run_config(folder) if interrupted else config
     if "inferred" in config.data:
@@ -160,12 +187,10 @@ def execute(
                 "another paths.run, or remove the folder"
             )
         print(f"going on with the interrupted run in {folder}", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
     config.paths.run = str(folder)
     (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     start(folder, config)
-    return folder
 
 
 def infer(config: DictConfig) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from hydra.utils import get_class
 from lightning import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import missing
@@ -31,6 +30,7 @@ from mmrobust.checkpoints import (
     load_checkpoint,
     load_weights,
 )
+from mmrobust.claims import threads
 from mmrobust.config import NOT_IN_RECIPE, config_hash, construct, load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import UserError, guarded
@@ -44,9 +44,10 @@ from mmrobust.evaluation.results import (
     write_predictions,
     write_results,
 )
-from mmrobust.launch import count_devices
 from mmrobust.loggers import MetricsFile
 from mmrobust.methods.base import Method
+from mmrobust.scaling import describe_optimization
+from mmrobust.strategies import compile_encoders, sharded_arguments, tell, trainer_arguments, whole_trainer
 
 log = logging.getLogger("mmrobust")
 
@@ -69,6 +70,7 @@ def train(folder: Path) -> dict[str, Any]:
     data.validation_split = "test" if config.selection == "paper" else "val"
     data.setup()
     method = build_method(config, data.spec)
+    compile_encoders(method, config.trainer.get("compile", False))
     trainer = build_trainer(config, folder, method)
     last = checkpoint_path(folder, "last")
     before = load_checkpoint(last) if last.is_file() else None
@@ -88,10 +90,13 @@ def train(folder: Path) -> dict[str, Any]:
         config.choices.data,
         ", resumed" if before else "",
     )
+    tell(config, method)
     trainer.fit(method, datamodule=data, ckpt_path=last if before else None, weights_only=True)
     seconds = position.seconds
     seen = trainer.fit_loop.epoch_loop.batch_progress.total.completed * data.batch_size
     chosen = checkpoint_path(folder, "last" if config.selection == "last" else "best")
+    if config.trainer.strategy == "fsdp":  # each rank holds a piece of it
+        method, trainer = build_method(config, data.spec), whole_trainer(config, trainer, folder)
     if chosen.is_file():
         load_weights(method, chosen)
     trainer.test(method, datamodule=data, verbose=False)
@@ -126,15 +131,9 @@ def train(folder: Path) -> dict[str, Any]:
 
 def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
     """Lightning's Trainer with the arguments of `trainer` that are not null."""
-    arguments: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    arguments = {key: value for key, value in arguments.items() if value is not None}
-    if not isinstance(arguments["devices"], list):
-        arguments["devices"] = count_devices(config)
-    several = arguments["devices"] != 1 or arguments["num_nodes"] > 1
-    if several and arguments["strategy"] in ("auto", "ddp"):
-        arguments["strategy"] = DDPStrategy(
-            broadcast_buffers=False
-        )  # method state agrees over ranks by itself
+    arguments = trainer_arguments(config)
+    if config.trainer.strategy == "fsdp":
+        arguments = sharded_arguments(arguments, method)
     if not method.automatic_optimization:
         method.clipping = (
             arguments.pop("gradient_clip_val", None),
@@ -161,7 +160,7 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())
         arguments["enable_progress_bar"] = sys.stderr.isatty()
     callbacks.append(StopOnSignal(folder))  # behind all that must have seen the batch it saves
-    plugins = [*arguments.pop("plugins", []), AtomicCheckpoints()]
+    plugins = [*arguments.pop("plugins"), AtomicCheckpoints()]
     try:
         return Trainer(
             **arguments,
@@ -206,6 +205,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
             "missing": {part: _missing(config, data, part, split) for part in ("train", "test")},
             "noise": {part: _noise(config, data, part, split) for part in ("train", "test")},
         },
+        "optimization": describe_optimization(config),
         "primary": {"metric": results.primary, "direction": direction(results.primary)},
         "combinations": results.combinations,
         "aggregates": results.aggregates,
@@ -247,12 +247,7 @@ def _noise(config: DictConfig, data: DataModule, part: str, split: str) -> dict[
 def start_process(folder: Path, config: DictConfig) -> None:
     """What a process needs before it computes: its log file and number of threads."""
     _start_log(folder)
-    encoders = [
-        config.encoder,
-        *(e for e in config.encoder.values() if isinstance(e, DictConfig) and "name" in e),
-    ]
-    tiny = all(e.name == "tiny" for e in encoders)
-    torch.set_num_threads(config.threads or (1 if tiny else THREADS))
+    torch.set_num_threads(threads(config) or THREADS)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 

@@ -10,10 +10,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config import allowed_prefixes, refused
+from mmrobust.scaling import check_scaling
 
 # Keys whose value may be of several types.
 ANY_TYPE = (
     "devices",
+    "compile",
     "rate",
     "precision",
     "groups",
@@ -33,6 +35,8 @@ AT_LEAST = {
     "noise.seed": 0,
     "data.batch_size": 1,
     "data.workers": 0,
+    "launch.jobs_per_device": 1,
+    "trainer.num_nodes": 1,
     "trainer.max_epochs": 1,
     "optimizer.lr": 0,
 }
@@ -66,7 +70,7 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         problems.append(f"selection={plain['selection']} is not known; choose mean, last or paper")
     if plain["data"].get("corrupt", "error") not in ("error", "skip"):
         problems.append(f"data.corrupt={plain['data']['corrupt']} is not known; choose error or skip")
-    problems += _check_ranges(config) + _check_trainer(plain["trainer"])
+    problems += _check_ranges(config) + _check_trainer(plain["trainer"]) + check_scaling(config)
     problems += refused(plain, allowed_prefixes(plain["allow"]))
     problems += [
         f"allow=[{name}]: no part of Python itself can be allowed, since it can do anything; leave it out"
@@ -103,6 +107,20 @@ def _check_trainer(trainer: Mapping[str, Any]) -> list[str]:
         problems.append("trainer.overfit_batches replaces our sampler; use trainer.limit_train_batches")
     if trainer.get("limit_test_batches") == 0:
         problems.append("trainer.limit_test_batches=0 leaves nothing to evaluate")
+    if trainer.get("compile") not in (False, True, "default", "reduce-overhead", "max-autotune"):
+        problems.append(
+            f"trainer.compile={trainer.get('compile')} is not known; choose false, true, default, reduce-overhead or "
+            "max-autotune"
+        )
+    if trainer.get("sync_batchnorm") and trainer.get("accelerator") == "cpu":
+        problems.append(
+            "trainer.sync_batchnorm=true needs GPUs; leave it out, or take encoder.norm=group, which does not look at "
+            "the batch"
+        )
+    if trainer.get("fast_dev_run") and trainer.get("strategy") == "fsdp":
+        problems.append(
+            "trainer.fast_dev_run saves no checkpoint, which trainer=fsdp evaluates; use trainer.max_steps"
+        )
     if str(trainer.get("precision")) in ("bf16-true", "16-true"):
         problems.append(
             f"trainer.precision={trainer['precision']} would round what methods count; use bf16-mixed"

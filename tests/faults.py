@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,35 @@ class Witness(Callback):
         state = {
             "config": (Path(run) / "config.yaml").read_text(),
             "run": run,
-            "job": os.environ["TORCHELASTIC_RUN_ID"],
+            "job": os.environ.get("TORCHELASTIC_RUN_ID") or os.environ["SLURM_JOB_ID"],
             "lr": trainer.optimizers[0].defaults["lr"],
             "state": {name: value.cpu() for name, value in method.state_dict().items()},
         }
         self.folder.mkdir(exist_ok=True, parents=True)
         torch.save(state, self.folder / f"{Path(run).name}-{trainer.global_rank}.pt")
+
+
+class Slow(Callback):
+    """Waits after every batch."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        time.sleep(self.seconds)
+
+
+class Occupies(Callback):
+    """Writes down from when to when training had which devices."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_fit_start(self, *_: Any) -> None:
+        self.started = time.time()
+
+    def on_fit_end(self, trainer: Trainer, method: LightningModule) -> None:
+        self.folder.mkdir(exist_ok=True, parents=True)
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        line = f"{self.started} {time.time()} {devices} {os.getpid()}"
+        (self.folder / f"{Path(trainer.default_root_dir).name}-{trainer.global_rank}").write_text(line)

@@ -179,7 +179,7 @@ def test_a_batch_that_does_not_divide(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 
 def test_configuration_of_several_devices() -> None:
-    from mmrobust.launch import count_devices
+    from mmrobust.devices import count_devices
 
     def count(*overrides: str) -> int:
         return count_devices(compose_config(list(overrides)))

@@ -149,9 +149,14 @@ def keyed_loader(
             f"the training split has {len(split)} samples, fewer than data.batch_size={batch_size}; "
             f"set data.batch_size to at most {len(split)}"
         )
+    size = batch_size // world
+    if not sampler.shuffle:  # ranks that compute together need equally many batches of unequally many samples
+        fewest, more = divmod(len(split), world)
+        while more and fewest % size == 0:
+            size += 1
     return DataLoader(
         KeyedSplit(split),
-        batch_size=batch_size // world,
+        batch_size=size,
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,

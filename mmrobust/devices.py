@@ -1,0 +1,126 @@
+"""Which devices a run takes, on how many machines, and which of its processes this is. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmrobust.errors import UserError
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of a launcher's processes this is.
+
+    Args:
+        rank: from 0; 0 leads.
+        world: how many there are; 1 where nobody started several.
+        per_node: how many of them on each node, as far as it is known.
+        launcher: who started them, in words.
+    """
+
+    rank: int
+    world: int
+    per_node: int | None
+    launcher: str
+
+
+def place(environment: Mapping[str, str] = os.environ) -> Place:
+    """Which process this is, as torchrun, another launcher with torch's variables, or Slurm's srun says."""
+    get = environment.get
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= environment.keys():
+        per_node = get("LOCAL_WORLD_SIZE")
+        launcher = "torchrun" if "TORCHELASTIC_RUN_ID" in environment else "the launcher (RANK, WORLD_SIZE)"
+        return Place(
+            int(environment["RANK"]),
+            int(environment["WORLD_SIZE"]),
+            int(per_node) if per_node else None,
+            launcher,
+        )
+    # of srun's own tasks only: in a batch script, which is one process, SLURM_NTASKS counts what was allocated
+    tasks = int(get("SLURM_STEP_NUM_TASKS") or 1)
+    if tasks > 1:
+        nodes = int(get("SLURM_STEP_NUM_NODES") or get("SLURM_NNODES") or 1)
+        return Place(int(environment["SLURM_PROCID"]), tasks, tasks // nodes, "srun")
+    return Place(0, 1, None, "nobody")
+
+
+def in_slurm() -> bool:
+    """Whether this is part of a job of Slurm, in whichever way it was started."""
+    return "SLURM_JOB_ID" in os.environ
+
+
+def count_devices(config: DictConfig) -> int:
+    """How many processes this machine contributes."""
+    devices, accelerator = config.trainer.devices, config.trainer.accelerator
+    if devices == 1:
+        return 1
+    wanted = len(devices) if OmegaConf.is_list(devices) else -1 if devices == "auto" else int(devices)
+    if accelerator == "cpu":
+        return max(wanted, 1)
+    import torch
+
+    there = torch.cuda.device_count()
+    if not there and accelerator == "auto":
+        return max(wanted, 1)
+    if wanted > there or not there:
+        raise UserError(
+            f"trainer.devices={devices}, but this machine has {there} GPUs; ask for at most that many, or set "
+            "trainer.accelerator=cpu"
+        )
+    return there if wanted == -1 else wanted
+
+
+def check_devices(config: DictConfig) -> None:
+    """Whether devices, nodes, processes, batch and strategy go together.
+
+    Raises:
+        UserError: they do not; says what to set.
+    """
+    devices, nodes, here = count_devices(config), config.trainer.num_nodes, place()
+    world = devices * nodes
+    if here.world > 1 and here.world != world:
+        each = here.per_node or here.world
+        raise UserError(
+            f"{here.launcher} started {here.world} processes, but trainer.devices={devices} on "
+            f"trainer.num_nodes={nodes} are {world}; set trainer.devices={each} "
+            f"trainer.num_nodes={here.world // each}, or start {world}"
+        )
+    if here.world == 1 and nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes={nodes}, but only this process was started; start the same command on every node: "
+            f"torchrun --nnodes={nodes} --nproc-per-node={devices} --rdzv-backend=c10d --rdzv-endpoint=<first "
+            "node>:29500 -m mmrobust.run ..., or all of them with srun"
+        )
+    if config.data.batch_size % world:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} counts the samples of all {world} devices and does not divide "
+            f"by {world}; try {-(-config.data.batch_size // world) * world}"
+        )
+    if config.trainer.sync_batchnorm and world > 1 and not _has_gpu(config):
+        raise UserError(
+            "trainer.sync_batchnorm=true needs GPUs: torch has no such layer for CPUs; leave it out, or take layers "
+            "that do not look at the batch: encoder.norm=group"
+        )
+    if config.trainer.strategy == "fsdp":
+        if world == 1:
+            raise UserError(
+                "trainer.strategy=fsdp shares a network out over devices, and there is one; set trainer.devices to "
+                "several, or take another trainer"
+            )
+        from hydra.utils import get_class
+
+        from mmrobust.sharding import check_shardable
+
+        check_shardable(config.choices.method, get_class(config.method._target_))
+
+
+def _has_gpu(config: DictConfig) -> bool:
+    if config.trainer.accelerator == "cpu":
+        return False
+    import torch
+
+    return torch.cuda.is_available()

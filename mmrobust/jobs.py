@@ -1,0 +1,240 @@
+"""One job of a sweep: how it runs, wherever a launcher puts it, how it ended, and how it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from mmrobust import config as configuration
+from mmrobust.claims import POOL, Pool
+from mmrobust.devices import place
+from mmrobust.errors import Stopped, as_user_error
+from mmrobust.evaluation.results import is_complete
+from mmrobust.launch import led
+
+AGAIN = "the same command goes on with what is not complete"
+STOP = "stop"  # a file: no job begins any more
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: `status` is complete, skipped (it had been complete before) or failed."""
+
+    number: int
+    overrides: list[str]
+    status: str
+    folder: str | None
+    message: str = ""
+
+
+def write_outcome(told: Path, outcome: Outcome) -> None:
+    """Leave it for the sweep, if that is still there."""
+    part = told / f"{outcome.number:06}.part"
+    with suppress(FileNotFoundError):
+        part.write_text(json.dumps(asdict(outcome)))
+        part.replace(part.with_suffix(".json"))
+
+
+def read_outcomes(told: Path) -> list[Outcome]:
+    """What the jobs have left behind so far, in their order."""
+    return [Outcome(**json.loads(path.read_text())) for path in sorted(told.glob("*.json"))]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the jobs of a sweep share, wherever they run.
+
+    Args:
+        engine: the launcher's name.
+        numbers: of the jobs that it was given, in their order.
+        more: entries of modalities that some job's data has.
+        config_dir: the user's folder of further configurations.
+        told: where the sweep hears of them.
+        pool: the devices that they share out.
+        sweep: its process.
+    """
+
+    engine: str
+    numbers: tuple[int, ...]
+    more: tuple[str, ...]
+    config_dir: str | None
+    told: Path
+    pool: Pool
+    sweep: int
+
+
+def run_job(config: DictConfig, *, task: Task) -> None:
+    """One job, wherever the launcher runs it; in the first of its processes, if it started several."""
+    hydra = HydraConfig.get()
+    number = task.numbers[hydra.job.num]
+    overrides = [text for text in hydra.overrides.task if text not in task.more]
+    choices = hydra.runtime.choices
+    token = POOL.set(task.pool)
+    try:
+        with _stoppable(task, number):
+            led(lambda: _run(config, choices, overrides, number, task))
+    except Stopped as stop:
+        if task.engine == "basic":  # Hydra's launcher would start the next job
+            raise KeyboardInterrupt from stop
+        if task.engine == "submitit_slurm":
+            _queue_again(stop)
+        write_outcome(task.told, Outcome(number, overrides, "failed", None, f"stopped; {stop}"))
+    finally:
+        POOL.reset(token)
+        if _orphan(task):  # joblib would wait for ever to hand the result to nobody
+            sys.stdout.flush()
+            os._exit(1)
+
+
+def _orphan(task: Task) -> bool:
+    """Whether the sweep of this worker of joblib is no more."""
+    return task.engine == "joblib" and os.getppid() != task.sweep
+
+
+def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, task: Task) -> None:
+    from mmrobust.run import execute
+
+    print(f"[{number}] {' '.join(overrides)}", flush=True)
+    outcome: dict[str, Any] = {"number": number, "overrides": overrides, "folder": None}
+    try:
+        if task.more:
+            config = configuration.compose_config(overrides, task.config_dir)  # with this job's modalities
+        else:
+            config = configuration.with_choices(config, choices)
+        skipped = is_complete(configuration.run_folder(config))
+        folder = execute(config, overrides, again=False, config_dir=task.config_dir)
+        outcome |= {"status": "skipped" if skipped else "complete", "folder": str(folder)}
+    except Stopped:
+        raise
+    except (Exception, SystemExit) as error:
+        mistake = as_user_error(error) if isinstance(error, Exception) else None
+        if mistake:
+            print(f"error: {mistake}", file=sys.stderr)
+        else:
+            traceback.print_exc()
+        outcome |= {"status": "failed", "message": str(mistake or repr(error)).partition("\n")[0]}
+    write_outcome(task.told, Outcome(**outcome))
+
+
+# Stopping
+
+
+def _queue_again(stop: Stopped) -> None:
+    """End this task of a Slurm job without a result, for which the sweep waits, and have the job queued again.
+
+    Slurm itself does that only with jobs that it killed. One that ends within the time of grace counts as finished:
+    submitit's handler, which had the signal before training took it to save the state, asks for it. Not for a job that
+    was cancelled.
+    """
+    from submitit.core.job_environment import JobEnvironment
+
+    if not place().rank:
+        command = ["scontrol", "show", "job", "--oneliner", os.environ["SLURM_JOB_ID"]]
+        job = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        if "JobState=RUNNING" in job:
+            signal.raise_signal(JobEnvironment._usr_sig())
+    raise SystemExit(0 if place().rank else stop.status)
+
+
+@contextmanager
+def _stoppable(task: Task, number: int) -> Iterator[None]:
+    """A worker that its sweep can stop: it is told where, and signals of the terminal reach the sweep alone.
+
+    Raises:
+        Stopped: asked to before or after training, or the sweep is no more.
+    """
+    if task.engine not in ("joblib", "submitit_local"):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number, AGAIN)
+
+    with suppress(OSError):
+        os.setpgid(0, 0)
+    before = signal.signal(signal.SIGTERM, stop)
+    mark = task.told / f"{number:06}.pid"
+    try:
+        with suppress(FileNotFoundError):
+            mark.write_text(str(os.getpid()))
+        if _orphan(task) or not mark.is_file() or (task.told / STOP).exists():
+            raise Stopped(signal.SIGTERM, AGAIN)
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def stop_jobs(engine: str, told: Path) -> Iterator[None]:
+    """What SIGTERM and Ctrl-C do to a sweep: its jobs save their state and end, and no other begins. Jobs of Slurm stay.
+
+    Raises:
+        Stopped: after they have ended.
+    """
+    received: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if engine not in ("joblib", "submitit_local"):
+            queued = "submitted jobs stay in the queue (scancel ends them); " * (engine == "submitit_slurm")
+            raise Stopped(number, queued + AGAIN)
+        print(
+            "stopping the jobs after their batch; once more stops them at once", file=sys.stderr, flush=True
+        )
+        received.append(number)
+        (told / STOP).touch()  # before the marks are read: a job makes its mark, then looks for this
+        for mark in told.glob("*.pid"):
+            with suppress(FileNotFoundError, ProcessLookupError, ValueError):
+                os.kill(int(mark.read_text()), signal.SIGTERM)
+
+    handled = engine != "basic" and threading.current_thread() is threading.main_thread()
+    before = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)} if handled else {}
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if isinstance(stop := interrupt.__cause__, Stopped):  # of a job in this process
+            raise Stopped(stop.status - 128, f"saved; {AGAIN}") from stop
+        raise
+    except Exception:
+        if not received:
+            raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise Stopped(received[0], f"saved; {AGAIN}")
+
+
+# How far
+
+
+def progress_line(outcomes: Sequence[Outcome], jobs: int, seconds: float) -> str:
+    """How many jobs are done, failed and left, and when the last will end by the pace so far.
+
+    Args:
+        seconds: since the sweep began.
+    """
+    count = {s: sum(o.status == s for o in outcomes) for s in ("complete", "skipped", "failed")}
+    left, worked = jobs - len(outcomes), count["complete"] + count["failed"]
+    text = f"sweep: {count['complete']} done"
+    text += f", {count['skipped']} were complete" if count["skipped"] else ""
+    text += f", {count['failed']} failed, {left} left"
+    if left and worked:
+        end = time.localtime(time.time() + left * seconds / worked)
+        text += f"; the last ends about {time.strftime('%H:%M' if left * seconds / worked < 43200 else '%d %b %H:%M', end)}"
+    return text

@@ -1,0 +1,207 @@
+"""How the jobs of a sweep are started: in this process, by joblib, submitit (this machine or Slurm), or Ray."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
+
+from mmrobust import config as configuration
+from mmrobust.errors import Stopped, UserError, as_user_error
+from mmrobust.evaluation.results import is_complete
+from mmrobust.jobs import Outcome, Task, progress_line, read_outcomes, run_job, stop_jobs, write_outcome
+from mmrobust.needs import fitted, groups, prepare
+
+EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+    "ray": ("hydra_ray_launcher", "ray"),
+}
+
+ENGINES = {  # a launcher of the user's builds on one of these
+    "BasicLauncher": "basic",
+    "JoblibLauncher": "joblib",
+    "LocalLauncher": "submitit_local",
+    "SlurmLauncher": "submitit_slurm",
+    "RayLauncher": "ray",
+}
+
+
+def not_installed(launcher: str) -> str | None:
+    """What is to be installed before a launcher can be used."""
+    package, extra = EXTRAS.get(launcher, ("", ""))
+    if not package or (find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{package}")):
+        return None
+    return f"hydra/launcher={launcher} is not installed: pip install 'mmrobust[{extra}]'"
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """What starts jobs.
+
+    Args:
+        given: the sweep's own overrides, of which those of `hydra.` choose and set up the launcher.
+        more: entries of modalities that some job's data has (see `check_command_line`).
+        config_dir: the user's folder of further configurations.
+    """
+
+    given: Sequence[str]
+    more: Sequence[str]
+    config_dir: str | None
+
+    def launch(self, jobs: Sequence[Sequence[str]]) -> list[Outcome]:
+        """Run every job to its end, in the order and as parallel as the launcher likes; a failed one does not stop
+        the others, and complete ones are not started.
+
+        Args:
+            jobs: the overrides of each, without those of the sweep itself.
+
+        Raises:
+            Stopped: a signal ended the sweep.
+            UserError: the launcher cannot work, or lost a process.
+        """
+        configs = [self._compose(job) for job in jobs]
+        with configuration.our_hydra():
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            master = hydra.compose_config(
+                "config", [*self.given, *self.more, *self._path()], RunMode.MULTIRUN
+            )
+            engine = ENGINES.get(master.hydra.launcher._target_.rpartition(".")[2], "other")
+            outputs = Path(master.paths.outputs)
+            outputs.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(
+                prefix=".sweep-", dir=outputs, ignore_cleanup_errors=True
+            ) as folder:  # which cluster nodes see, too
+                told = Path(folder).resolve()
+                left = _skip_complete(jobs, configs, told)
+                pool = prepare(engine, master, [c for n in left if (c := configs[n]) is not None])
+                if engine == "joblib" and master.hydra.launcher.n_jobs == 1:
+                    engine = "basic"  # for joblib, too, runs them in this process
+                calls = []
+                for group in groups(engine, {n: configs[n] for n in left}):
+                    task = Task(
+                        engine, tuple(group), tuple(self.more), self.config_dir, told, pool, os.getpid()
+                    )
+                    own = fitted(engine, master, configs[group[0]])
+                    launcher = Plugins.instance().instantiate_launcher(
+                        config=own,
+                        hydra_context=HydraContext(
+                            config_loader=hydra.config_loader, callbacks=Callbacks(own)
+                        ),
+                        task_function=partial(run_job, task=task),
+                    )
+                    calls.append(
+                        partial(launcher.launch, [[*jobs[n], *self.more] for n in group], initial_job_idx=0)
+                    )
+                if calls and engine.startswith("submitit"):
+                    logging.getLogger("submitit").setLevel(
+                        logging.ERROR
+                    )  # not every question to a missing sacct
+                    print(
+                        f"logs of the jobs: {Path(master.hydra.sweep.dir, '.submitit').resolve()}", flush=True
+                    )
+                with _progress(told, len(jobs)), stop_jobs(engine, told):
+                    _call_all(engine, calls)
+                return read_outcomes(told)
+
+    def _compose(self, job: Sequence[str]) -> DictConfig | None:
+        """A job's configuration; none if there is something wrong with it, which the job will tell."""
+        try:
+            return configuration.compose_config(job, self.config_dir)
+        except (UserError, HydraException):
+            return None
+
+    def _path(self) -> list[str]:
+        if self.config_dir is None:
+            return []
+        path = json.dumps(configuration.search_path(self.config_dir), ensure_ascii=False)
+        return [f"hydra.searchpath=[{path}]"]
+
+
+def _skip_complete(
+    jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig | None], told: Path
+) -> list[int]:
+    """The numbers of the jobs that must run."""
+    left = []
+    for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):
+        folder = config and configuration.run_folder(config)
+        if folder and is_complete(folder):
+            print(f"[{number}] {' '.join(job)}\n  complete: {folder}", flush=True)
+            write_outcome(told, Outcome(number, list(job), "skipped", str(folder)))
+        else:
+            left.append(number)
+    return left
+
+
+def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
+    """Start all groups, and wait for them; at once on Slurm, where waiting is all that there is to do here."""
+    errors: list[BaseException] = []
+
+    def call(one: Callable[[], Any]) -> None:
+        try:
+            for returned in one():
+                _ = returned.return_value  # raises what the job's own code did not catch
+        except Exception as error:
+            errors.append(error)
+
+    if engine == "submitit_slurm" and len(calls) > 1:
+        started = [threading.Thread(target=call, args=(one,), daemon=True) for one in calls]
+        for thread in started:
+            thread.start()
+        for thread in started:
+            thread.join()
+    else:
+        for one in calls:
+            call(one)
+    for error in errors:
+        if isinstance(error, Stopped) or as_user_error(error):
+            raise error
+        if type(error).__module__.partition(".")[0] in ("joblib", "submitit", "ray"):
+            text = str(error).strip().splitlines() or [repr(error)]
+            raise UserError(
+                f"{type(error).__name__}: {text[-1]}; {engine} lost a process (no memory left?) or could not start it; "
+                "the same command goes on with what is not complete"
+            ) from error
+        raise error
+
+
+@contextmanager
+def _progress(told: Path, jobs: int) -> Iterator[None]:
+    """Print how far the sweep is, whenever a job ends."""
+    ended, started = threading.Event(), time.monotonic()
+
+    def watch() -> None:
+        last, over = 0, False
+        while not over:
+            over = ended.wait(0.5)
+            outcomes = read_outcomes(told)
+            if len(outcomes) > last:
+                last = len(outcomes)
+                print(progress_line(outcomes, jobs, time.monotonic() - started), flush=True)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
