@@ -60,9 +60,12 @@ class Sharded(FSDPStrategy):
 
 
 class ShardedPrecision(FSDPPrecision):
-    """Lightning's, which also clips by the norm over all devices, and casts on CPUs."""
+    """Lightning's, which also clips by the norm over all devices, casts on CPUs, and leaves buffers as they are."""
 
     sharded: FullyShardedDataParallel
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        return module  # Lightning's would make float32 of what methods sum up in float64
 
     def clip_grad_by_norm(self, optimizer: Optimizer, clip_val: float) -> None:
         self.sharded.clip_grad_norm_(clip_val)
