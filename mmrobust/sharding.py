@@ -9,7 +9,6 @@ from lightning.pytorch.plugins.precision import FSDPPrecision
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.distributed.fsdp.wrap import CustomPolicy
 from torch.optim import Optimizer
 
 from mmrobust.errors import UserError
@@ -39,7 +38,11 @@ class Sharded(FSDPStrategy):
 
     def __init__(self, method: Method, **keys: Any) -> None:
         units = set(whole_encoders(method))
-        super().__init__(auto_wrap_policy=CustomPolicy(lambda module: module in units), **keys)
+
+        def wraps(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
+            return recurse or module in units
+
+        super().__init__(auto_wrap_policy=wraps, **keys)
 
     @property
     def mixed_precision_config(self) -> None:
@@ -55,7 +58,7 @@ class Sharded(FSDPStrategy):
         )
         precision = self.precision_plugin
         assert isinstance(precision, ShardedPrecision)
-        precision.sharded = sharded
+        precision.sharded, precision.device_type = sharded, self.root_device.type
         return sharded
 
 
@@ -63,6 +66,7 @@ class ShardedPrecision(FSDPPrecision):
     """Lightning's, which also clips by the norm over all devices, casts on CPUs, and leaves buffers as they are."""
 
     sharded: FullyShardedDataParallel
+    device_type: str
 
     def convert_module(self, module: nn.Module) -> nn.Module:
         return module  # Lightning's would make float32 of what methods sum up in float64
@@ -74,7 +78,7 @@ class ShardedPrecision(FSDPPrecision):
         if "mixed" not in self.precision:
             return super().forward_context()
         kind = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
-        return torch.autocast(self.sharded.compute_device.type, dtype=kind)
+        return torch.autocast(self.device_type, dtype=kind)
 
 
 def whole_encoders(method: Method) -> list[nn.Module]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmrobust.checkpoints import checkpoint_path
 from mmrobust.devices import Place, place
@@ -132,12 +133,17 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what a machine without GPUs says")
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
         ([], "trainer.num_nodes=2, but only this process was started; start the same command on every node"),
         (["trainer.num_nodes=0"], "trainer.num_nodes=0 is below 1"),
         (["trainer.num_nodes=1", "trainer.sync_batchnorm=true"], "trainer.sync_batchnorm=true needs GPUs"),
+        (
+            ["trainer.num_nodes=1", "trainer.accelerator=gpu"],
+            "trainer.accelerator=gpu, but this machine has no GPU",
+        ),
         (["trainer.compile=fast"], "trainer.compile=fast is not known"),
     ],
 )
