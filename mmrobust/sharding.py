@@ -15,8 +15,9 @@ from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 
 
-def check_shardable(name: str, method: type) -> None:
-    """Raises: UserError: a method of this class needs whole gradients, or steps of its own."""
+def check_shardable(name: str, method: type[Method]) -> None:
+    """Raises: UserError: a method of this class needs whole gradients or parameters, or steps of its own."""
+    check_reading(name, method)
     reasons = {
         "updates": "takes several optimizer steps a batch",
         "modulate": "changes gradients, of which each device would hold a piece",
@@ -24,6 +25,15 @@ def check_shardable(name: str, method: type) -> None:
     for hook, reason in reasons.items():
         if getattr(method, hook, None) is not getattr(Method, hook):
             raise UserError(f"method={name} {reason}, so trainer=fsdp cannot train it; take trainer=ddp")
+
+
+def check_reading(name: str, method: Any) -> None:
+    """Raises: UserError: a method, or all of this class, looks at parameters where they are shared out."""
+    if method.reads_parameters:
+        raise UserError(
+            f"method={name} reads the parameters of its parts, of which each device would hold a piece, so trainer=fsdp "
+            "cannot train it; take trainer=ddp"
+        )
 
 
 class Sharded(FSDPStrategy):
@@ -37,6 +47,7 @@ class Sharded(FSDPStrategy):
     """
 
     def __init__(self, method: Method, **keys: Any) -> None:
+        check_reading(type(method).__name__.lower(), method)  # in the mode in which it was built
         units = set(whole_encoders(method))
 
         def wraps(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmrobust.errors import UserError
 from mmrobust.evaluate import main as evaluate
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
-from mmrobust.sharding import whole_encoders
+from mmrobust.sharding import Sharded, whole_encoders
 from tests.methods.test_base import make
 
 SMALL = [
@@ -89,6 +90,7 @@ def test_sharded_in_mixed_precision(tmp_path: Path) -> None:
     [
         (["method=mla", "trainer.devices=2"], "method=mla takes several optimizer steps a batch"),
         (["method=ogm_ge", "trainer.devices=2"], "method=ogm_ge changes gradients"),
+        (["method=dgl", "trainer.devices=2"], "method=dgl reads the parameters of its parts"),
         (["method=dropout", "trainer.devices=1"], "there is one; set trainer.devices"),
         (["method=dropout", "trainer.devices=2", "trainer.fast_dev_run=true"], "saves no checkpoint"),
     ],
@@ -99,6 +101,12 @@ def test_what_cannot_be_sharded_is_refused(
     assert main(["trainer=fsdp", "trainer.accelerator=cpu", *keys, f"paths.run={tmp_path}/run"]) == 2
     assert words in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_frozen_copy_that_follows_is_refused() -> None:
+    keys = ["method=osmd", "method.privileged_mode=pretrained_frozen", "method.pretrain_epochs=1"]
+    with pytest.raises(UserError, match="method=osmd reads the parameters of its parts"):
+        Sharded(make(*keys, num_modalities=2))
 
 
 def test_encoders_that_a_fusion_takes_apart_stay_with_the_rest() -> None:

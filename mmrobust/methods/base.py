@@ -50,6 +50,9 @@ class Method(LightningModule):
     """
 
     tasks: tuple[str, ...] = ("classification", "segmentation")
+    reads_parameters: bool = (
+        False  # of its parts, by parameters() or state_dict(): not where FSDP shares them out
+    )
     unverified: ClassVar[str] = ""  # what of the published method rests on memory alone; reports say so
 
     def __init__(

@@ -240,9 +240,11 @@ def running_statistics(network: nn.Module, active: bool = True) -> Iterator[None
 def few_rows(network: nn.Module, count: int) -> bool:
     """Whether BatchNorm would see at most one row: of this rank's `count`, or of all ranks', if it is SyncBatchNorm,
     so that they agree on whether it meets."""
-    if ranks.active() and any(isinstance(m, nn.SyncBatchNorm) for m in network.modules()):
-        device = next(network.parameters()).device
-        count = int(ranks.total(torch.tensor(count, device=device)))
+    if not ranks.active():
+        return count <= 1
+    norm = next((m for m in network.modules() if isinstance(m, nn.SyncBatchNorm)), None)
+    if norm is not None and norm.running_mean is not None:
+        count = int(ranks.total(torch.tensor(count, device=norm.running_mean.device)))
     return count <= 1
 
 
