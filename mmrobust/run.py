@@ -21,6 +21,7 @@ from mmrobust.checks import check_command_line, with_quotes
 from mmrobust.errors import Stopped, UserError, as_user_error, guarded
 from mmrobust.evaluation.results import is_complete
 from mmrobust.launch import start
+from mmrobust.wandb_run import one_attempt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,12 +52,13 @@ def _main(argv: list[str]) -> int:
         with suppress(SystemExit):  # Hydra's way to end --help
             _hydra([*argv, *more], lambda config: None)
         return 0
-    if resumed:
-        return resume(arguments.overrides)
-    if arguments.multirun:
-        return _sweep(argv, more, arguments.config_dir)
-    config = configuration.compose_config(arguments.overrides, arguments.config_dir)
-    execute(config, arguments.overrides, config_dir=arguments.config_dir)
+    with one_attempt():
+        if resumed:
+            return resume(arguments.overrides)
+        if arguments.multirun:
+            return _sweep(argv, more, arguments.config_dir)
+        config = configuration.compose_config(arguments.overrides, arguments.config_dir)
+        execute(config, arguments.overrides, config_dir=arguments.config_dir)
     return 0
 
 
