@@ -54,7 +54,9 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
 
 def _loggers(config: DictConfig) -> dict[str, Any]:
     """Those of ours, writing to the teacher's folder."""
-    found: Any = OmegaConf.to_container(config.logger)  # not resolved: where they write follows from paths.run
+    found: Any = OmegaConf.to_container(
+        config.logger
+    )  # not resolved: where they write follows from paths.run
     ours = {k: x for k, x in found.items() if str(x.get("_target_")).startswith("mmrobust.loggers.")}
     if "wandb" in ours:
         ours["wandb"] |= {"name": None, "job_type": "teacher"}

@@ -17,6 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config import NOT_IN_RECIPE, config_hash
+from mmrobust.errors import UserError
 
 TARGET = "mmrobust.loggers.WandbLogger"
 MODES = ("auto", "online", "offline", "disabled", "dryrun")
@@ -197,6 +198,25 @@ def finish_run(run: Any, exit_code: int) -> None:
         _remember("the connection was lost or is slow")
         command = f"wandb sync --include-online {run.sync_dir}"
         print(f"W&B's upload takes too long; to complete it: {command}", flush=True)
+
+
+def signed_in() -> bool:
+    """Whether W&B knows an API key; raises its own errors where the server refuses it or cannot be asked."""
+    import wandb
+
+    return bool(wandb.login(prompt=False, verify=True))
+
+
+@contextmanager
+def as_our_error(remedy: str) -> Iterator[None]:
+    """Raises: UserError: W&B's server refused something or could not be asked."""
+    import wandb
+
+    try:
+        yield
+    except (wandb.Error, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise UserError(f"W&B: {reason}. {remedy}") from error
 
 
 def _remember(reason: str) -> None:

@@ -51,6 +51,9 @@ class NoStdin:
     def isatty(self) -> bool:
         return True
 
+    def close(self) -> None:
+        """A forked process does that."""
+
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"stdin.{name} was used")
 
