@@ -21,10 +21,9 @@ from mmrobust.wandb_run import (
     CHECKPOINTS,
     MODES,
     OF_A_SWEEP,
-    STEP,
     UPLOAD_SECONDS,
-    Segment,
 )
+from mmrobust.wandb_segment import STEP, Segment
 
 
 class MetricsFile(loggers.logger.Logger):
@@ -91,7 +90,7 @@ class WandbLogger(loggers.WandbLogger):
 
     Lightning finalizes after `fit` and again after `test`; the W&B run goes on until its results are
     logged or something fails, and then ends, so that a sweep's next job starts another. An interrupted run that is
-    resumed goes on with the same W&B run, see `wandb_run.Segment`.
+    resumed goes on with the same W&B run, see `wandb_segment.Segment`.
 
     Args:
         save_dir: folder of our run; W&B's lies in its `wandb/`.
@@ -146,9 +145,10 @@ class WandbLogger(loggers.WandbLogger):
             seconds = UPLOAD_SECONDS if self.checkpoint == "none" else CHECKPOINT_SECONDS
             arguments = {**self.arguments, "id": self.segment.id, "resume": "allow"}
             self._experiment = run = wandb_run.start_run(arguments, self.mode, seconds)
-            self.segment.keep([], 0)
             run.define_metric(STEP)
             run.define_metric("*", step_metric=STEP, step_sync=True)
+            if self.mode != "disabled":
+                self.segment.begin(run)
         return self._experiment
 
     @rank_zero_only
@@ -164,14 +164,11 @@ class WandbLogger(loggers.WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log what the run does not have yet."""
-        if step is None:
-            super().log_metrics(metrics)
-            return
-        assert self.experiment  # starts it, and with it the segment
-        if metrics := self.segment.new(metrics, step):
+        run = self.experiment
+        if step is None or self.mode == "disabled":
             super().log_metrics(metrics, step)
-            if self.mode != "disabled":
-                self.segment.keep(metrics, step)
+        elif fresh := self.segment.new(metrics, step):
+            self.segment.log(run, fresh, step)
 
     @rank_zero_only
     def log_results(self, results: Mapping[str, Any], folder: Path, checkpoint: Path) -> None:
@@ -202,6 +199,8 @@ class WandbLogger(loggers.WandbLogger):
         if self._experiment is not None and (self.complete or status != "success"):
             run, self._experiment = self._experiment, None
             wandb_run.finish_run(run, exit_code=int(status == "failed"))
+            if self.mode != "disabled":
+                self.segment.end()
 
 
 def _artifact(results: Mapping[str, Any], checkpoint: Path) -> Any:

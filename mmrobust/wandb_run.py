@@ -1,14 +1,12 @@
-"""Our run as a run of Weights & Biases: its id, what it holds already, its names, how it connects. Imports no torch."""
+"""Our run as a run of Weights & Biases: its names, its configuration, how it connects. Imports no torch."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import secrets
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -22,52 +20,11 @@ from mmrobust.errors import UserError
 TARGET = "mmrobust.loggers.WandbLogger"
 MODES = ("auto", "online", "offline", "disabled", "dryrun")
 CHECKPOINTS = ("none", "best")
-STEP = "trainer/global_step"
 CONNECT_SECONDS = 20  # then the run is offline
 UPLOAD_SECONDS = 60  # at the end of a run; what is left stays on disk for `wandb sync`
 CHECKPOINT_SECONDS = 600  # the same where a checkpoint is sent
 SHARED = "MMROBUST_WANDB_OFFLINE"  # names a file that says why W&B cannot be reached
 OF_A_SWEEP = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")  # an agent's words to one run
-
-
-class Segment:
-    """One process's share of a run of W&B; those of an interrupted and resumed run share its id.
-
-    `wandb_run.json` in our run's folder, and moving with it, holds the id and the last step at which each metric was
-    logged. What a resumed run logs again, W&B has already and cannot take back: it is left out.
-
-    Args:
-        folder: of our run.
-        hashed: its configuration's hash; what the file says of another one is forgotten.
-    """
-
-    def __init__(self, folder: Path, hashed: str) -> None:
-        self.path, self.hashed = folder / "wandb_run.json", hashed
-        kept: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            kept = json.loads(self.path.read_text())
-        if kept.get("config_hash") != hashed:
-            kept = {}
-        self.id: str = os.environ.get("WANDB_RUN_ID") or kept.get("id") or secrets.token_hex(6)
-        self.before: dict[str, int] = kept["logged"] if kept.get("id") == self.id else {}
-        self.logged = dict(self.before)
-
-    @property
-    def step(self) -> int:
-        """The last one at which anything was logged."""
-        return max(self.logged.values(), default=0)
-
-    def new(self, metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
-        """Those that the segments before have not logged at this step."""
-        fresh = {name: value for name, value in metrics.items() if step > self.before.get(name, -1)}
-        return fresh if set(fresh) - {"epoch"} else {}
-
-    def keep(self, metrics: Iterable[str], step: int) -> None:
-        """Note that these were logged."""
-        self.logged |= dict.fromkeys(metrics, step)
-        part = self.path.with_name(f"{self.path.name}.part")
-        part.write_text(json.dumps({"id": self.id, "config_hash": self.hashed, "logged": self.logged}))
-        part.replace(self.path)
 
 
 def names(params: Mapping[str, Any]) -> dict[str, str]:

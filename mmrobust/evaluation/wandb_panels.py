@@ -15,7 +15,7 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces.reports.v2 import internal as report_models
 from wandb_workspaces.workspaces import internal as workspace_models
 
-from mmrobust.wandb_run import STEP
+from mmrobust.wandb_segment import STEP
 
 SWEPT = ("method", "optimizer.lr", "missing.train.rate", "seed")  # what parallel coordinates show
 RATES = {"train": "missing.train.rate", "test": "missing.test.rate"}
