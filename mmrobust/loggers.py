@@ -168,7 +168,8 @@ class WandbLogger(loggers.WandbLogger):
         if step is None or self.mode == "disabled":
             super().log_metrics(metrics, step)
         elif fresh := self.segment.new(metrics, step):
-            self.segment.log(run, fresh, step)
+            with wandb_run.not_fatal(run):
+                self.segment.log(run, fresh, step)
 
     @rank_zero_only
     def log_results(self, results: Mapping[str, Any], folder: Path, checkpoint: Path) -> None:
@@ -182,14 +183,16 @@ class WandbLogger(loggers.WandbLogger):
         table = wandb.Table(columns=["combination", "n", *metrics], data=cells)
         pictures = {f"test/{name}": folder / f"{name}.png" for name in ("combinations", "panel")}
         shown = {key: wandb.Image(str(path)) for key, path in pictures.items() if path.is_file()}
-        run = self.experiment
-        run.log({"test/combinations_table": table, **shown, STEP: self.segment.step})
         summary = {f"test/{name}": values for name, values in results["aggregates"].items()}
         summary["cost"] = results.get("cost", {})
-        for name, values in summary.items():
-            run.summary.update({f"{name}/{key}": v for key, v in values.items() if v is not None})
-        if self.checkpoint == "best" and checkpoint.is_file():
-            run.log_artifact(_artifact(results, checkpoint), aliases=["best"])
+        run = self.experiment
+        with wandb_run.not_fatal(run):
+            for name, values in summary.items():
+                run.summary.update({f"{name}/{key}": v for key, v in values.items() if v is not None})
+            run.log({**shown, STEP: self.segment.step})
+            run.log({"test/combinations_table": table, STEP: self.segment.step})  # online it asks the server
+            if self.checkpoint == "best" and checkpoint.is_file():
+                run.log_artifact(_artifact(results, checkpoint), aliases=["best"])
         self.complete = True
 
     @rank_zero_only

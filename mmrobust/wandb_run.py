@@ -149,12 +149,22 @@ def start_run(arguments: Mapping[str, Any], mode: str, upload_seconds: int) -> A
 
 def finish_run(run: Any, exit_code: int) -> None:
     """End it; what cannot be uploaded in time stays on disk."""
-    try:
+    with not_fatal(run):
         run.finish(exit_code=exit_code)
-    except TimeoutError:
-        _remember("the connection was lost or is slow")
-        command = f"wandb sync --include-online {run.sync_dir}"
-        print(f"W&B's upload takes too long; to complete it: {command}", flush=True)
+
+
+@contextmanager
+def not_fatal(run: Any) -> Iterator[None]:
+    """W&B's troubles do not end a run of ours: they are told, with what to do."""
+    try:
+        yield
+    except Exception as error:  # its service, its server or the network: there is no common class
+        slow = isinstance(error, TimeoutError)
+        reason = (
+            "the upload takes too long" if slow else f"{type(error).__name__}: {error}".partition("\n")[0]
+        )
+        _remember(reason)
+        _tell(f"W&B: {reason}; to upload what is on disk: wandb sync --include-online {run.sync_dir}")
 
 
 def signed_in() -> bool:
