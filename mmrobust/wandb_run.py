@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 import tempfile
@@ -127,6 +128,9 @@ def start_run(arguments: Mapping[str, Any], mode: str, upload_seconds: int) -> A
         finish_run(wandb.run, exit_code=1)
     settings = wandb.Settings(silent=True, init_timeout=CONNECT_SECONDS, finish_timeout_raises=True)
     settings.finish_timeout = upload_seconds
+    logging.getLogger("opentelemetry").setLevel(
+        logging.CRITICAL
+    )  # W&B's telemetry complains without a network
     wandb.setup(settings)
     reason = f"mode={mode}"
     chosen: Any = mode
