@@ -21,6 +21,7 @@ from mmrobust.devices import check_devices, place
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import is_complete
 from mmrobust.launch import led, start
+from mmrobust.wandb_run import one_attempt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,19 +53,20 @@ def _main(argv: list[str]) -> int:
         with suppress(SystemExit):  # Hydra's way to end --help
             _hydra([*argv, *more], lambda config: None)
         return 0
-    if resumed:
-        return resume(arguments.overrides)
-    if arguments.multirun:
-        if (here := place()).world > 1:
-            raise UserError(
-                f"{here.launcher} started {here.world} processes for a sweep (-m), whose runs start their own; run it "
-                "in one process, or start one run at a time"
-            )
-        from mmrobust.sweep import sweep
+    with one_attempt():
+        if resumed:
+            return resume(arguments.overrides)
+        if arguments.multirun:
+            if (here := place()).world > 1:
+                raise UserError(
+                    f"{here.launcher} started {here.world} processes for a sweep (-m), whose runs start their own; run it "
+                    "in one process, or start one run at a time"
+                )
+            from mmrobust.sweep import sweep
 
-        return sweep(arguments.overrides, more, arguments.config_dir)
-    config = configuration.compose_config(arguments.overrides, arguments.config_dir)
-    execute(config, arguments.overrides, config_dir=arguments.config_dir)
+            return sweep(arguments.overrides, more, arguments.config_dir)
+        config = configuration.compose_config(arguments.overrides, arguments.config_dir)
+        execute(config, arguments.overrides, config_dir=arguments.config_dir)
     return 0
 
 

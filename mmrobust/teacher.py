@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
@@ -39,7 +39,7 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
     OmegaConf.set_struct(teacher, False)
     teacher.method = compose_config([f"method={name}"], config_dir).method
     teacher.choices.method = name
-    teacher.logger, teacher.callbacks = {}, {}  # those given are the student's
+    teacher.logger, teacher.callbacks = _loggers(config), {}  # further ones given are the student's
     folder = Path(config.paths.outputs) / "teachers" / config_hash(teacher)
     teacher.paths.run = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +50,17 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
             OmegaConf.save(teacher, folder / "config.yaml", resolve=True)
             start(folder, teacher, apart=True)
     return folder
+
+
+def _loggers(config: DictConfig) -> dict[str, Any]:
+    """Those of ours, writing to the teacher's folder."""
+    found: Any = OmegaConf.to_container(
+        config.logger
+    )  # not resolved: where they write follows from paths.run
+    ours = {k: x for k, x in found.items() if str(x.get("_target_")).startswith("mmrobust.loggers.")}
+    if "wandb" in ours:
+        ours["wandb"] |= {"name": None, "job_type": "teacher"}
+    return ours
 
 
 def _check_modalities(run: Path, config: DictConfig) -> None:

@@ -124,7 +124,7 @@ def train(folder: Path) -> dict[str, Any]:
         show(results, title, paths)
     for logger in trainer.loggers:
         if hasattr(logger, "log_results"):
-            logger.log_results(results, folder)
+            logger.log_results(results, folder, chosen)
         logger.finalize("success")
     return results
 

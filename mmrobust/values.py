@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config import allowed_prefixes, refused
 from mmrobust.scaling import check_scaling
+from mmrobust.wandb_run import check_wandb
 
 # Keys whose value may be of several types.
 ANY_TYPE = (
@@ -71,7 +72,7 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     if plain["data"].get("corrupt", "error") not in ("error", "skip"):
         problems.append(f"data.corrupt={plain['data']['corrupt']} is not known; choose error or skip")
     problems += _check_ranges(config) + _check_trainer(plain["trainer"]) + check_scaling(config)
-    problems += refused(plain, allowed_prefixes(plain["allow"]))
+    problems += refused(plain, allowed_prefixes(plain["allow"])) + check_wandb(config)
     problems += [
         f"allow=[{name}]: no part of Python itself can be allowed, since it can do anything; leave it out"
         for name in plain["allow"]

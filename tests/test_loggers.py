@@ -17,7 +17,7 @@ from torch import Tensor, nn, ones
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
-from mmrobust import loggers
+from mmrobust import wandb_run
 from mmrobust.config import compose_config, construct
 from mmrobust.errors import UserError
 from mmrobust.loggers import WandbLogger
@@ -50,6 +50,9 @@ class NoStdin:
 
     def isatty(self) -> bool:
         return True
+
+    def close(self) -> None:
+        """A forked process does that."""
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"stdin.{name} was used")
@@ -97,7 +100,9 @@ class Written:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.history: dict[str, Any] = {}
+        self.history: dict[str, Any] = {}  # the last value of every key
+        self.rows: list[dict[str, Any]] = []  # as they were logged
+        self.artifacts: list[Any] = []
         self.summary: dict[str, Any] = {}
         self.config: dict[str, Any] = {}
         for record in records(folder):
@@ -108,7 +113,11 @@ class Written:
             elif which == "config":
                 self._read(self.config, record.config.update)
             elif which == "history":
-                self._read(self.history, record.history.item)
+                self.rows.append({})
+                for into in (self.history, self.rows[-1]):
+                    self._read(into, record.history.item)
+            elif which == "artifact":
+                self.artifacts.append(record.artifact)
             elif which == "summary":
                 self._read(self.summary, record.summary.update)
             elif which == "exit":
@@ -185,7 +194,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path, capfd: pytest.CaptureFi
         lightning = trainer(logger)
         lightning.fit(Model(), batches())
         lightning.test(lightning.lightning_module, batches(), verbose=False)
-        logger.log_results(RESULTS, folder)
+        logger.log_results(RESULTS, folder, folder / "best.ckpt")
         logger.finalize("success")
         logger.finalize("success")
     first, second = sorted(runs(folder), key=lambda run: run.config["seed"])
@@ -205,8 +214,9 @@ def test_an_offline_run_holds_everything(tmp_path: Path, capfd: pytest.CaptureFi
     assert first.summary["test/average/accuracy"] == 0.5
     assert first.summary["test/worst/accuracy"] == 0.25
     assert first.summary["cost/train_seconds"] == 1.5
-    assert first.config["choices"]["method"] == "dmrnet"
-    assert first.config["data"]["run_seed"] == 0
+    assert first.config["method"] == "dmrnet"
+    assert first.config["method.kl_weight"] == compose(0).method.kl_weight
+    assert first.config["data.run_seed"] == 0
     assert first.exit_code == 0
 
     assert (first.run.display_name, second.run.display_name) == (
@@ -219,7 +229,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path, capfd: pytest.CaptureFi
     printed = capfd.readouterr()
     lines = [line for line in printed.out.splitlines() if "W&B" in line or "wandb" in line]
     assert len(lines) == 2
-    assert f"wandb sync {first.folder}" in lines[0]
+    assert f"wandb sync {first.folder.parent}" in lines[0]
     assert "wandb:" not in printed.out + printed.err
 
 
@@ -244,7 +254,7 @@ def test_a_failed_or_forgotten_run_does_not_swallow_the_next(tmp_path: Path) -> 
 def test_without_a_connection_the_run_is_offline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loggers, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(wandb_run, "CONNECT_SECONDS", 1)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     logger = make(tmp_path)
@@ -261,7 +271,7 @@ def test_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     picture(tmp_path)
     logger = make(tmp_path, mode="online")
     logger.log_hyperparams(config(0))
-    logger.log_results(RESULTS, tmp_path)
+    logger.log_results(RESULTS, tmp_path, tmp_path / "best.ckpt")
     logger.finalize("success")
     assert not (tmp_path / "wandb").exists()
 

@@ -228,7 +228,13 @@ def test_wandb_offline_run_holds_everything(
         for metric, value in row["metrics"].items():
             assert written.history[f"test/{name}/{metric}"] == pytest.approx(value)
             assert f"val/{name}/{metric}" in written.history
-    assert "train/loss/kl" in written.history
+    for name, values in results["aggregates"].items():
+        for metric, value in values.items():
+            assert written.summary[f"test/{name}/{metric}"] == pytest.approx(value)
+            assert f"val/{name}/{metric}" in written.history
+    assert {"train/loss/task", "train/loss/kl", "train/loss/hard", "test/combinations_table"} <= set(
+        written.history
+    )
     for name in ("combinations", "panel"):
         assert written.file(f"test/{name}").read_bytes() == (folder / f"{name}.png").read_bytes()
     assert "wandb sync" in capsys.readouterr().out
