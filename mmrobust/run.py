@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from mmrobust import config as configuration
 from mmrobust.checks import check_command_line, with_quotes
 from mmrobust.errors import UserError, guarded
-from mmrobust.evaluation.results import is_complete
+from mmrobust.evaluation.results import is_complete, note_trials, was_pruned
 from mmrobust.launch import start
+from mmrobust.retention import retain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,10 +52,19 @@ def _main(argv: list[str]) -> int:
     if resumed:
         return resume(arguments.overrides)
     if arguments.multirun:
+        from mmrobust.space import with_declared
         from mmrobust.sweep import sweep
 
-        return sweep(arguments.overrides, more, arguments.config_dir)
+        given = with_declared(arguments.overrides, more, arguments.config_dir)
+        if len(given) > len(arguments.overrides):
+            more = check_command_line(given, arguments.config_dir, multirun=True)
+        return sweep(given, more, arguments.config_dir)
     config = configuration.compose_config(arguments.overrides, arguments.config_dir)
+    if config.plan:
+        from mmrobust.plan import plan_run
+
+        plan_run(config, arguments.config_dir)
+        return 0
     execute(config, arguments.overrides, config_dir=arguments.config_dir)
     return 0
 
@@ -97,6 +107,7 @@ def resume(overrides: Sequence[str]) -> int:
         "data.workers",
         "trainer.enable_progress_bar",
         "trainer.enable_model_summary",
+        "keep",
     )
     if changed := [key for key in options if key not in harmless]:
         raise UserError(
@@ -107,6 +118,7 @@ def resume(overrides: Sequence[str]) -> int:
         DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([f"{k}={v}" for k, v in options.items()]))
     )
     if is_complete(folder):
+        finish(folder, config)
         print(f"complete: {folder}")
         return 0
     config.paths.run = str(folder)  # it may have been moved
@@ -115,6 +127,7 @@ def resume(overrides: Sequence[str]) -> int:
             logger.save_dir = str(folder)
     OmegaConf.save(config, folder / "config.yaml")
     start(folder, config)
+    finish(folder, config)
     return 0
 
 
@@ -137,12 +150,16 @@ def execute(
     folder = configuration.run_folder(config)
     if is_complete(folder):
         if not again:
+            finish(folder, config)
             print(f"  complete: {folder}")
             return folder
         number = 2
         while is_complete(base := folder.with_name(f"{folder.name}-{number}")):
             number += 1
         folder = base
+    if config.study.name is not None and was_pruned(folder):
+        print(f"  pruned before: {folder}")
+        return folder
     interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
     before = configuration.load_run_config(folder) if interrupted else config
     if "inferred" in config.data:
@@ -165,7 +182,22 @@ def execute(
     (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     start(folder, config)
+    finish(folder, config)
     return folder
+
+
+def finish(folder: Path, config: DictConfig) -> None:
+    """What a run still owes when it has its result: evaluations at further rates of missing modalities, by how many
+    trials it was chosen, only the checkpoints to keep. Done before, nothing happens."""
+    if int(os.environ.get("RANK", 0)):  # the first of several processes does it
+        return
+    if is_complete(folder):
+        if rates := config.get("test_rates"):
+            from mmrobust.evaluate import evaluate_rates
+
+            evaluate_rates(folder, rates)
+        note_trials(folder, config.get("study"))
+    retain(folder, config.get("keep", "all"))
 
 
 def infer(config: DictConfig) -> dict[str, Any]:

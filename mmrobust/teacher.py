@@ -12,6 +12,7 @@ from mmrobust.config import compose_config, config_hash
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.launch import start
+from mmrobust.retention import require_checkpoint, retain
 
 if TYPE_CHECKING:
     from mmrobust.batch import Batch
@@ -32,6 +33,7 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
     if given is not None:
         if not is_complete(Path(given)):
             raise UserError(f"method.teacher.run={given} is not the folder of a complete run")
+        require_checkpoint(Path(given))
         _check_modalities(Path(given), config)
         return Path(given)
     name = config.method.teacher.method
@@ -40,6 +42,8 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
     teacher.method = compose_config([f"method={name}"], config_dir).method
     teacher.choices.method = name
     teacher.logger, teacher.callbacks = {}, {}  # those given are the student's
+    teacher.keep, teacher.test_rates = "best", []
+    teacher.study = compose_config([], config_dir).study
     folder = Path(config.paths.outputs) / "teachers" / config_hash(teacher)
     teacher.paths.run = str(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +53,7 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
             (folder / "overrides.txt").write_text(f"method={name}\n")
             OmegaConf.save(teacher, folder / "config.yaml", resolve=True)
             start(folder, teacher, apart=True)
+            retain(folder, "best")
     return folder
 
 
