@@ -235,7 +235,7 @@ def _check_keys(
     first = [*more, *(text for text in first if "glob(" not in text)]
     config, kept = _compose(first, config_dir, problems)
     plain: Any = OmegaConf.to_container(config)
-    known, good = set(_flat_keys(plain)), []
+    known, good = {key for key in _flat_keys(plain) if not key.startswith("sweep.space.")}, []
     for o in given:
         key, found = o.key_or_group, []
         added = (o.is_add() or o.is_force_add()) and not key.startswith(

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def fair(
-    given: Sequence[str], more: Sequence[str], config_dir: str | None, config: DictConfig, launch: Launch
+    given: Sequence[str], config_dir: str | None, config: DictConfig, launch: Launch
 ) -> list[Outcome]:
     """Search for every method, then run the best values of each with the seeds of `sweep.seeds`.
 
     Args:
-        given, more, config_dir: as of `sweep`.
+        given, config_dir: as of `sweep`.
         config: what the first value of everything listed gives.
         launch: runs jobs.
 
@@ -39,7 +39,7 @@ def fair(
     outcomes, jobs = [], []
     with ExitStack() as stack:
         searches = []
-        for one in by_method(given, more, config_dir):  # all are checked before the first runs
+        for one in by_method(given, config_dir):  # all are checked before the first runs
             reference = configuration.compose_config(
                 [*(t for t in one if root(t) == "sweep"), *firsts(one)], config_dir
             )
@@ -56,7 +56,7 @@ def fair(
     return [*outcomes, *launch(jobs)]
 
 
-def by_method(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> list[list[str]]:
+def by_method(given: Sequence[str], config_dir: str | None) -> list[list[str]]:
     """The command lines of the studies: one method each, with its space.
 
     Raises:
@@ -69,15 +69,14 @@ def by_method(given: Sequence[str], more: Sequence[str], config_dir: str | None)
     lines = []
     for method in dict.fromkeys(methods):
         line = [*others, f"method={method}", f"sweep/space={method}"]
+        line = with_declared(line, config_dir)
         try:
             check_command_line(line, config_dir, multirun=True)
         except UserError as error:
             raise UserError(
-                f"sweep=fair, method={method}: {error}. Each method needs a file sweep/space/<method>.yaml, ours in "
+                f"sweep=fair, method={method}: {error}. Each method needs a space, sweep/space/<method>.yaml: ours in "
                 "conf/, yours in --config-dir"
             ) from error
-        line = with_declared(line, more, config_dir)
-        check_command_line(line, config_dir, multirun=True)
         lines.append(line)
     return lines
 

@@ -37,6 +37,10 @@ def _main(argv: list[str]) -> int:
     if not resumed:
         argv, arguments.overrides = with_quotes(argv), with_quotes(arguments.overrides)
     more: list[str] = []
+    if arguments.multirun:
+        from mmrobust.space import with_declared
+
+        arguments.overrides = with_declared(arguments.overrides, arguments.config_dir)
     if not (arguments.help or arguments.hydra_help or arguments.info or resumed):
         more = check_command_line(arguments.overrides, arguments.config_dir, arguments.multirun)
     if (
@@ -52,13 +56,9 @@ def _main(argv: list[str]) -> int:
     if resumed:
         return resume(arguments.overrides)
     if arguments.multirun:
-        from mmrobust.space import with_declared
         from mmrobust.sweep import sweep
 
-        given = with_declared(arguments.overrides, more, arguments.config_dir)
-        if len(given) > len(arguments.overrides):
-            more = check_command_line(given, arguments.config_dir, multirun=True)
-        return sweep(given, more, arguments.config_dir)
+        return sweep(arguments.overrides, more, arguments.config_dir)
     config = configuration.compose_config(arguments.overrides, arguments.config_dir)
     if config.plan:
         from mmrobust.plan import plan_run

@@ -9,6 +9,8 @@ from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust import config as configuration
 from mmrobust.errors import UserError
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 OF_THE_SWEEP = ("sweep", "hydra", "plan")  # keys that no job has
+DECLARE = ("sweep", "hydra", "experiment")  # keys that can say what is swept
 
 
 def parse(given: Sequence[str]) -> list[Override]:
@@ -59,21 +62,21 @@ def firsts(given: Sequence[str]) -> list[str]:
     ]
 
 
-def with_declared(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> list[str]:
+def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
     """The overrides, and what the configuration declares to be swept (`sweep.space`, and Hydra's own
     `hydra.sweeper.params`) where the command line does not decide on it.
 
     Args:
-        given: overrides that are known to be right.
-        more: entries of modalities that some job's data has (see `check_command_line`).
+        given: overrides, not checked yet: where they are wrong, nothing is added.
         config_dir: the user's folder of further configurations.
     """
-    of_the_sweep = [text for text in given if root(text) in ("sweep", "hydra")]
-    one = [*of_the_sweep, *firsts(given), *more]
-    with configuration.our_hydra():
-        config = compose(
-            "config", [*one, *configuration.search_override(config_dir)], return_hydra_config=True
-        )
+    declaring = [text for text in given if root(text) in DECLARE]
+    try:
+        one = [*(t for t in declaring if root(t) in OF_THE_SWEEP), *firsts(declaring)]
+        with configuration.our_hydra():
+            config = compose("config", [*one, *configuration.search_override(config_dir)], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException):
+        return list(given)
     declared: dict[str, Any] = {**(config.hydra.sweeper.get("params") or {}), **config.sweep.space}
     decided = {key_of(text) for text in given}
     return [*given, *(f"{key}={_listed(value)}" for key, value in declared.items() if key not in decided)]

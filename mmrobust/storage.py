@@ -78,6 +78,20 @@ def load(place: str, name: str, direction: str) -> Study:
     return study
 
 
+def finished_trials(place: str, name: str) -> int:
+    """How many trials of a study have come to an end, without making one."""
+    import optuna
+
+    path = Path(place.removeprefix("sqlite:///"))
+    if ("://" not in place or place.startswith("sqlite:///")) and not path.is_file():
+        return 0
+    try:
+        study = optuna.load_study(study_name=name, storage=open_storage(place))
+    except KeyError:
+        return 0
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
 def compare(
     study: Study, space: dict[str, BaseDistribution], fixed: Sequence[str], config_hash: str, place: str
 ) -> None:

@@ -168,7 +168,7 @@ def opened(given: Sequence[str], config: DictConfig, name: str | None = None) ->
     import_optuna()
     options, parsed = config.sweep, parse(given)
     space, fixed = distributions(parsed), [text_of(o) for o in parsed if not o.is_sweep_override()]
-    _check(space, config)
+    check_search(space, config)
     name = name or options.name or default_name(config, space)
     folder = Path(config.paths.outputs).resolve() / "studies"
     storage = place(options.storage, folder / f"{name}.journal")
@@ -185,7 +185,7 @@ def opened(given: Sequence[str], config: DictConfig, name: str | None = None) ->
         yield Search(study, space, fixed, options, storage)
 
 
-def _check(space: dict[str, BaseDistribution], config: DictConfig) -> None:
+def check_search(space: dict[str, BaseDistribution], config: DictConfig) -> None:
     for key, known in CHOICES.items():
         if config.sweep[key] not in known:
             raise UserError(f"sweep.{key}={config.sweep[key]} is not known; choose {', '.join(map(str, known))}")

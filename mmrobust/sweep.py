@@ -113,7 +113,7 @@ def sweep(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> 
     if config.plan:
         from mmrobust.plan import plan_sweep
 
-        plan_sweep(given, more, config_dir, config)
+        plan_sweep(given, config_dir, config)
         return 0
     launch = Launcher(given, more, config_dir).launch
     if config.sweep.kind == "grid":
@@ -123,7 +123,7 @@ def sweep(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> 
             outcomes = search.advance(launch)
             search.report(config_dir)
     else:
-        outcomes = fair(given, more, config_dir, config, launch)
+        outcomes = fair(given, config_dir, config, launch)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed:
         lines = (f"  {' '.join(outcome.overrides)}: {outcome.message}" for outcome in failed)

@@ -36,16 +36,8 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
         require_checkpoint(Path(given))
         _check_modalities(Path(given), config)
         return Path(given)
-    name = config.method.teacher.method
-    teacher = config.copy()
-    OmegaConf.set_struct(teacher, False)
-    teacher.method = compose_config([f"method={name}"], config_dir).method
-    teacher.choices.method = name
-    teacher.logger, teacher.callbacks = {}, {}  # those given are the student's
-    teacher.keep, teacher.test_rates = "best", []
-    teacher.study = compose_config([], config_dir).study
-    folder = Path(config.paths.outputs) / "teachers" / config_hash(teacher)
-    teacher.paths.run = str(folder)
+    teacher = teacher_config(config, config_dir)
+    folder, name = Path(teacher.paths.run), teacher.choices.method
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if not is_complete(folder):
@@ -55,6 +47,18 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
             start(folder, teacher, apart=True)
             retain(folder, "best")
     return folder
+
+
+def teacher_config(config: DictConfig, config_dir: str | None = None) -> DictConfig:
+    """The configuration of the teacher that is trained for a student; `paths.run` says where."""
+    name = config.method.teacher.method
+    teacher, default = config.copy(), compose_config([f"method={name}"], config_dir)
+    OmegaConf.set_struct(teacher, False)
+    teacher.method, teacher.choices.method = default.method, name
+    teacher.logger, teacher.callbacks = {}, {}  # those given are the student's
+    teacher.keep, teacher.test_rates, teacher.study = "best", [], default.study
+    teacher.paths.run = str(Path(config.paths.outputs) / "teachers" / config_hash(teacher))
+    return teacher
 
 
 def _check_modalities(run: Path, config: DictConfig) -> None:

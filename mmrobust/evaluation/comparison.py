@@ -45,6 +45,7 @@ class Run:
     row: dict[str, str]  # what all runs of a row share
     scores: dict[str, float | None]  # of every combination, `average`, `worst`
     seconds: float | None
+    study: str | None = None  # of which it is a trial
 
 
 def read_run(path: Path, metric: str | None = None) -> Run:
@@ -83,9 +84,13 @@ def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
     row["noise.train"] = _words(noise["train"]["protocol"])
     row |= {"train masks": masks["train"]["hash"]} | _overrides(identity["overrides"])
     row["recipe"] = identity["recipe_hash"]
+    row["trials"] = str(protocol.get("trials") or "none")
+    study = (identity.get("study") or {}).get("name")
+    table["study"] = study or "none"
+    table.pop("trials", None)
     table = {key: value if isinstance(value, str) else json.dumps(value) for key, value in table.items()}
     seconds = results.get("cost", {}).get("train_seconds")
-    return Run(path, identity["seed"], identity["config_hash"], table, row, scores, seconds)
+    return Run(path, identity["seed"], identity["config_hash"], table, row, scores, seconds, study)
 
 
 def _words(protocol: Mapping[str, Any]) -> str:
@@ -120,7 +125,7 @@ def make_tables(runs: Iterable[Run], notes: list[str]) -> Tables:
             header, *body = _rows(group, notes)
             methods = {run.row["method"].partition(" ")[0] for run in group if "method" in run.row}
             others, apart = beside(group[0].table, sorted(methods))
-            notes += [*apart, *_recipes(group)]
+            notes += [*apart, *_recipes(group), *_budgets(group)]
             tables.append((" · ".join([heading, *names]), [header, *body, *_published(others, header)]))
     return tables
 
@@ -129,6 +134,28 @@ def _recipes(runs: Iterable[Run]) -> list[str]:
     """What has become so far of the published settings in a table."""
     names = sorted({run.row.get("experiment", "") for run in runs} & {*recipe_status()})
     return [f"experiment={n}: {recipe_status()[n]['status']}: {recipe_status()[n]['why']}" for n in names]
+
+
+def _budgets(runs: Iterable[Run]) -> list[str]:
+    """That some rows of a table were tuned more than others."""
+    methods: dict[str, dict[str, None]] = {}
+    for run in runs:
+        methods.setdefault(run.row["trials"], {})[run.row.get("method", "–")] = None
+    if len(methods) < 2:
+        return []
+    told = "; ".join(f"{', '.join(names)}: {trials}" for trials, names in methods.items())
+    return [f"unequal budgets: trials on validation that chose the hyper-parameters: {told}; a comparison is fair "
+            "with as many for each (sweep=fair)"]  # fmt: skip
+
+
+def without_trials(runs: Sequence[Run], notes: list[str]) -> list[Run]:
+    """The runs that are no trials of a study, if there are any; else the trials, in tables of their own."""
+    others = [run for run in runs if run.study is None]
+    studies = sorted({run.study for run in runs if run.study is not None})
+    if studies and others:
+        count = len(runs) - len(others)
+        notes.append(f"left out {count} trials of {', '.join(studies)}; --trials shows them")
+    return others or list(runs)
 
 
 def _published(rows: Sequence[Published], header: Sequence[str]) -> list[list[str]]:
