@@ -186,7 +186,9 @@ def evaluate_rates(folder: Path, rates: Sequence[float]) -> None:
     """Evaluate a complete run's tested checkpoint with this share of the test's modalities missing, at random; rates
     that were evaluated before are left out. `report --curves` shows them."""
     before = [read_results(path.parent) for path in folder.glob("evaluations/*/results.json")]
-    protocols = [r["protocol"]["missing"]["test"]["protocol"] for r in before if r["protocol"]["split"] == "test"]
+    protocols = [
+        r["protocol"]["missing"]["test"]["protocol"] for r in before if r["protocol"]["split"] == "test"
+    ]
     done = {protocol["rate"] for protocol in protocols if protocol["name"] == "mcar"}
     for rate in rates:
         if rate not in done:

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from mmrobust.sweep import Outcome
 
 
-def fair(
-    given: Sequence[str], config_dir: str | None, config: DictConfig, launch: Launch
-) -> list[Outcome]:
+def fair(given: Sequence[str], config_dir: str | None, config: DictConfig, launch: Launch) -> list[Outcome]:
     """Search for every method, then run the best values of each with the seeds of `sweep.seeds`.
 
     Args:
@@ -48,7 +46,10 @@ def fair(
         for search in searches:
             outcomes += search.advance(launch)
             best = search.best()
-            print(f"study {search.study.study_name}: best {' '.join(chosen(best))}, {best.value:.4f}", flush=True)
+            print(
+                f"study {search.study.study_name}: best {' '.join(chosen(best))}, {best.value:.4f}",
+                flush=True,
+            )
             kept = [text for text in search.fixed if key_of(text) not in ("seed", "study.trials")]
             budget = f"study.trials={search.finished()}"
             jobs += [[*kept, *chosen(best), f"seed={seed}", budget] for seed in seeds]
@@ -86,7 +87,9 @@ def fresh_seeds(config: DictConfig) -> list[int]:
     seeds = OmegaConf.to_container(config.sweep.seeds) if OmegaConf.is_list(config.sweep.seeds) else []
     assert isinstance(seeds, list)
     if not seeds or not all(type(s) is int and s >= 0 for s in seeds) or len({*seeds}) < len(seeds):
-        raise UserError(f"sweep.seeds={config.sweep.seeds} is no list of different seeds; write sweep.seeds=[1,2,3]")
+        raise UserError(
+            f"sweep.seeds={config.sweep.seeds} is no list of different seeds; write sweep.seeds=[1,2,3]"
+        )
     if config.seed in seeds:
         raise UserError(
             f"sweep.seeds={seeds} has seed={config.seed}, with which the trials run; the values were chosen by it, so take "

@@ -62,7 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--metric", help="another metric than the task's primary one")
     add("--rows", choices=("method", "run"), default="method", help="a row for every method, or every run")
     add("--trials", action="store_true", help="the trials of studies, too, a table for each study")
-    add("--curves", type=Path, metavar="PNG", help="draw the curves over missing rates (sweep=curves, test_rates)")
+    add(
+        "--curves",
+        type=Path,
+        metavar="PNG",
+        help="draw the curves over missing rates (sweep=curves, test_rates)",
+    )
     add("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
     add("--output", type=Path, help="also write Markdown to this file")
     arguments = parser.parse_args(argv)

@@ -49,7 +49,10 @@ def require_checkpoint(folder: Path, which: str = "best") -> None:
     """Raises: UserError: a complete run did not keep it."""
     results = _results(folder)
     name = tested(folder) if which == "best" else which
-    if results.get("status") not in ("complete", "pruned") or (folder / "checkpoints" / f"{name}.ckpt").is_file():
+    if (
+        results.get("status") not in ("complete", "pruned")
+        or (folder / "checkpoints" / f"{name}.ckpt").is_file()
+    ):
         return
     others = sorted(path.stem for path in (folder / "checkpoints").glob("*.ckpt"))
     keep = load_run_config(folder).get("keep", "all")

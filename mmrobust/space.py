@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -74,7 +75,9 @@ def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
     try:
         one = [*(t for t in declaring if root(t) in OF_THE_SWEEP), *firsts(declaring)]
         with configuration.our_hydra():
-            config = compose("config", [*one, *configuration.search_override(config_dir)], return_hydra_config=True)
+            config = compose(
+                "config", [*one, *configuration.search_override(config_dir)], return_hydra_config=True
+            )
     except (HydraException, OmegaConfBaseException):
         return list(given)
     declared: dict[str, Any] = {**(config.hydra.sweeper.get("params") or {}), **config.sweep.space}
@@ -89,7 +92,9 @@ def _listed(value: Any) -> str:
 
 def require_lists(overrides: Sequence[Override]) -> None:
     """Raises: UserError: an interval, which has no list of values."""
-    intervals = [text_of(o) for o in overrides if o.is_sweep_override() and isinstance(o.value(), IntervalSweep)]
+    intervals = [
+        text_of(o) for o in overrides if o.is_sweep_override() and isinstance(o.value(), IntervalSweep)
+    ]
     if intervals:
         raise UserError(
             f"{', '.join(intervals)}: an interval has no list of values; add sweep=optuna, which chooses within it, or "
@@ -112,25 +117,32 @@ def distributions(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
     for o in overrides:
         if not o.is_sweep_override():
             continue
-        value, key = o.value(), o.get_key_element()
-        assert isinstance(value, Sweep) or o.is_choice_sweep()
-        log = "log" in getattr(value, "tags", ())
+        value: Any = o.value()
+        if hasattr(value, "shuffle"):
+            value.shuffle = False  # the same space every time
+        numbers = isinstance(value, IntervalSweep | RangeSweep)
+        if not numbers:
+            space[o.get_key_element()] = CategoricalDistribution(values(o))
+            continue
+        kind = IntDistribution if all(map(_whole, values(o))) else FloatDistribution
+        ends = [int(text) if kind is IntDistribution else float(text) for text in values(o)]
+        low, high = (ends[0], ends[-1]) if isinstance(value, IntervalSweep) else (min(ends), max(ends))
+        keys: dict[str, Any] = {"log": "log" in value.tags}
+        if isinstance(value, RangeSweep) and (kind is IntDistribution or not keys["log"]):
+            keys["step"] = abs(value.step)
         try:
-            if isinstance(value, IntervalSweep):
-                low, high = value.start, value.end
-                kind = IntDistribution if isinstance(low, int) and isinstance(high, int) else FloatDistribution
-                space[key] = kind(low, high, log=log)  # type: ignore[arg-type]
-            elif isinstance(value, RangeSweep):
-                value.shuffle = False
-                ends = [type(value.step)(text) for text in values(o)]  # type: ignore[call-arg]
-                kind = IntDistribution if isinstance(value.step, int) else FloatDistribution
-                step = None if log and kind is FloatDistribution else value.step
-                space[key] = kind(min(ends), max(ends), log=log, step=abs(step) if step else step)  # type: ignore[arg-type]
-            else:
-                if hasattr(value, "shuffle"):
-                    value.shuffle = False
-                space[key] = CategoricalDistribution(values(o))
+            space[o.get_key_element()] = kind(low, high, **keys)  # type: ignore[arg-type]
         except ValueError as error:
             raise UserError(f"{text_of(o)} cannot be searched: {error}") from error
     return space
 
+
+def _whole(text: str) -> bool:
+    return text.lstrip("-").isdigit()
+
+
+def as_override(value: Any) -> str:
+    """A plain value as Hydra's grammar has it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmrobust.config import NOT_IN_HASH
 from mmrobust.errors import UserError
@@ -66,7 +66,9 @@ def load(place: str, name: str, direction: str) -> Study:
 
     storage = open_storage(place)
     try:
-        study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction=direction, load_if_exists=True
+        )
         study.get_trials(deepcopy=False)
     except Exception as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -98,7 +100,7 @@ def compare(
     """Raises: UserError: the study searches another space, or with another configuration."""
     from optuna.distributions import distribution_to_json
 
-    ours = {
+    ours: dict[str, Any] = {
         "space": {key: distribution_to_json(kind) for key, kind in sorted(space.items())},
         "fixed": sorted(text for text in fixed if not _without_effect(text)),
         "configuration": config_hash,
@@ -111,12 +113,17 @@ def compare(
     if theirs is None:
         raise UserError(f"study {study.study_name} in {place} was not made by a sweep of mmrobust. {remedy}")
     if theirs["space"] != ours["space"]:
-        keys = sorted(k for k in theirs["space"] | ours["space"] if theirs["space"].get(k) != ours["space"].get(k))
+        keys = sorted(
+            k for k in theirs["space"] | ours["space"] if theirs["space"].get(k) != ours["space"].get(k)
+        )
         raise UserError(
             f"study {study.study_name} in {place} searches another space: {', '.join(keys)} differ. {remedy}"
         )
     if theirs["configuration"] != config_hash:
-        gone, new = (sorted({*a} - {*b}) for a, b in ((theirs["fixed"], ours["fixed"]), (ours["fixed"], theirs["fixed"])))
+        gone, new = (
+            sorted({*a} - {*b})
+            for a, b in ((theirs["fixed"], ours["fixed"]), (ours["fixed"], theirs["fixed"]))
+        )
         raise UserError(
             f"study {study.study_name} in {place} has another configuration: it was made with "
             f"{' '.join(gone) or 'other defaults'}{f', not {chr(32).join(new)}' if new else ''}. {remedy}"

@@ -7,7 +7,6 @@ number and the trials before it: an interrupted study ends as an undisturbed one
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from omegaconf import DictConfig
 from mmrobust import config as configuration
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import direction, read_results
-from mmrobust.space import distributions, key_of, parse, text_of
+from mmrobust.space import as_override, distributions, key_of, parse, text_of
 from mmrobust.storage import compare, import_optuna, load, place
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Search:
         if self.options.pruner:
             names = ("pruner", "startup_trials", "startup_epochs")
             told["pruner"] = {name: self.options[name] for name in names}
-        return [*self.fixed, *chosen(trial), f"study={_as_override(told)}"]
+        return [*self.fixed, *chosen(trial), f"study={as_override(told)}"]
 
     def _draw(self) -> FrozenTrial:
         """A new trial; it is stored whole or not at all, and its sampler knows nothing of the draws before."""
@@ -188,14 +187,18 @@ def opened(given: Sequence[str], config: DictConfig, name: str | None = None) ->
 def check_search(space: dict[str, BaseDistribution], config: DictConfig) -> None:
     for key, known in CHOICES.items():
         if config.sweep[key] not in known:
-            raise UserError(f"sweep.{key}={config.sweep[key]} is not known; choose {', '.join(map(str, known))}")
+            raise UserError(
+                f"sweep.{key}={config.sweep[key]} is not known; choose {', '.join(map(str, known))}"
+            )
     if not space:
         raise UserError(
             "sweep=optuna has nothing to search: list values or an interval, such as optimizer.lr=tag(log,"
             "interval(1e-4,1e-2)), or take a method's own space, sweep/space=<method>"
         )
     if "seed" in space:
-        raise UserError("sweep=optuna: seed is no hyper-parameter; give one, and run the best trial with others")
+        raise UserError(
+            "sweep=optuna: seed is no hyper-parameter; give one, and run the best trial with others"
+        )
     if config.selection == "paper":
         raise UserError(
             "sweep=optuna: selection=paper validates on the test split, which a search must not see; take "
@@ -247,7 +250,9 @@ def objective(results: dict[str, Any], folder: Path, direction: str) -> float:
     """
     value = (results.get("selection") or {}).get("value")
     if value is None:
-        raise UserError(f"{folder} has no validation score to search by; remove the folder to have it run again")
+        raise UserError(
+            f"{folder} has no validation score to search by; remove the folder to have it run again"
+        )
     theirs = results["primary"]["direction"]
     if DIRECTIONS[theirs] != direction:
         raise UserError(
@@ -255,10 +260,3 @@ def objective(results: dict[str, Any], folder: Path, direction: str) -> float:
             f"begin a new one with sweep.direction={theirs} sweep.name=<name>"
         )
     return float(value)
-
-
-def _as_override(value: Any) -> str:
-    """A plain value as Hydra's grammar has it."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_as_override(v)}" for key, v in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)

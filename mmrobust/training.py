@@ -106,7 +106,7 @@ def train(folder: Path) -> dict[str, Any]:
             "samples_per_second": round(seen / seconds, 2),
             "peak_memory_mib": peak_memory(),
             "parameters": sum(p.numel() for p in method.parameters()),
-        }
+        },
     }
     if trainer.is_global_zero:
         if method.results.predictions is not None:

@@ -29,6 +29,7 @@ SMALL = [
     "trainer.accelerator=cpu",
     "optimizer=sgd",
     "allow=[tests]",
+    "keep=all",
 ]
 
 

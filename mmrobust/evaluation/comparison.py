@@ -118,7 +118,7 @@ def make_tables(runs: Iterable[Run], notes: list[str]) -> Tables:
         alike.setdefault(heading, {}).setdefault(json.dumps(t, sort_keys=True), []).append(run)
     tables = []
     for heading, groups in sorted(alike.items()):
-        differing = _varying([group[0].table for group in groups.values()])
+        differing = varying([group[0].table for group in groups.values()])
         for _, group in sorted(groups.items()):
             t = group[0].table | {"missing": f"test masks {group[0].table['missing']}"}
             names = [t[k] if k == "missing" else f"{k} {t.get(k, 'none')}" for k in differing]
@@ -171,14 +171,14 @@ def _published(rows: Sequence[Published], header: Sequence[str]) -> list[list[st
     ]
 
 
-def _varying(records: Sequence[Mapping[str, str]]) -> list[str]:
+def varying(records: Sequence[Mapping[str, str]]) -> list[str]:
     """The keys that do not have the same value in all records."""
     keys = dict.fromkeys(key for record in records for key in record)
     return [key for key in keys if len({record.get(key) for record in records}) > 1]
 
 
 def _rows(runs: Sequence[Run], notes: list[str]) -> list[list[str]]:
-    shown = [key for key in _varying([run.row for run in runs]) if key != "method"]
+    shown = [key for key in varying([run.row for run in runs]) if key != "method"]
     if "train masks" in shown and {"missing.train", "missing.seed"} & {*shown}:
         shown.remove("train masks")  # a hash only where no words tell the rows apart
     if "recipe" in shown and (len(shown) > 1 or len({run.row.get("method") for run in runs}) > 1):

@@ -6,19 +6,22 @@ predicted from what is left of it (`aggregates.available`). A curve is the mean 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from mmrobust.errors import UserError
-from mmrobust.evaluation.comparison import IN_PERCENT, Run, Tables
+from mmrobust.evaluation.comparison import IN_PERCENT, Run, Tables, varying
 from mmrobust.evaluation.results import read_results
 
-Curves = dict[str, dict[str, dict[float, list[float]]]]  # data and metric -> label -> test rate -> a score a run
+NOT_IN_LABEL = ("method", "missing.train", "train masks", "recipe", "seed")
+Curves = dict[
+    str, dict[str, dict[float, list[float]]]
+]  # data and metric -> label -> test rate -> a score a run
 
 
-def read_curves(runs: Iterable[Run], metric: str | None = None) -> Curves:
+def read_curves(runs: Sequence[Run], metric: str | None = None) -> Curves:
     """The evaluations of runs at several rates of missing modalities.
 
     Args:
@@ -26,31 +29,33 @@ def read_curves(runs: Iterable[Run], metric: str | None = None) -> Curves:
         metric: another metric than the primary one.
     """
     curves: Curves = {}
+    shown = [key for key in varying([run.row for run in runs]) if key not in NOT_IN_LABEL]
     for run in runs:
         points: dict[float, float] = {}
         for path in sorted(run.path.parent.glob("evaluations/test-best-*/results.json")):
             results = read_results(path)
-            protocols = results["protocol"]
-            protocol, name = protocols["missing"]["test"]["protocol"], metric or results["primary"]["metric"]
+            parts, name = results["protocol"], metric or results["primary"]["metric"]
+            protocol, noise = (parts[part]["test"]["protocol"] for part in ("missing", "noise"))
             score = results["aggregates"]["available"].get(name)
-            clean = protocols["noise"]["test"]["protocol"]["name"] == "clean"
-            if protocol["name"] == "mcar" and isinstance(protocol["rate"], int | float) and clean and score is not None:
-                points[float(protocol["rate"])] = score
+            rate = protocol.get("rate")
+            if protocol["name"] == "mcar" and isinstance(rate, int | float) and score is not None:
+                points |= {float(rate): score} if noise["name"] == "clean" else {}
         if len(points) > 1:
-            heading = f"{run.table['data']} · {run.table['split']} · {run.table['metric']}"
-            labels = curves.setdefault(heading, {}).setdefault(_label(run.row), {})
+            heading = " · ".join(run.table[key] for key in ("data", "split", "metric"))
+            masks = (
+                run.row["missing.train"]
+                .replace("mcar rate=", "missing ")
+                .replace("complete", "nothing missing")
+            )
+            words = [
+                run.row.get("method", "–"),
+                f"trained with {masks}",
+                *(f"{k}={run.row[k]}" for k in shown if k in run.row),
+            ]
+            label = curves.setdefault(heading, {}).setdefault(", ".join(words), {})
             for rate, score in points.items():
-                labels.setdefault(rate, []).append(score)
+                label.setdefault(rate, []).append(score)
     return curves
-
-
-def _label(row: Mapping[str, str]) -> str:
-    masks = row["missing.train"].replace("complete", "nothing missing").replace("mcar rate=", "missing ")
-    others = [f"{k}={row[k]}" for k in row if k not in NOT_IN_LABEL and not k.startswith(("missing", "noise"))]
-    return ", ".join([row.get("method", "–"), f"trained with {masks}", *others])
-
-
-NOT_IN_LABEL = ("method", "data", "train masks", "recipe", "trials", "fusion", "encoder", "experiment")
 
 
 def curve_tables(curves: Curves) -> Tables:
@@ -91,7 +96,9 @@ def plot_curves(curves: Curves, path: Path) -> None:
             "with test_rates=[0.0,0.3,0.6], which also goes for complete runs"
         )
     figure = Figure(figsize=(7, 4 * len(curves)), layout="constrained")
-    for axes, (heading, labels) in zip(figure.subplots(len(curves), squeeze=False)[:, 0], curves.items(), strict=True):
+    for axes, (heading, labels) in zip(
+        figure.subplots(len(curves), squeeze=False)[:, 0], curves.items(), strict=True
+    ):
         for label, points in sorted(labels.items()):
             rates: list[Any] = sorted(points)
             means = [fmean(points[rate]) for rate in rates]
