@@ -102,7 +102,7 @@ def compare(
 
     ours: dict[str, Any] = {
         "space": {key: distribution_to_json(kind) for key, kind in sorted(space.items())},
-        "fixed": sorted(text for text in fixed if not _without_effect(text)),
+        "fixed": sorted({key_of(text): text for text in fixed if not _without_effect(text)}.values()),
         "configuration": config_hash,
     }
     theirs = study.user_attrs.get(ATTRIBUTE)

@@ -85,7 +85,7 @@ class Search:
     def _next(self, tried: set[int]) -> list[FrozenTrial]:
         """The trials to run now: those without an end, and new ones to fill the batch."""
         trials, size = self.study.get_trials(deepcopy=False), self.options.parallel
-        batch = [t for t in trials if not t.state.is_finished() and t.number not in tried]
+        batch = [t for t in trials if not t.state.is_finished() and t.number not in tried][:size]
         full = -(-len(trials) // size) if batch else len(trials) // size + 1
         return batch + [self._draw() for _ in range(len(trials), min(self.options.trials, full * size))]
 
