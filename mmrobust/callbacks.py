@@ -28,10 +28,11 @@ class Position(Callback):
 
     Args:
         seconds: of the training so far.
+        monitor: the score that selects the checkpoint, as logged; every checkpoint says what it is of it.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self.before, self.started = seconds, time.perf_counter()
+    def __init__(self, seconds: float, monitor: str) -> None:
+        self.before, self.started, self.monitor = seconds, time.perf_counter(), monitor
 
     @property
     def seconds(self) -> float:
@@ -41,6 +42,7 @@ class Position(Callback):
         self, trainer: Trainer, method: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["seconds"] = self.seconds
+        checkpoint["selection"] = self.score(trainer)
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress
         epoch, batches = trainer.current_epoch, progress.current.processed
         if batches >= trainer.num_training_batches:
@@ -50,6 +52,12 @@ class Position(Callback):
             progress.current.completed < progress.current.processed
         )  # Lightning has not counted this batch yet
         checkpoint["steps"] = step_of(trainer) + within
+
+    def score(self, trainer: Trainer) -> dict[str, Any]:
+        """The last validation score, of the epoch counted from 1; null if nothing was validated."""
+        value = trainer.callback_metrics.get(self.monitor)
+        score = None if value is None else float(value)
+        return {"metric": self.monitor, "value": score, "epoch": trainer.current_epoch + 1}
 
 
 def step_of(trainer: Trainer) -> int:

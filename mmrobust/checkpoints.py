@@ -16,6 +16,7 @@ from mmrobust.config import construct, load_run_config
 from mmrobust.data.base import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
+from mmrobust.retention import tested
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -49,8 +50,8 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 def checkpoint_path(folder: Path | str, which: str = "best") -> Path:
     """`best` or `last` of a run; `best` is the last one where none was selected."""
-    path = Path(folder) / "checkpoints" / f"{which}.ckpt"
-    return path if path.is_file() or which == "last" else path.with_name("last.ckpt")
+    name = tested(Path(folder)) if which == "best" else which
+    return Path(folder) / "checkpoints" / f"{name}.ckpt"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -101,11 +102,12 @@ def build_method(config: DictConfig, spec: DataSpec) -> Method:
     return method
 
 
-def load_weights(method: Method, path: Path) -> None:
-    """Load a checkpoint into a method of the same class, data and sizes; raises as `check_fits`."""
+def load_weights(method: Method, path: Path) -> dict[str, Any]:
+    """Load a checkpoint into a method of the same class, data and sizes; returns it; raises as `check_fits`."""
     checkpoint = load_checkpoint(path)
     check_fits(method, checkpoint, path)
     method.load_state_dict(checkpoint["state_dict"])
+    return checkpoint
 
 
 def check_fits(method: Method, checkpoint: dict[str, Any], path: Path) -> None:

@@ -12,7 +12,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -54,6 +54,10 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
         found = []
         if o.is_sweep_override() and not multirun:
             found = [f"{o.input_line!r} lists several values; add -m to run each of them"]
+        elif o.key_or_group.partition("/")[0].partition(".")[0] == "sweep" and not multirun:
+            found = [f"{o.input_line} is about many runs; add -m"]
+        elif isinstance(o.value(), RangeSweep) and not _texts(o):
+            found = [f"{o.input_line} is an empty range: from, below which number, and the step"]
         elif o.key_or_group in options and not o.is_add():
             found = _check_choice(o, options[o.key_or_group])
         problems += found
@@ -70,13 +74,17 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
         good = [o for o in good if o.key_or_group not in ("data", "experiment")]
         good = [o for o in good if not o.key_or_group.startswith(doubtful)]
     good = _check_keys(good, options, config_dir, problems, entries(names))
-    for job in _jobs(good) if multirun else [[_text(o) for o in good]]:
-        config, _ = _compose(job, config_dir, problems)
-        try:
-            found = check_config(config, [o.key_or_group for o in good])
-        except OmegaConfBaseException as error:
-            found = [_one_line(error)]
-        problems += [p for p in found if p not in problems and not p.startswith(doubtful)]
+    numbers = [o for o in good if o.is_sweep_override() and o.key_or_group not in options and not o.is_add()]
+    kinds = [o for o in good if o not in numbers]  # what other keys may hang on
+    first = [f"{o.key_or_group}={text}" for o in numbers if (text := next(iter(_texts(o)), None)) is not None]
+    for i, job in enumerate(_jobs(kinds)):
+        config, _ = _compose([*job, *first], config_dir, problems)
+        for changed in (config, *(_variants(config, numbers) if i == 0 else ())):
+            try:
+                found = check_config(changed, [o.key_or_group for o in good])
+            except OmegaConfBaseException as error:
+                found = [_one_line(error)]
+            problems += [p for p in found if p not in problems and not p.startswith(doubtful)]
     if problems:
         problems = list(dict.fromkeys(problems))
         raise UserError("\n".join(f"- {p}" for p in problems) if len(problems) > 1 else problems[0])
@@ -109,6 +117,16 @@ def _parse(overrides: Sequence[str], problems: list[str]) -> list[Override]:
 
 def _text(override: Override) -> str:
     return override.input_line or ""
+
+
+def _variants(config: DictConfig, given: Sequence[Override], most: int = 64) -> Iterable[DictConfig]:
+    """The configuration with every further value of each override, one at a time."""
+    for o in given:
+        for value in _values(o)[1:most]:
+            if OmegaConf.select(config, o.key_or_group, default=None) is not None:
+                changed = config.copy()
+                OmegaConf.update(changed, o.key_or_group, value, merge=False)
+                yield changed
 
 
 def _compose(
@@ -222,7 +240,7 @@ def _check_keys(
     first = [*more, *(text for text in first if "glob(" not in text)]
     config, kept = _compose(first, config_dir, problems)
     plain: Any = OmegaConf.to_container(config)
-    known, good = set(_flat_keys(plain)), []
+    known, good = {key for key in _flat_keys(plain) if not key.startswith("sweep.space.")}, []
     for o in given:
         key, found = o.key_or_group, []
         added = (o.is_add() or o.is_force_add()) and not key.startswith(
@@ -262,11 +280,18 @@ def _values(override: Override) -> list[Any]:
     """The value, or those of a sweep; none of those that are Hydra's to expand."""
     if not override.is_sweep_override():
         return [override.value()]
+    return [OverridesParser.create().parse_override(f"x={text}").value() for text in _texts(override)]
+
+
+def _texts(override: Override) -> list[str]:
+    """The values of a sweep, of an interval its ends; none of those that are Hydra's to expand."""
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [str(value.start), str(value.end)]
     try:
-        texts = list(override.sweep_string_iterator())
+        return list(override.sweep_string_iterator())
     except (TypeError, ValueError, HydraException, NotImplementedError):
         return []
-    return [OverridesParser.create().parse_override(f"x={text}").value() for text in texts]
 
 
 def _jobs(given: Sequence[Override], most: int = 64) -> list[list[str]]:
@@ -276,9 +301,9 @@ def _jobs(given: Sequence[Override], most: int = 64) -> list[list[str]]:
         choices = [_text(o)]
         if o.is_sweep_override():
             prefix = _text(o).partition("=")[0]
-            choices = [f"{prefix}={text}" for text in o.sweep_string_iterator()] if _values(o) else []
-        jobs = [[*job, choice] for job in jobs for choice in choices] or jobs
-    return jobs[:most]
+            choices = [f"{prefix}={text}" for text in _texts(o)]
+        jobs = [[*job, choice] for job in jobs for choice in choices][:most] or jobs
+    return jobs
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -41,6 +41,11 @@ NOT_IN_HASH = (
     "choices",
     "threads",
     "launch",
+    "keep",
+    "test_rates",
+    "plan",
+    "sweep",
+    "study",
     "allow",
     "data.root",
     "data.cache",
@@ -76,11 +81,7 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> D
         UserError: the manifest has no columns that could be modalities.
     """
     with our_hydra():
-        more = (
-            [f"hydra.searchpath=[{json.dumps(search_path(config_dir), ensure_ascii=False)}]"]
-            if config_dir
-            else []
-        )
+        more = search_override(config_dir)
 
         def composed(texts: Sequence[str]) -> DictConfig:
             config = compose("config", [*texts, *more], return_hydra_config=True)
@@ -136,6 +137,15 @@ def our_hydra() -> Any:
 def search_path(config_dir: str) -> str:
     """A folder as Hydra wants it."""
     return f"file://{Path(config_dir).resolve()}"
+
+
+def search_override(config_dir: str | None) -> list[str]:
+    """The override that has Hydra look into the user's folder as well."""
+    return (
+        [f"hydra.searchpath=[{json.dumps(search_path(config_dir), ensure_ascii=False)}]"]
+        if config_dir
+        else []
+    )
 
 
 def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:

@@ -33,6 +33,7 @@ from mmrobust.evaluation.results import (
     write_predictions,
     write_results,
 )
+from mmrobust.retention import require_checkpoint
 
 OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false"}
 TAKEN_OVER = (
@@ -65,6 +66,7 @@ def _main(argv: list[str]) -> int:
     if options["verify"] == "true":
         return verify(folder)
     config = changed(configuration.load_run_config(folder), changes)
+    require_checkpoint(folder, options["checkpoint"])
     evaluate(folder, config, split=options["split"], checkpoint=options["checkpoint"])
     return 0
 
@@ -119,7 +121,9 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
         check_command_line([*data, *group], None, multirun=False)
         new: Any = OmegaConf.to_container(configuration.compose_config([*data, *group]), resolve=True)
         if any(text.startswith("missing") for text in group):
-            config.missing = config.data.missing = new["missing"]
+            config.missing.test = config.data.missing.test = new["missing"]["test"]
+        if any(text.startswith(("missing=", "missing.seed")) for text in group):
+            config.missing.seed = config.data.missing.seed = new["missing"]["seed"]
         if any(text.startswith(("noise.test", "noise/")) for text in group):
             config.noise.test = config.data.noise.test = new["noise"]["test"]
         if any(text.startswith("noise.seed") for text in group):
@@ -176,6 +180,22 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     write_results(out, results)
     training.show(results, title, {"result": out / "results.json"})
     return results
+
+
+def evaluate_rates(folder: Path, rates: Sequence[float]) -> None:
+    """Evaluate a complete run's tested checkpoint with this share of the test's modalities missing, at random; rates
+    that were evaluated before are left out. `report --curves` shows them."""
+    before = [read_results(path.parent) for path in folder.glob("evaluations/*/results.json")]
+    protocols = [
+        r["protocol"]["missing"]["test"]["protocol"] for r in before if r["protocol"]["split"] == "test"
+    ]
+    done = {protocol["rate"] for protocol in protocols if protocol["name"] == "mcar"}
+    for rate in rates:
+        if rate not in done:
+            require_checkpoint(folder)
+            mcar = ["missing/pattern@missing.test=mcar", f"missing.test.rate={rate}"]
+            config = changed(configuration.load_run_config(folder), mcar)
+            evaluate(folder, config, split="test", checkpoint="best")
 
 
 def _protocol_hash(protocol: Mapping[str, Any]) -> str:

@@ -109,15 +109,16 @@ def _orphan(task: Task) -> bool:
 def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, task: Task) -> None:
     from mmrobust.run import execute
 
-    print(f"[{number}] {' '.join(overrides)}", flush=True)
-    outcome: dict[str, Any] = {"number": number, "overrides": overrides, "folder": None}
+    given = [text for text in overrides if not text.startswith("study=")]  # the rest is the sweep's own
+    print(f"[{number}] {' '.join(given)}", flush=True)
+    outcome: dict[str, Any] = {"number": number, "overrides": given, "folder": None}
     try:
         if task.more:
             config = configuration.compose_config(overrides, task.config_dir)  # with this job's modalities
         else:
             config = configuration.with_choices(config, choices)
         skipped = is_complete(configuration.run_folder(config))
-        folder = execute(config, overrides, again=False, config_dir=task.config_dir)
+        folder = execute(config, given, again=False, config_dir=task.config_dir)
         outcome |= {"status": "skipped" if skipped else "complete", "folder": str(folder)}
     except Stopped:
         raise

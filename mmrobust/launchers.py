@@ -140,11 +140,14 @@ class Launcher:
 def _skip_complete(
     jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig | None], told: Path
 ) -> list[int]:
-    """The numbers of the jobs that must run."""
+    """The numbers of the jobs that must run; of complete runs those that still owe evaluations."""
+    from mmrobust.run import finish
+
     left = []
     for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):
         folder = config and configuration.run_folder(config)
-        if folder and is_complete(folder):
+        if config and folder and is_complete(folder) and not config.test_rates:
+            finish(folder, config)
             print(f"[{number}] {' '.join(job)}\n  complete: {folder}", flush=True)
             write_outcome(told, Outcome(number, list(job), "skipped", str(folder)))
         else:

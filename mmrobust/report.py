@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmrobust.errors import UserError, guarded
-from mmrobust.evaluation.comparison import Tables, make_tables, read_run
+from mmrobust.evaluation.comparison import Tables, make_tables, read_run, without_trials
+from mmrobust.evaluation.curves import curve_tables, plot_curves, read_curves
 
 
 def find_results(folders: Iterable[Path]) -> list[Path]:
@@ -60,6 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("folders", nargs="*", type=Path, default=[Path("outputs")], help="where runs lie (default: outputs)")
     add("--metric", help="another metric than the task's primary one")
     add("--rows", choices=("method", "run"), default="method", help="a row for every method, or every run")
+    add("--trials", action="store_true", help="the trials of studies, too, a table for each study")
+    add(
+        "--curves",
+        type=Path,
+        metavar="PNG",
+        help="draw the curves over missing rates (sweep=curves, test_rates)",
+    )
     add("--markdown", action="store_true", help="print Markdown instead of the terminal's table")
     add("--output", type=Path, help="also write Markdown to this file")
     arguments = parser.parse_args(argv)
@@ -77,7 +85,11 @@ def _report(arguments: argparse.Namespace) -> int:
         if arguments.rows == "run":
             run.row["seed"] = str(run.seed)
         runs.append(run)
+    if not arguments.trials:
+        runs = without_trials(runs, notes)
     tables = make_tables(runs, notes)
+    curves = read_curves([run for run in runs if run.study is None], arguments.metric)
+    tables += curve_tables(curves)
     for note in notes:
         print(note, file=sys.stderr)
     if not runs:
@@ -85,6 +97,9 @@ def _report(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"no result to report in {places}; train first (python -m mmrobust.run), or give the folder"
         )
+    if arguments.curves:
+        plot_curves(curves, arguments.curves)
+        print(f"curves: {arguments.curves}", file=sys.stderr)
     if arguments.output:
         try:
             arguments.output.parent.mkdir(parents=True, exist_ok=True)

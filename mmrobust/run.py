@@ -19,8 +19,9 @@ from mmrobust.checks import check_command_line, with_quotes
 from mmrobust.claims import locked
 from mmrobust.devices import check_devices, place
 from mmrobust.errors import UserError, guarded
-from mmrobust.evaluation.results import is_complete
+from mmrobust.evaluation.results import is_complete, note_trials, was_pruned
 from mmrobust.launch import led, start
+from mmrobust.retention import retain
 from mmrobust.wandb_run import one_attempt
 
 
@@ -41,6 +42,10 @@ def _main(argv: list[str]) -> int:
     if not resumed:
         argv, arguments.overrides = with_quotes(argv), with_quotes(arguments.overrides)
     more: list[str] = []
+    if arguments.multirun:
+        from mmrobust.space import with_declared
+
+        arguments.overrides = with_declared(arguments.overrides, arguments.config_dir)
     if not (arguments.help or arguments.hydra_help or arguments.info or resumed):
         more = check_command_line(arguments.overrides, arguments.config_dir, arguments.multirun)
     if (
@@ -66,6 +71,11 @@ def _main(argv: list[str]) -> int:
 
             return sweep(arguments.overrides, more, arguments.config_dir)
         config = configuration.compose_config(arguments.overrides, arguments.config_dir)
+        if config.plan:
+            from mmrobust.plan import plan_run
+
+            plan_run(config, arguments.config_dir)
+            return 0
         execute(config, arguments.overrides, config_dir=arguments.config_dir)
     return 0
 
@@ -108,6 +118,7 @@ def resume(overrides: Sequence[str]) -> int:
         "data.workers",
         "trainer.enable_progress_bar",
         "trainer.enable_model_summary",
+        "keep",
     )
     if changed := [key for key in options if key not in harmless]:
         raise UserError(
@@ -118,6 +129,7 @@ def resume(overrides: Sequence[str]) -> int:
         DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([f"{k}={v}" for k, v in options.items()]))
     )
     if is_complete(folder):
+        finish(folder, config)
         print(f"complete: {folder}")
         return 0
     check_devices(config)
@@ -129,6 +141,7 @@ def resume(overrides: Sequence[str]) -> int:
         if not is_complete(folder):
             OmegaConf.save(config, folder / "config.yaml")
             start(folder, config)
+    finish(folder, config)
     return 0
 
 
@@ -150,14 +163,19 @@ def execute(
     config = config.copy()
     check_devices(config)
     first = configuration.run_folder(config)
+    if config.study.name is not None and was_pruned(first):
+        print(f"  pruned before: {first}")
+        return first
     for number in itertools.count(1):
         folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
         if not is_complete(folder):
             with alone_in(folder):
                 if not is_complete(folder):  # nor has become so meanwhile
                     _execute(folder, config, overrides, config_dir)
+                    finish(folder, config)
                     return folder
         if not again:
+            finish(folder, config)
             print(f"  complete: {folder}")
             return folder
     raise AssertionError
@@ -193,6 +211,20 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
     (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     start(folder, config)
+
+
+def finish(folder: Path, config: DictConfig) -> None:
+    """What a run still owes when it has its result: evaluations at further rates of missing modalities, by how many
+    trials it was chosen, only the checkpoints to keep. Done before, nothing happens."""
+    if int(os.environ.get("RANK", 0)):  # the first of several processes does it
+        return
+    if is_complete(folder):
+        if rates := config.get("test_rates"):
+            from mmrobust.evaluate import evaluate_rates
+
+            evaluate_rates(folder, rates)
+        note_trials(folder, config.get("study"))
+    retain(folder, config.get("keep", "all"))
 
 
 def infer(config: DictConfig) -> dict[str, Any]:

@@ -6,21 +6,44 @@ import sys
 from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from mmrobust import config as configuration
+from mmrobust.errors import UserError
+from mmrobust.fair import fair
 from mmrobust.launchers import Launcher
+from mmrobust.space import firsts, parse, require_lists, root
+from mmrobust.studies import opened
+
+KINDS = ("grid", "optuna", "fair")
 
 
 def sweep(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> int:
     """Run what a command line names; complete runs are skipped, interrupted ones go on.
 
+    Args:
+        given: the overrides, with what the configuration declares to be swept (see `space.with_declared`).
+        more: entries of modalities that some job's data has (see `check_command_line`).
+        config_dir: the user's folder of further configurations.
+
     Returns:
         The exit status: 1 if a run failed.
     """
-    launcher = Launcher(given, more, config_dir)
-    outcomes = launcher.launch(grid(given))
+    config = reference(given, config_dir)
+    if config.plan:
+        from mmrobust.plan import plan_sweep
+
+        plan_sweep(given, config_dir, config)
+        return 0
+    launch = Launcher(given, more, config_dir).launch
+    if config.sweep.kind == "grid":
+        outcomes = launch(grid(given))
+    elif config.sweep.kind == "optuna":
+        with opened(given, config) as search:
+            outcomes = search.advance(launch)
+            search.report(config_dir)
+    else:
+        outcomes = fair(given, config_dir, config, launch)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed:
         lines = (f"  {' '.join(outcome.overrides)}: {outcome.message}" for outcome in failed)
@@ -28,12 +51,26 @@ def sweep(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> 
     return 1 if failed else 0
 
 
+def reference(given: Sequence[str], config_dir: str | None) -> DictConfig:
+    """The configuration that the first value of everything listed gives, `sweep` included.
+
+    Raises:
+        UserError: a kind of sweep that is not known.
+    """
+    own = [text for text in given if root(text) in ("sweep", "plan")]
+    config = configuration.compose_config([*own, *firsts(given)], config_dir)
+    if config.sweep.kind not in KINDS:
+        raise UserError(f"sweep.kind={config.sweep.kind} is not known; choose {', '.join(KINDS)}")
+    return config
+
+
 def grid(given: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job: the product of what the overrides list. Those of `hydra.` are not a job's."""
-    with configuration.our_hydra():
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(given))
-        parsed = [o for o in parsed if not o.key_or_group.startswith("hydra")]
-        (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    """The overrides of every job: the product of what the overrides list. Those of `hydra.` are not a job's.
+
+    Raises:
+        UserError: an interval, which lists nothing.
+    """
+    parsed = parse(given)
+    require_lists(parsed)
+    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [list(job) for job in jobs]

@@ -12,6 +12,7 @@ from mmrobust.config import compose_config, config_hash
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.launch import start
+from mmrobust.retention import require_checkpoint, retain
 
 if TYPE_CHECKING:
     from mmrobust.batch import Batch
@@ -32,16 +33,11 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
     if given is not None:
         if not is_complete(Path(given)):
             raise UserError(f"method.teacher.run={given} is not the folder of a complete run")
+        require_checkpoint(Path(given))
         _check_modalities(Path(given), config)
         return Path(given)
-    name = config.method.teacher.method
-    teacher = config.copy()
-    OmegaConf.set_struct(teacher, False)
-    teacher.method = compose_config([f"method={name}"], config_dir).method
-    teacher.choices.method = name
-    teacher.logger, teacher.callbacks = _loggers(config), {}  # further ones given are the student's
-    folder = Path(config.paths.outputs) / "teachers" / config_hash(teacher)
-    teacher.paths.run = str(folder)
+    teacher = teacher_config(config, config_dir)
+    folder, name = Path(teacher.paths.run), teacher.choices.method
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if not is_complete(folder):
@@ -49,7 +45,20 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
             (folder / "overrides.txt").write_text(f"method={name}\n")
             OmegaConf.save(teacher, folder / "config.yaml", resolve=True)
             start(folder, teacher, apart=True)
+            retain(folder, "best")
     return folder
+
+
+def teacher_config(config: DictConfig, config_dir: str | None = None) -> DictConfig:
+    """The configuration of the teacher that is trained for a student; `paths.run` says where."""
+    name = config.method.teacher.method
+    teacher, default = config.copy(), compose_config([f"method={name}"], config_dir)
+    OmegaConf.set_struct(teacher, False)
+    teacher.method, teacher.choices.method = default.method, name
+    teacher.logger, teacher.callbacks = _loggers(config), {}  # further ones given are the student's
+    teacher.keep, teacher.test_rates, teacher.study = "best", [], default.study
+    teacher.paths.run = str(Path(config.paths.outputs) / "teachers" / config_hash(teacher))
+    return teacher
 
 
 def _loggers(config: DictConfig) -> dict[str, Any]:

@@ -46,6 +46,8 @@ from mmrobust.evaluation.results import (
 )
 from mmrobust.loggers import MetricsFile
 from mmrobust.methods.base import Method
+from mmrobust.pruning import Pruning
+from mmrobust.retention import kept_checkpoint
 from mmrobust.scaling import describe_optimization
 from mmrobust.strategies import compile_encoders, sharded_arguments, tell, trainer_arguments, whole_trainer
 
@@ -79,7 +81,7 @@ def train(folder: Path) -> dict[str, Any]:
     for logger in trainer.loggers:
         if isinstance(logger, MetricsFile):
             logger.keep(before["steps"] if before else 0)
-    position = Position(before["seconds"] if before else 0.0)
+    position = Position(before["seconds"] if before else 0.0, monitored(method))
     if before:
         data.position = before["position"]
     trainer.callbacks.insert(0, position)  # type: ignore[attr-defined]
@@ -94,19 +96,23 @@ def train(folder: Path) -> dict[str, Any]:
     trainer.fit(method, datamodule=data, ckpt_path=last if before else None, weights_only=True)
     seconds = position.seconds
     seen = trainer.fit_loop.epoch_loop.batch_progress.total.completed * data.batch_size
-    chosen = checkpoint_path(folder, "last" if config.selection == "last" else "best")
+    if any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return leave_pruned(folder, config, trainer)
+    best = folder / "checkpoints" / "best.ckpt"
+    chosen = best if config.selection != "last" and best.is_file() else last
+    score = position.score(trainer)
     if config.trainer.strategy == "fsdp":  # each rank holds a piece of it
         method, trainer = build_method(config, data.spec), whole_trainer(config, trainer, folder)
-    if chosen.is_file():
-        load_weights(method, chosen)
+    selected = load_weights(method, chosen).get("selection") if chosen.is_file() else None
     trainer.test(method, datamodule=data, verbose=False)
     results = describe(config, data, method.results) | {
+        "selection": {**(selected or score), "checkpoint": chosen.stem},
         "cost": {
             "train_seconds": round(seconds, 3),
             "samples_per_second": round(seen / seconds, 2),
             "peak_memory_mib": peak_memory(),
             "parameters": sum(p.numel() for p in method.parameters()),
-        }
+        },
     }
     if trainer.is_global_zero:
         if method.results.predictions is not None:
@@ -120,13 +126,32 @@ def train(folder: Path) -> dict[str, Any]:
         write_results(folder, results)
         paths = {"result": folder / "results.json"}
         pictures = {"picture": folder / "combinations.png", "panel": folder / "panel.png"}
-        paths |= {label: path for label, path in pictures.items() if path.is_file()} | {"checkpoint": chosen}
+        paths |= {label: path for label, path in pictures.items() if path.is_file()}
+        if kept := kept_checkpoint(folder, config):
+            paths["checkpoint"] = kept
         show(results, title, paths)
     for logger in trainer.loggers:
         if hasattr(logger, "log_results"):
             logger.log_results(results, folder, chosen)
         logger.finalize("success")
     return results
+
+
+def leave_pruned(folder: Path, config: DictConfig, trainer: Trainer) -> dict[str, Any]:
+    """Say in `results.json` that a study ended this trial: it has no result, and is not begun again."""
+    results = {"schema": SCHEMA, "status": "pruned", "epochs": trainer.current_epoch}
+    results |= {"identity": {"config_hash": config_hash(config), "study": _study(config)}}
+    if trainer.is_global_zero:
+        write_results(folder, results)
+        print(f"pruned after epoch {trainer.current_epoch}: {folder}", flush=True)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    return results
+
+
+def monitored(method: Method) -> str:
+    """The score that selects the checkpoint, as it is logged."""
+    return f"val/average/{method.task.primary}"
 
 
 def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
@@ -147,7 +172,7 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
     loggers: list[Logger] = [construct(logger) for logger in config.logger.values()]
     for logger in loggers:
         logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-    monitor = f"val/average/{method.task.primary}"
+    monitor = monitored(method)
     every_epoch: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
         "enable_version_counter": False,
@@ -161,6 +186,8 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         Losses(),
         *(construct(callback) for callback in config.callbacks.values()),
     ]
+    if config.get("study") and config.study.pruner:
+        callbacks.append(Pruning(config.study, monitor, config.trainer.max_epochs))
     if arguments["enable_progress_bar"]:
         callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())
         arguments["enable_progress_bar"] = sys.stderr.isatty()
@@ -197,6 +224,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
             "git": _git_commit(),
             "versions": {name: version(name) for name in ("mmrobust", "torch", "lightning", "timm")},
             "teacher": _teacher(config),
+            "study": _study(config),
         },
         "protocol": {
             "split": split,
@@ -207,6 +235,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
             "modalities": list(data.spec.modalities),
             **_families(data, results),
             "selection": config.selection,
+            "trials": config.study.trials if "study" in config else None,
             "missing": {part: _missing(config, data, part, split) for part in ("train", "test")},
             "noise": {part: _noise(config, data, part, split) for part in ("train", "test")},
         },
@@ -275,6 +304,12 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _study(config: DictConfig) -> dict[str, Any] | None:
+    """The study that the run is a trial of."""
+    study = config.get("study")
+    return {"name": study.name, "trial": study.trial} if study and study.name else None
 
 
 def _teacher(config: DictConfig) -> dict[str, str] | None:

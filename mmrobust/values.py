@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config import allowed_prefixes, refused
+from mmrobust.retention import KEEP
 from mmrobust.scaling import check_scaling
 from mmrobust.wandb_run import check_wandb
 
@@ -40,6 +41,11 @@ AT_LEAST = {
     "trainer.num_nodes": 1,
     "trainer.max_epochs": 1,
     "optimizer.lr": 0,
+    "sweep.trials": 1,
+    "sweep.parallel": 1,
+    "sweep.seed": 0,
+    "sweep.startup_trials": 0,
+    "sweep.startup_epochs": 0,
 }
 
 # Ranges of the numbers of a noise protocol.
@@ -69,6 +75,11 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         )
     if plain["selection"] not in ("mean", "last", "paper"):
         problems.append(f"selection={plain['selection']} is not known; choose mean, last or paper")
+    if plain["keep"] not in KEEP:
+        problems.append(f"keep={plain['keep']} is not known; choose {', '.join(KEEP)}")
+    rates = plain["test_rates"]
+    if not isinstance(rates, list) or not all(type(r) in (int, float) and 0 <= r <= 1 for r in rates):
+        problems.append(f"test_rates={rates} is no list of rates in [0, 1]; write test_rates=[0.0,0.3,0.6]")
     if plain["data"].get("corrupt", "error") not in ("error", "skip"):
         problems.append(f"data.corrupt={plain['data']['corrupt']} is not known; choose error or skip")
     problems += _check_ranges(config) + _check_trainer(plain["trainer"]) + check_scaling(config)

@@ -31,6 +31,7 @@ SMALL = [
     "data.batch_size=8",
     "data.workers=0",
     "allow=[tests]",
+    "keep=all",
 ]
 SYNTHETIC = [
     *SMALL,

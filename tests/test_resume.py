@@ -28,6 +28,7 @@ SMALL = [
     "missing=mcar",
     "method.mining_epochs=1",
     "allow=[tests]",
+    "keep=all",
 ]
 
 

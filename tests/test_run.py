@@ -20,6 +20,7 @@ TINY = [
     "data.batch_size=32",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
+    "keep=all",
 ]
 
 

@@ -29,6 +29,7 @@ SMALL = [
     "trainer.accelerator=cpu",
     "optimizer=sgd",
     "allow=[tests]",
+    "keep=all",
 ]
 
 
@@ -155,16 +156,35 @@ def test_a_signal_stops_all_ranks(tmp_path: Path) -> None:
     assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_every_job_of_a_sweep_is_a_group_of_its_own(launcher: str, tmp_path: Path) -> None:
+SEARCH = ["sweep=optuna", "sweep.trials=2", "sweep.pruner=median", "optimizer.lr=interval(0.1,0.2)"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["optimizer.lr=0.1,0.2"],
+        ["optimizer.lr=0.1,0.2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1"],
+        SEARCH,
+    ],
+    ids=["basic", "joblib", "optuna"],
+)
+def test_every_job_of_a_sweep_is_a_group_of_its_own(more: list[str], tmp_path: Path) -> None:
     """All ranks of a job saw one configuration and one folder, and no job saw another's."""
-    sweep = ["-m", *SMALL, "trainer.devices=2", "optimizer.lr=0.1,0.2", f"paths.outputs={tmp_path}/out"]
-    sweep += [f"hydra/launcher={launcher}", witness(tmp_path / "seen")]
-    sweep += ["hydra.launcher.n_jobs=1"] if launcher == "joblib" else []
-    assert main(sweep) == 0
+    sweep = ["-m", *SMALL, "trainer.devices=2", f"paths.outputs={tmp_path}/out", witness(tmp_path / "seen")]
+    assert main([*sweep, *more]) == 0
     runs = seen(tmp_path / "seen")
     assert len(runs) == len(list((tmp_path / "out").glob("*/*/results.json"))) == 2
-    assert sorted(ranks[0]["lr"] for ranks in runs.values()) == [0.1, 0.2]
+    rates = [0.1, 0.2]
+    if more is SEARCH:  # the study drew them, and the ranks' first reported every score to it
+        from optuna import load_study
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        (journal,) = (tmp_path / "out/studies").glob("*.journal")
+        study = load_study(study_name=journal.stem, storage=JournalStorage(JournalFileBackend(str(journal))))
+        rates = sorted(trial.params["optimizer.lr"] for trial in study.trials)
+        assert [trial.intermediate_values for trial in study.trials] == [{0: t.value} for t in study.trials]
+    assert sorted(ranks[0]["lr"] for ranks in runs.values()) == rates
     for name, (first, second) in runs.items():
         for key in ("config", "run", "job", "lr"):
             assert first[key] == second[key]

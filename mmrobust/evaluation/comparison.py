@@ -45,6 +45,7 @@ class Run:
     row: dict[str, str]  # what all runs of a row share
     scores: dict[str, float | None]  # of every combination, `average`, `worst`
     seconds: float | None
+    study: str | None = None  # of which it is a trial
 
 
 def read_run(path: Path, metric: str | None = None) -> Run:
@@ -83,9 +84,13 @@ def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
     row["noise.train"] = _words(noise["train"]["protocol"])
     row |= {"train masks": masks["train"]["hash"]} | _overrides(identity["overrides"])
     row["recipe"] = identity["recipe_hash"]
+    row["trials"] = str(protocol.get("trials") or "none")
+    study = (identity.get("study") or {}).get("name")
+    table["study"] = study or "none"
+    table.pop("trials", None)
     table = {key: value if isinstance(value, str) else json.dumps(value) for key, value in table.items()}
     seconds = results.get("cost", {}).get("train_seconds")
-    return Run(path, identity["seed"], identity["config_hash"], table, row, scores, seconds)
+    return Run(path, identity["seed"], identity["config_hash"], table, row, scores, seconds, study)
 
 
 def _words(protocol: Mapping[str, Any]) -> str:
@@ -113,14 +118,14 @@ def make_tables(runs: Iterable[Run], notes: list[str]) -> Tables:
         alike.setdefault(heading, {}).setdefault(json.dumps(t, sort_keys=True), []).append(run)
     tables = []
     for heading, groups in sorted(alike.items()):
-        differing = _varying([group[0].table for group in groups.values()])
+        differing = varying([group[0].table for group in groups.values()])
         for _, group in sorted(groups.items()):
             t = group[0].table | {"missing": f"test masks {group[0].table['missing']}"}
             names = [t[k] if k == "missing" else f"{k} {t.get(k, 'none')}" for k in differing]
             header, *body = _rows(group, notes)
             methods = {run.row["method"].partition(" ")[0] for run in group if "method" in run.row}
             others, apart = beside(group[0].table, sorted(methods))
-            notes += [*apart, *_recipes(group)]
+            notes += [*apart, *_recipes(group), *_budgets(group)]
             tables.append((" · ".join([heading, *names]), [header, *body, *_published(others, header)]))
     return tables
 
@@ -129,6 +134,28 @@ def _recipes(runs: Iterable[Run]) -> list[str]:
     """What has become so far of the published settings in a table."""
     names = sorted({run.row.get("experiment", "") for run in runs} & {*recipe_status()})
     return [f"experiment={n}: {recipe_status()[n]['status']}: {recipe_status()[n]['why']}" for n in names]
+
+
+def _budgets(runs: Iterable[Run]) -> list[str]:
+    """That some rows of a table were tuned more than others."""
+    methods: dict[str, dict[str, None]] = {}
+    for run in runs:
+        methods.setdefault(run.row["trials"], {})[run.row.get("method", "–")] = None
+    if len(methods) < 2:
+        return []
+    told = "; ".join(f"{', '.join(names)}: {trials}" for trials, names in methods.items())
+    return [f"unequal budgets: trials on validation that chose the hyper-parameters: {told}; a comparison is fair "
+            "with as many for each (sweep=fair)"]  # fmt: skip
+
+
+def without_trials(runs: Sequence[Run], notes: list[str]) -> list[Run]:
+    """The runs that are no trials of a study, if there are any; else the trials, in tables of their own."""
+    others = [run for run in runs if run.study is None]
+    studies = sorted({run.study for run in runs if run.study is not None})
+    if studies and others:
+        count = len(runs) - len(others)
+        notes.append(f"left out {count} trials of {', '.join(studies)}; --trials shows them")
+    return others or list(runs)
 
 
 def _published(rows: Sequence[Published], header: Sequence[str]) -> list[list[str]]:
@@ -144,14 +171,14 @@ def _published(rows: Sequence[Published], header: Sequence[str]) -> list[list[st
     ]
 
 
-def _varying(records: Sequence[Mapping[str, str]]) -> list[str]:
+def varying(records: Sequence[Mapping[str, str]]) -> list[str]:
     """The keys that do not have the same value in all records."""
     keys = dict.fromkeys(key for record in records for key in record)
     return [key for key in keys if len({record.get(key) for record in records}) > 1]
 
 
 def _rows(runs: Sequence[Run], notes: list[str]) -> list[list[str]]:
-    shown = [key for key in _varying([run.row for run in runs]) if key != "method"]
+    shown = [key for key in varying([run.row for run in runs]) if key != "method"]
     if "train masks" in shown and {"missing.train", "missing.seed"} & {*shown}:
         shown.remove("train masks")  # a hash only where no words tell the rows apart
     if "recipe" in shown and (len(shown) > 1 or len({run.row.get("method") for run in runs}) > 1):

@@ -63,6 +63,30 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
+def was_pruned(folder: Path) -> bool:
+    """Whether a study ended the run before its end."""
+    try:
+        return read_results(folder)["status"] == "pruned"
+    except (UserError, KeyError):
+        return False
+
+
+def note_trials(folder: Path, study: Mapping[str, Any] | None) -> None:
+    """Bring a complete result up to date with what the run is now: one that a study tried before may be asked for by
+    itself, or as the best of so many trials.
+
+    Args:
+        folder: the run's.
+        study: `study` of its configuration.
+    """
+    results = read_results(folder)
+    if not study or study["name"] or "trials" not in results["protocol"]:
+        return  # a trial that was an ordinary run before stays one
+    if results["identity"]["study"] or results["protocol"]["trials"] != study["trials"]:
+        results["identity"]["study"], results["protocol"]["trials"] = None, study["trials"]
+        write_results(folder, results)
+
+
 def write_predictions(
     folder: Path, predictions: Mapping[str, np.ndarray], name: str = "predictions.npz"
 ) -> Path:

@@ -43,6 +43,7 @@ from tests.bench import segmentation
 from tests.bench.methods import METHODS, step_seconds
 from tests.bench.plain import autocast, plain_loss, plain_steps
 from tests.bench.run import cli_error_seconds, peak_memory_ratio, resume_overhead_ratio
+from tests.bench.sweep import sweep_memory_growth, sweep_overhead
 
 MODEL = {"encoder": "resnet18", "fusion": "concat, pooled features", "data": "in memory"}
 GOALS = {2: 1.05, 3: 1.10, 6: 1.25}  # modalities -> all combinations over the full one
@@ -305,6 +306,8 @@ def main() -> None:
         "cli_error_seconds": cli_error_seconds,
         "resume_overhead_ratio": resume_overhead_ratio,
         "peak_memory_ratio": lambda rounds: peak_memory_ratio(),
+        "sweep_overhead_seconds_per_run": lambda rounds: sweep_overhead(rounds == 1),
+        "sweep_memory_growth_mib_per_100_runs": lambda rounds: sweep_memory_growth(rounds == 1),
     }
     steps = {
         f"train_step_ratio_{method}" + ("_cuda" if device == "cuda" else ""): (method, device)

@@ -1,0 +1,148 @@
+"""What a sweep's command line lists: fixed values, lists, ranges, intervals, in Hydra's syntax. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from mmrobust import config as configuration
+from mmrobust.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+OF_THE_SWEEP = ("sweep", "hydra", "plan")  # keys that no job has
+DECLARE = ("sweep", "hydra", "experiment")  # keys that can say what is swept
+
+
+def parse(given: Sequence[str]) -> list[Override]:
+    """The overrides that jobs have: those of the sweep itself are left out."""
+    with configuration.our_hydra():
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(given))
+    return [o for o in parsed if root(o.key_or_group) not in OF_THE_SWEEP]
+
+
+def root(key: str) -> str:
+    """The first part of a key or group: `sweep` of `sweep.trials`, `sweep/space`, `+sweep.x=1`."""
+    return key_of(key).replace("/", ".").partition(".")[0]
+
+
+def key_of(text: str) -> str:
+    """The key or group of an override."""
+    return text.partition("=")[0].lstrip("+~")
+
+
+def text_of(override: Override) -> str:
+    return override.input_line or ""
+
+
+def values(override: Override) -> list[str]:
+    """What an override can become, as text: its value; those that it lists; the ends of an interval."""
+    if not override.is_sweep_override():
+        return [text_of(override).partition("=")[2]]
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return [str(value.start), str(value.end)]
+    return list(override.sweep_string_iterator())
+
+
+def firsts(given: Sequence[str]) -> list[str]:
+    """The overrides of one job: of everything listed the first value."""
+    return [
+        f"{o.get_key_element()}={values(o)[0]}" if o.is_sweep_override() else text_of(o) for o in parse(given)
+    ]
+
+
+def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
+    """The overrides, and what the configuration declares to be swept (`sweep.space`, and Hydra's own
+    `hydra.sweeper.params`) where the command line does not decide on it.
+
+    Args:
+        given: overrides, not checked yet: where they are wrong, nothing is added.
+        config_dir: the user's folder of further configurations.
+    """
+    declaring = [text for text in given if root(text) in DECLARE]
+    try:
+        one = [*(t for t in declaring if root(t) in OF_THE_SWEEP), *firsts(declaring)]
+        with configuration.our_hydra():
+            config = compose(
+                "config", [*one, *configuration.search_override(config_dir)], return_hydra_config=True
+            )
+    except (HydraException, OmegaConfBaseException):
+        return list(given)
+    declared: dict[str, Any] = {**(config.hydra.sweeper.get("params") or {}), **config.sweep.space}
+    decided = {key_of(text) for text in given}
+    return [*given, *(f"{key}={_listed(value)}" for key, value in declared.items() if key not in decided)]
+
+
+def _listed(value: Any) -> str:
+    """A declared value as the command line has it; a YAML list is one of values."""
+    return str(value) if isinstance(value, str | int | float) or value is None else ",".join(map(str, value))
+
+
+def require_lists(overrides: Sequence[Override]) -> None:
+    """Raises: UserError: an interval, which has no list of values."""
+    intervals = [
+        text_of(o) for o in overrides if o.is_sweep_override() and isinstance(o.value(), IntervalSweep)
+    ]
+    if intervals:
+        raise UserError(
+            f"{', '.join(intervals)}: an interval has no list of values; add sweep=optuna, which chooses within it, or "
+            "list the values"
+        )
+
+
+def distributions(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
+    """Key -> what Optuna may choose for it, of the overrides that list several values.
+
+    Lists are categories, whose values are texts as on the command line; intervals and ranges are numbers, on a
+    logarithmic scale with `tag(log, ...)`.
+
+    Raises:
+        UserError: a range or interval that cannot be.
+    """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    space: dict[str, BaseDistribution] = {}
+    for o in overrides:
+        if not o.is_sweep_override():
+            continue
+        value: Any = o.value()
+        if hasattr(value, "shuffle"):
+            value.shuffle = False  # the same space every time
+        numbers = isinstance(value, IntervalSweep | RangeSweep)
+        if not numbers:
+            space[o.get_key_element()] = CategoricalDistribution(values(o))
+            continue
+        kind = IntDistribution if all(map(_whole, values(o))) else FloatDistribution
+        ends = [int(text) if kind is IntDistribution else float(text) for text in values(o)]
+        low, high = (ends[0], ends[-1]) if isinstance(value, IntervalSweep) else (min(ends), max(ends))
+        keys: dict[str, Any] = {"log": "log" in value.tags}
+        if isinstance(value, RangeSweep) and (kind is IntDistribution or not keys["log"]):
+            keys["step"] = abs(value.step)
+        try:
+            space[o.get_key_element()] = kind(low, high, **keys)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise UserError(f"{text_of(o)} cannot be searched: {error}") from error
+    return space
+
+
+def _whole(text: str) -> bool:
+    return text.lstrip("-").isdigit()
+
+
+def as_override(value: Any) -> str:
+    """A plain value as Hydra's grammar has it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)

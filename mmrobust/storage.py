@@ -1,0 +1,134 @@
+"""Where studies lie: Optuna's storages, opened with care, and what a study says that it searches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmrobust.config import NOT_IN_HASH
+from mmrobust.errors import UserError
+from mmrobust.space import key_of
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
+
+ATTRIBUTE = "mmrobust"  # of a study: what it searches
+
+
+def import_optuna() -> None:
+    """Raises: UserError: it is not installed."""
+    try:
+        import optuna
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "sweeps that search (sweep=optuna, sweep=fair) need Optuna: pip install 'mmrobust[optuna]'"
+        ) from error
+    optuna.logging.set_verbosity(logging.WARNING)
+
+
+def place(given: str | None, default: Path) -> str:
+    """Where a study lies, so that every process finds it: a URL, or the absolute path of a journal file."""
+    if given is None:
+        return str(default)
+    scheme, separator, rest = given.partition(":///")
+    if scheme == "sqlite" and separator:
+        return f"sqlite:///{Path(rest).resolve()}"
+    return given if "://" in given else str(Path(given).resolve())
+
+
+def open_storage(place: str) -> BaseStorage:
+    """Optuna's storage.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from optuna.storages import JournalStorage, RDBStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        if "://" in place:
+            return RDBStorage(place)
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(place))
+    except Exception as error:  # whatever a database's driver raises
+        cause = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+        raise UserError(
+            f"the study's storage {place} cannot be read: {cause}; give another sweep.storage, or remove it"
+        ) from error
+
+
+def load(place: str, name: str, direction: str) -> Study:
+    import optuna
+
+    storage = open_storage(place)
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction=direction, load_if_exists=True
+        )
+        study.get_trials(deepcopy=False)
+    except Exception as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"study {name} in {place} cannot be read: {cause}; give another sweep.storage, or remove it"
+        ) from error
+    if study.direction.name.lower() != direction:
+        raise UserError(f"study {name} in {place} is to {study.direction.name.lower()}, not to {direction}")
+    return study
+
+
+def finished_trials(place: str, name: str) -> int:
+    """How many trials of a study have come to an end, without making one."""
+    import optuna
+
+    path = Path(place.removeprefix("sqlite:///"))
+    if ("://" not in place or place.startswith("sqlite:///")) and not path.is_file():
+        return 0
+    try:
+        study = optuna.load_study(study_name=name, storage=open_storage(place))
+    except KeyError:
+        return 0
+    return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+
+
+def compare(
+    study: Study, space: dict[str, BaseDistribution], fixed: Sequence[str], config_hash: str, place: str
+) -> None:
+    """Raises: UserError: the study searches another space, or with another configuration."""
+    from optuna.distributions import distribution_to_json
+
+    ours: dict[str, Any] = {
+        "space": {key: distribution_to_json(kind) for key, kind in sorted(space.items())},
+        "fixed": sorted({key_of(text): text for text in fixed if not _without_effect(text)}.values()),
+        "configuration": config_hash,
+    }
+    theirs = study.user_attrs.get(ATTRIBUTE)
+    if theirs is None and not study.get_trials(deepcopy=False):
+        study.set_user_attr(ATTRIBUTE, ours)
+        return
+    remedy = "Repeat its command, or give this one a study of its own: sweep.name=<name>"
+    if theirs is None:
+        raise UserError(f"study {study.study_name} in {place} was not made by a sweep of mmrobust. {remedy}")
+    if theirs["space"] != ours["space"]:
+        keys = sorted(
+            k for k in theirs["space"] | ours["space"] if theirs["space"].get(k) != ours["space"].get(k)
+        )
+        raise UserError(
+            f"study {study.study_name} in {place} searches another space: {', '.join(keys)} differ. {remedy}"
+        )
+    if theirs["configuration"] != config_hash:
+        gone, new = (
+            sorted({*a} - {*b})
+            for a, b in ((theirs["fixed"], ours["fixed"]), (ours["fixed"], theirs["fixed"]))
+        )
+        raise UserError(
+            f"study {study.study_name} in {place} has another configuration: it was made with "
+            f"{' '.join(gone) or 'other defaults'}{f', not {chr(32).join(new)}' if new else ''}. {remedy}"
+        )
+
+
+def _without_effect(text: str) -> bool:
+    return f"{key_of(text)}.".startswith(tuple(f"{key}." for key in NOT_IN_HASH))
