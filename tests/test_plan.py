@@ -56,7 +56,13 @@ def test_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_sweep_with_teachers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Runs that differ in their seeds alone are timed once; a teacher for each seed, which students share."""
-    sweep = [*SMALL, f"paths.outputs={tmp_path}/out", "seed=0,1", "method=distillation,mmanet,late", "plan=true"]
+    sweep = [
+        *SMALL,
+        f"paths.outputs={tmp_path}/out",
+        "seed=0,1",
+        "method=distillation,mmanet,late",
+        "plan=true",
+    ]
     assert main(["-m", *sweep]) == 0
     printed = capsys.readouterr().out
     assert "plan: 8 runs, 0 complete, 0 interrupted, 8 new" in printed
@@ -69,7 +75,9 @@ def test_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("optuna")
     out = f"paths.outputs={tmp_path}/out"
     space = "optimizer.lr=interval(1e-3,1e-2)"
-    assert main(["-m", *SMALL, out, "sweep=optuna", "sweep.trials=7", space, "method=fusion", "plan=true"]) == 0
+    assert (
+        main(["-m", *SMALL, out, "sweep=optuna", "sweep.trials=7", space, "method=fusion", "plan=true"]) == 0
+    )
     assert "7 × trial of study fusion_synthetic" in capsys.readouterr().out
     fair = ["sweep=fair", "sweep.trials=4", "method=fusion,dropout", "plan=true"]
     assert main(["-m", *SMALL, out, *fair]) == 0

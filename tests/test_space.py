@@ -24,7 +24,11 @@ def test_an_interval_is_no_list() -> None:
 def test_an_ablation_declares_its_runs() -> None:
     """Its file lists values that the command line may replace."""
     given = with_declared(["experiment=ablation_dmrnet", "seed=7"], None)
-    assert given == ["experiment=ablation_dmrnet", "seed=7", "ablation/dmrnet=full,no_kl,no_hard,deterministic"]
+    assert given == [
+        "experiment=ablation_dmrnet",
+        "seed=7",
+        "ablation/dmrnet=full,no_kl,no_hard,deterministic",
+    ]
     assert len(grid(given)) == 4
 
 
@@ -90,6 +94,11 @@ def test_what_cannot_be_searched(text: str) -> None:
 
 
 def test_plain_values_as_overrides() -> None:
-    value = {"name": "a b", "storage": "/tmp/ä (1)/x.journal", "trial": 3, "pruner": {"pruner": None, "n": 0.5}}
+    value = {
+        "name": "a b",
+        "storage": "/tmp/ä (1)/x.journal",
+        "trial": 3,
+        "pruner": {"pruner": None, "n": 0.5},
+    }
     (parsed,) = parse([f"study={as_override(value)}"])
     assert parsed.value() == value

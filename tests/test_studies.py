@@ -92,7 +92,10 @@ def test_a_search_is_by_the_validation_score_and_goes_on(
     # another space, another configuration: refused before anything runs
     for change, words in (
         ([RATES, "sweep.trials=9"], "searches another space: optimizer differ"),
-        ([*command[-3:-1], "method=late", "sweep.name=fusion_synthetic"], "made with method=fusion, not method=late"),
+        (
+            [*command[-3:-1], "method=late", "sweep.name=fusion_synthetic"],
+            "made with method=fusion, not method=late",
+        ),
     ):
         assert main(search(tmp_path, *change)) == 2
         error = capsys.readouterr().err
@@ -127,7 +130,9 @@ def test_a_killed_search_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_a_pruned_trial_is_told_and_not_begun_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_pruned_trial_is_told_and_not_begun_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     more = ["sweep.pruner=median", "sweep.startup_trials=1", "sweep.startup_epochs=0", "sweep.sampler=random"]
     command = search(tmp_path, RATES, *more, "trainer.max_epochs=3", "sweep.trials=5")
     assert main(command) == 0
@@ -168,7 +173,10 @@ def test_equal_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main([*argv, methods, "sweep.seeds=[5]"]) == 0
     results = [read_results(path.parent) for path in (tmp_path / "out").glob("*/*/results.json")]
     final = [r for r in results if r["identity"]["study"] is None]
-    assert sorted((r["identity"]["method"], r["identity"]["seed"]) for r in final) == [("dropout", 5), ("fusion", 5)]
+    assert sorted((r["identity"]["method"], r["identity"]["seed"]) for r in final) == [
+        ("dropout", 5),
+        ("fusion", 5),
+    ]
     for r in final:
         best = study(tmp_path, f"{r['identity']['method']}_synthetic").best_params["optimizer.lr"]
         assert f"optimizer.lr={best}" in r["identity"]["overrides"]
@@ -220,7 +228,9 @@ def test_refused_before_any_run(name: str, tmp_path: Path, capsys: pytest.Captur
     assert not list((tmp_path / "out").glob("*/*/config.yaml"))
 
 
-def test_without_optuna(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "optuna"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)

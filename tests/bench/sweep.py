@@ -45,7 +45,8 @@ def sweep_overhead(quick: bool) -> dict[str, Any]:
         "value": round((wall - sum(within)) / runs, 4),
         "unit": "s",
         "against": "the time within Trainer.fit and Trainer.test, which is the run itself",
-        "conditions": SMALL | {"runs": runs, "run_seconds": round(sum(within) / runs, 4), "launcher": "basic"},
+        "conditions": SMALL
+        | {"runs": runs, "run_seconds": round(sum(within) / runs, 4), "launcher": "basic"},
     }
 
 
