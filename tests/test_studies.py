@@ -6,7 +6,6 @@ import csv
 import json
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -247,9 +246,9 @@ def test_one_process_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture
-def failing(tmp_path: Path) -> Iterator[list[str]]:
+def failing(tmp_path: Path) -> list[str]:
     """A space whose one half fails: batches larger than the training data."""
-    yield search(tmp_path, "data.batch_size=choice(32,256)", "sweep.sampler=random", "sweep.trials=4", RATES)
+    return search(tmp_path, "data.batch_size=choice(32,256)", "sweep.sampler=random", "sweep.trials=4", RATES)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def sweep_memory_growth(quick: bool) -> dict[str, Any]:
     }
 
 
+@cache  # both lines are of the same runs
 def measured(runs: int) -> tuple[int, float, list[float], list[float]]:
     """Number of runs, wall seconds of the sweep, for each run seconds in the loops and MiB at its end.
 
