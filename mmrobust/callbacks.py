@@ -15,6 +15,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor
 
+from mmrobust import ranks
 from mmrobust.batch import Batch
 from mmrobust.devices import in_slurm
 from mmrobust.errors import Stopped, UserError
@@ -163,6 +164,7 @@ class StopOnSignal(Callback):
         if self._asked(trainer):
             for logger in trainer.loggers:
                 logger.save()
+            ranks.average_running_statistics(method)  # which commutes with what is yet to come
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
             self._stop()
 

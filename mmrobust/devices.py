@@ -82,6 +82,10 @@ def check_devices(config: DictConfig) -> None:
     """
     devices, nodes, here = count_devices(config), config.trainer.num_nodes, place()
     world = devices * nodes
+    if config.trainer.accelerator in ("gpu", "cuda") and not _has_gpu(config):
+        raise UserError(
+            f"trainer.accelerator={config.trainer.accelerator}, but this machine has no GPU; set trainer.accelerator=cpu"
+        )
     if here.world > 1 and here.world != world:
         each = here.per_node or here.world
         raise UserError(
@@ -123,4 +127,4 @@ def _has_gpu(config: DictConfig) -> bool:
         return False
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.is_available() or torch.backends.mps.is_available()

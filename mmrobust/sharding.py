@@ -9,15 +9,15 @@ from lightning.pytorch.plugins.precision import FSDPPrecision
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.distributed.fsdp.wrap import CustomPolicy
 from torch.optim import Optimizer
 
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 
 
-def check_shardable(name: str, method: type) -> None:
-    """Raises: UserError: a method of this class needs whole gradients, or steps of its own."""
+def check_shardable(name: str, method: type[Method]) -> None:
+    """Raises: UserError: a method of this class needs whole gradients or parameters, or steps of its own."""
+    check_reading(name, method)
     reasons = {
         "updates": "takes several optimizer steps a batch",
         "modulate": "changes gradients, of which each device would hold a piece",
@@ -25,6 +25,15 @@ def check_shardable(name: str, method: type) -> None:
     for hook, reason in reasons.items():
         if getattr(method, hook, None) is not getattr(Method, hook):
             raise UserError(f"method={name} {reason}, so trainer=fsdp cannot train it; take trainer=ddp")
+
+
+def check_reading(name: str, method: Any) -> None:
+    """Raises: UserError: a method, or all of this class, looks at parameters where they are shared out."""
+    if method.reads_parameters:
+        raise UserError(
+            f"method={name} reads the parameters of its parts, of which each device would hold a piece, so trainer=fsdp "
+            "cannot train it; take trainer=ddp"
+        )
 
 
 class Sharded(FSDPStrategy):
@@ -38,8 +47,13 @@ class Sharded(FSDPStrategy):
     """
 
     def __init__(self, method: Method, **keys: Any) -> None:
+        check_reading(type(method).__name__.lower(), method)  # in the mode in which it was built
         units = set(whole_encoders(method))
-        super().__init__(auto_wrap_policy=CustomPolicy(lambda module: module in units), **keys)
+
+        def wraps(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
+            return recurse or module in units
+
+        super().__init__(auto_wrap_policy=wraps, **keys)
 
     @property
     def mixed_precision_config(self) -> None:
@@ -55,14 +69,18 @@ class Sharded(FSDPStrategy):
         )
         precision = self.precision_plugin
         assert isinstance(precision, ShardedPrecision)
-        precision.sharded = sharded
+        precision.sharded, precision.device_type = sharded, self.root_device.type
         return sharded
 
 
 class ShardedPrecision(FSDPPrecision):
-    """Lightning's, which also clips by the norm over all devices, and casts on CPUs."""
+    """Lightning's, which also clips by the norm over all devices, casts on CPUs, and leaves buffers as they are."""
 
     sharded: FullyShardedDataParallel
+    device_type: str
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        return module  # Lightning's would make float32 of what methods sum up in float64
 
     def clip_grad_by_norm(self, optimizer: Optimizer, clip_val: float) -> None:
         self.sharded.clip_grad_norm_(clip_val)
@@ -71,7 +89,7 @@ class ShardedPrecision(FSDPPrecision):
         if "mixed" not in self.precision:
             return super().forward_context()
         kind = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
-        return torch.autocast(self.sharded.compute_device.type, dtype=kind)
+        return torch.autocast(self.device_type, dtype=kind)
 
 
 def whole_encoders(method: Method) -> list[nn.Module]:

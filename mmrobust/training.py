@@ -135,6 +135,11 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
     if config.trainer.strategy == "fsdp":
         arguments = sharded_arguments(arguments, method)
     if not method.automatic_optimization:
+        if arguments.get("accumulate_grad_batches", 1) > 1:
+            raise UserError(
+                f"trainer.accumulate_grad_batches={config.trainer.accumulate_grad_batches}, but "
+                f"method={config.choices.method} takes several optimizer steps a batch; set it to 1"
+            )
         method.clipping = (
             arguments.pop("gradient_clip_val", None),
             arguments.pop("gradient_clip_algorithm", None),

@@ -22,7 +22,7 @@ from mmrobust.methods.output import Output as Output
 from mmrobust.methods.output import tensors as tensors
 from mmrobust.missing import all_combinations, draw_combinations
 from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, takes_encoders
-from mmrobust.models.encoders import running_statistics, scatter_rows
+from mmrobust.models.encoders import few_rows, running_statistics, scatter_rows
 from mmrobust.tasks import TASKS
 
 
@@ -50,6 +50,9 @@ class Method(LightningModule):
     """
 
     tasks: tuple[str, ...] = ("classification", "segmentation")
+    reads_parameters: bool = (
+        False  # of its parts, by parameters() or state_dict(): not where FSDP shares them out
+    )
     unverified: ClassVar[str] = ""  # what of the published method rests on memory alone; reports say so
 
     def __init__(
@@ -132,7 +135,7 @@ class Method(LightningModule):
         """Features of all modalities, (B, ...); zeros where a modality is not available.
 
         Encoders see available rows only. One without any still runs a zero row, times 0, so that DDP finds
-        a gradient for each of its parameters.
+        a gradient for each of its parameters; with SyncBatchNorm, whose ranks must meet, it runs none.
         """
         return {m: self._encode_rows(m, x, batch) for m, x in batch.inputs.items()}
 
@@ -159,10 +162,11 @@ class Method(LightningModule):
     def _encode_rows(self, modality: str, x: Tensor, batch: Batch) -> Features:
         rows = (batch.rows or {}).get(modality)
         count = len(x) if rows is None else len(rows)
-        with running_statistics(self, active=self.training and count <= 1):
+        few = self.training and few_rows(self, count)
+        with running_statistics(self, active=few):
             if rows is None:
                 return self.encode_modality(modality, x)
-            if count == 0:
+            if count == 0 and (few or not self.training):
                 features = self.encode_modality(modality, x.new_zeros(1, *x.shape[1:]))
                 return apply_to_collection(
                     features, Tensor, lambda f: (0 * f).expand(len(batch), *f.shape[1:])
@@ -186,7 +190,7 @@ class Method(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self.last_terms = {}
-        with running_statistics(self, active=len(batch) == 1):
+        with running_statistics(self, active=len(batch) == 1 and few_rows(self, 1)):
             if self.automatic_optimization:
                 return self._total(self.losses(batch))
             optimizer = cast(Optimizer, self.optimizers())

@@ -34,6 +34,8 @@ class DGL(Method):
         unimodal_weight: alpha, of the unimodal losses, summed over the modalities.
     """
 
+    reads_parameters = True
+
     def __init__(self, *, unimodal_weight: float, **base: Any) -> None:
         super().__init__(**base)
         self.unimodal_weight = unimodal_weight

@@ -122,7 +122,7 @@ class OSMD(Method):
         if privileged_mode == "pretrained_frozen":
             if pretrain_epochs < 1:
                 raise UserError(f"method.pretrain_epochs={pretrain_epochs}, expected at least 1 epoch")
-            self.frozen = Frozen(self._branches())
+            self.frozen, self.reads_parameters = Frozen(self._branches()), True
 
     def _branches(self) -> list[nn.Module]:
         return [self.encoders, self.projections, self.joint_adaptation.branch_heads]

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from mmrobust import ranks
 from mmrobust.data.base import Modality
 from mmrobust.errors import UserError
 
@@ -225,7 +226,8 @@ def use_group_norm(network: nn.Module) -> None:
 @contextmanager
 def running_statistics(network: nn.Module, active: bool = True) -> Iterator[None]:
     """Within, BatchNorm layers use their running statistics: a single row has no variance of its own."""
-    norms = [m for m in network.modules() if isinstance(m, _BATCH_NORMS) and m.training] if active else []
+    kinds = (*_BATCH_NORMS, nn.SyncBatchNorm)
+    norms = [m for m in network.modules() if isinstance(m, kinds) and m.training] if active else []
     for norm in norms:
         norm.eval()
     try:
@@ -233,6 +235,17 @@ def running_statistics(network: nn.Module, active: bool = True) -> Iterator[None
     finally:
         for norm in norms:
             norm.train()
+
+
+def few_rows(network: nn.Module, count: int) -> bool:
+    """Whether BatchNorm would see at most one row: of this rank's `count`, or of all ranks', if it is SyncBatchNorm,
+    so that they agree on whether it meets."""
+    if not ranks.active():
+        return count <= 1
+    norm = next((m for m in network.modules() if isinstance(m, nn.SyncBatchNorm)), None)
+    if norm is not None and norm.running_mean is not None:
+        count = int(ranks.total(torch.tensor(count, device=norm.running_mean.device)))
+    return count <= 1
 
 
 def scatter_rows(rows: Tensor, features: Tensor, count: int) -> Tensor:

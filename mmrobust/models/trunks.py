@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.errors import UserError
-from mmrobust.models.encoders import running_statistics, scatter_rows
+from mmrobust.models.encoders import few_rows, running_statistics, scatter_rows
 from mmrobust.models.fusion import check_places, masked
 from mmrobust.models.pyramid import Context, GatedSum, Pyramid, SqueezeExcitation
 from mmrobust.models.stages import Staged, skip_levels
@@ -80,7 +80,7 @@ class ESANet(nn.Module):
         rows = available[:, 0].nonzero().squeeze(1)
         carried = features[self.carrier].deep[rows]
         fused: list[Tensor] = []
-        with running_statistics(self.trunk, active=self.training and len(rows) <= 1):
+        with running_statistics(self.trunk, active=self.training and few_rows(self.trunk, len(rows))):
             for level, gate in enumerate(self.own_gates):
                 if level:
                     carried = self.trunk[level - 1](fused[-1][rows])
