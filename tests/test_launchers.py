@@ -93,13 +93,14 @@ def test_a_launcher_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> No
 def test_jobs_of_equal_needs_are_one_group() -> None:
     given = [[], ["trainer.devices=2", "trainer.num_nodes=2"], ["trainer.accelerator=cpu"], ["seed=1"]]
     given += [["trainer.devices=[0,1]", "threads=3", "data.workers=4"]]
-    configs = {number: compose_config(overrides) for number, overrides in enumerate(given)}
-    assert needs(configs[1]) == {"nodes": 2, "tasks": 2, "gpus": 2, "cores": 1}
-    assert needs(configs[4]) == {"nodes": 1, "tasks": 2, "gpus": 2, "cores": 7}
-    assert groups("submitit_slurm", {**configs}) == [[0, 3], [1], [2], [4]]
-    assert groups("joblib", {**configs}) == [[0, 1, 2, 3, 4]]
-    with pytest.raises(UserError, match="devices=-1 is no number"):
-        needs(compose_config(["trainer.devices=-1"]))
+    jobs = {number: needs(compose_config(overrides)) for number, overrides in enumerate(given)}
+    assert (jobs[1].nodes, jobs[1].tasks, jobs[1].gpus, jobs[1].cores) == (2, 2, 2, 1)
+    assert (jobs[2].tasks, jobs[2].gpus) == (1, 0)
+    assert (jobs[4].tasks, jobs[4].gpus, jobs[4].cores) == (2, 2, 7)
+    assert groups("submitit_slurm", {**jobs, 5: None}) == [[0, 3], [1], [2], [4], [5]]
+    assert groups("joblib", {**jobs}) == [[0, 1, 2, 3, 4]]
+    with pytest.raises(UserError, match="it must be said how many"):
+        groups("submitit_slurm", {0: needs(compose_config(["trainer.devices=-1"]))})
 
 
 # This machine
