@@ -21,13 +21,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust import config as configuration
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
 from mmrobust.jobs import Outcome, Task, progress_line, read_outcomes, run_job, stop_jobs, write_outcome
-from mmrobust.needs import fitted, groups, prepare
+from mmrobust.needs import Need, fitted, groups, needs, prepare
 
 EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it
     "joblib": ("hydra_joblib_launcher", "joblib"),
@@ -78,7 +78,6 @@ class Launcher:
             Stopped: a signal ended the sweep.
             UserError: the launcher cannot work, or lost a process.
         """
-        configs = [self._compose(job) for job in jobs]
         with configuration.our_hydra():
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
@@ -86,22 +85,28 @@ class Launcher:
                 "config", [*self.given, *self.more, *self._path()], RunMode.MULTIRUN
             )
             engine = ENGINES.get(master.hydra.launcher._target_.rpartition(".")[2], "other")
+            alone = engine == "basic"  # where each job looks for itself
+            looked = [(None, None) if alone else self._look(job) for job in jobs]
+            required = {n: need for n, (folder, need) in enumerate(looked) if folder is None}
             outputs = Path(master.paths.outputs)
             outputs.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(
                 prefix=".sweep-", dir=outputs, ignore_cleanup_errors=True
-            ) as folder:  # which cluster nodes see, too
-                told = Path(folder).resolve()
-                left = _skip_complete(jobs, configs, told)
-                pool = prepare(engine, master, [c for n in left if (c := configs[n]) is not None])
+            ) as temporary:  # which cluster nodes see, too
+                told = Path(temporary).resolve()
+                for number, (job, (folder, _)) in enumerate(zip(jobs, looked, strict=True)):
+                    if number not in required:
+                        print(f"[{number}] {' '.join(job)}\n  complete: {folder}", flush=True)
+                        write_outcome(told, Outcome(number, list(job), "skipped", str(folder)))
+                pool = prepare(engine, master, [need for need in required.values() if need])
                 if engine == "joblib" and master.hydra.launcher.n_jobs == 1:
                     engine = "basic"  # for joblib, too, runs them in this process
                 calls = []
-                for group in groups(engine, {n: configs[n] for n in left}):
+                for group in groups(engine, required):
                     task = Task(
                         engine, tuple(group), tuple(self.more), self.config_dir, told, pool, os.getpid()
                     )
-                    own = fitted(engine, master, configs[group[0]])
+                    own = fitted(engine, master, required[group[0]])
                     launcher = Plugins.instance().instantiate_launcher(
                         config=own,
                         hydra_context=HydraContext(
@@ -113,9 +118,8 @@ class Launcher:
                         partial(launcher.launch, [[*jobs[n], *self.more] for n in group], initial_job_idx=0)
                     )
                 if calls and engine.startswith("submitit"):
-                    logging.getLogger("submitit").setLevel(
-                        logging.ERROR
-                    )  # not every question to a missing sacct
+                    # not every question to a missing sacct
+                    logging.getLogger("submitit").setLevel(logging.ERROR)
                     print(
                         f"logs of the jobs: {Path(master.hydra.sweep.dir, '.submitit').resolve()}", flush=True
                     )
@@ -123,36 +127,26 @@ class Launcher:
                     _call_all(engine, calls)
                 return read_outcomes(told)
 
-    def _compose(self, job: Sequence[str]) -> DictConfig | None:
-        """A job's configuration; none if there is something wrong with it, which the job will tell."""
+    def _look(self, job: Sequence[str]) -> tuple[Path | None, Need | None]:
+        """Where a job's run lies if nothing of it is left to do, and what the job needs. Nothing if there is something
+        wrong, which the job will tell."""
+        from mmrobust.run import finish
+
         try:
-            return configuration.compose_config(job, self.config_dir)
-        except (UserError, HydraException):
-            return None
+            config = configuration.compose_config(job, self.config_dir)
+            folder = configuration.run_folder(config)
+            if not is_complete(folder) or config.test_rates:  # which may have to be evaluated
+                return None, needs(config)
+            finish(folder, config)
+            return folder, None
+        except (UserError, HydraException, OmegaConfBaseException):
+            return None, None
 
     def _path(self) -> list[str]:
         if self.config_dir is None:
             return []
         path = json.dumps(configuration.search_path(self.config_dir), ensure_ascii=False)
         return [f"hydra.searchpath=[{path}]"]
-
-
-def _skip_complete(
-    jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig | None], told: Path
-) -> list[int]:
-    """The numbers of the jobs that must run; of complete runs those that still owe evaluations."""
-    from mmrobust.run import finish
-
-    left = []
-    for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):
-        folder = config and configuration.run_folder(config)
-        if config and folder and is_complete(folder) and not config.test_rates:
-            finish(folder, config)
-            print(f"[{number}] {' '.join(job)}\n  complete: {folder}", flush=True)
-            write_outcome(told, Outcome(number, list(job), "skipped", str(folder)))
-        else:
-            left.append(number)
-    return left
 
 
 def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
