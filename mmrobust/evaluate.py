@@ -141,6 +141,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
 
     from mmrobust import training
     from mmrobust.checkpoints import build_method, checkpoint_path, load_weights
+    from mmrobust.evaluation.description import describe
     from mmrobust.evaluation.panel import save_panel
 
     training.start_process(folder, config)
@@ -168,7 +169,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
         default_root_dir=folder,
     )
     trainer.test(method, data.loader(split), verbose=False)
-    results = training.describe(config, data, method.results, split)
+    results = describe(config, data, method.results, split)
     results["identity"]["checkpoint"] = checkpoint
     out = folder / "evaluations" / f"{split}-{checkpoint}-{_protocol_hash(results['protocol'])}"
     out.mkdir(parents=True, exist_ok=True)

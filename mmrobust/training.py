@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import logging
 import resource
-import subprocess
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
-from hydra.utils import get_class
 from lightning import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust import missing
 from mmrobust.callbacks import Checkpoint, EpochLines, Losses, Position, StopOnBadLoss, StopOnSignal
 from mmrobust.checkpoints import (
     AtomicCheckpoints,
     build_method,
     check_fits,
     checkpoint_path,
-    file_hash,
     load_checkpoint,
     load_weights,
 )
 from mmrobust.claims import threads
-from mmrobust.config import NOT_IN_RECIPE, config_hash, construct, load_run_config
+from mmrobust.config import config_hash, construct, load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import UserError, guarded
-from mmrobust.evaluation.combinations import Results
+from mmrobust.evaluation.description import describe, study_of
 from mmrobust.evaluation.panel import save_panel
 from mmrobust.evaluation.results import (
     SCHEMA,
@@ -48,7 +42,6 @@ from mmrobust.loggers import MetricsFile
 from mmrobust.methods.base import Method
 from mmrobust.pruning import Pruning
 from mmrobust.retention import kept_checkpoint
-from mmrobust.scaling import describe_optimization
 from mmrobust.strategies import compile_encoders, sharded_arguments, tell, trainer_arguments, whole_trainer
 
 log = logging.getLogger("mmrobust")
@@ -140,7 +133,7 @@ def train(folder: Path) -> dict[str, Any]:
 def leave_pruned(folder: Path, config: DictConfig, trainer: Trainer) -> dict[str, Any]:
     """Say in `results.json` that a study ended this trial: it has no result, and is not begun again."""
     results = {"schema": SCHEMA, "status": "pruned", "epochs": trainer.current_epoch}
-    results |= {"identity": {"config_hash": config_hash(config), "study": _study(config)}}
+    results |= {"identity": {"config_hash": config_hash(config), "study": study_of(config)}}
     if trainer.is_global_zero:
         write_results(folder, results)
         print(f"pruned after epoch {trainer.current_epoch}: {folder}", flush=True)
@@ -206,78 +199,6 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         raise UserError(f"trainer: {error}; see conf/trainer/auto.yaml") from error
 
 
-def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:
-    """The parts of `results.json` that say what was measured: identity, protocol, combinations."""
-    return {
-        "schema": SCHEMA,
-        "status": "partial"
-        if config.trainer.fast_dev_run or config.trainer.limit_test_batches
-        else "complete",
-        "identity": {
-            **{key: config.choices.get(key) for key in ("method", "data", "encoder", "fusion", "experiment")},
-            "task": data.spec.task,
-            "unverified": cast(type[Method], get_class(config.method._target_)).unverified,
-            "seed": config.seed,
-            "config_hash": config_hash(config),
-            "recipe_hash": config_hash(config, without=NOT_IN_RECIPE),
-            "overrides": _overrides(Path(config.paths.run)),
-            "git": _git_commit(),
-            "versions": {name: version(name) for name in ("mmrobust", "torch", "lightning", "timm")},
-            "teacher": _teacher(config),
-            "study": _study(config),
-        },
-        "protocol": {
-            "split": split,
-            "data_split": config.data.get("split"),
-            "data_fingerprint": data.fingerprint,
-            "skipped": data.skipped,
-            "classes": data.spec.num_classes,
-            "modalities": list(data.spec.modalities),
-            **_families(data, results),
-            "selection": config.selection,
-            "trials": config.study.trials if "study" in config else None,
-            "missing": {part: _missing(config, data, part, split) for part in ("train", "test")},
-            "noise": {part: _noise(config, data, part, split) for part in ("train", "test")},
-        },
-        "optimization": describe_optimization(config),
-        "primary": {"metric": results.primary, "direction": direction(results.primary)},
-        "combinations": results.combinations,
-        "aggregates": results.aggregates,
-    }
-
-
-def _families(data: DataModule, results: Results) -> dict[str, Any]:
-    """Further metrics of the dataset, if any, and where their thresholds come from."""
-    if not data.spec.metrics:
-        return {}
-    fixed = any(not np.isnan(values).all() for values in results.thresholds.values())
-    return {"metrics": list(data.spec.metrics), "threshold": "validation" if fixed else "argmax"}
-
-
-def _missing(config: DictConfig, data: DataModule, part: str, split: str) -> dict[str, Any]:
-    """What a protocol asked for, and what it did to the split."""
-    keys: dict[str, Any] = OmegaConf.to_container(config.missing[part], resolve=True)  # type: ignore[assignment]
-    name = keys.pop("_target_").rpartition(".")[2].lower()
-    masks = data.masks["train" if part == "train" else split]
-    rates = {
-        m: round(float(1 - column.mean()), 4) for m, column in zip(data.spec.modalities, masks.T, strict=True)
-    }
-    return {"protocol": {"name": name, **keys}, "hash": missing.fingerprint(masks), "realised_rate": rates}
-
-
-def _noise(config: DictConfig, data: DataModule, part: str, split: str) -> dict[str, Any]:
-    """What a protocol asked for, and the share of noisy samples, of training in its last epoch."""
-    keys: dict[str, Any] = OmegaConf.to_container(config.noise[part], resolve=True)  # type: ignore[assignment]
-    name = keys.pop("_target_").rpartition(".")[2].lower()
-    if name != "clean":
-        keys["seed"] = config.noise.seed
-    last = max(config.trainer.max_epochs, 1) - 1
-    levels = data.splits["train" if part == "train" else split].noise_levels(last if part == "train" else 0)
-    shares = (levels > 0).mean(0).round(4).tolist()
-    realised = dict(zip(data.spec.modalities, shares, strict=True))
-    return {"protocol": {"name": name, **keys}, "realised_share": realised}
-
-
 def start_process(folder: Path, config: DictConfig) -> None:
     """What a process needs before it computes: its log file and number of threads."""
     _start_log(folder)
@@ -291,32 +212,6 @@ def peak_memory() -> float:
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
-
-
-def _overrides(folder: Path) -> list[str]:
-    path = folder / "overrides.txt"
-    return path.read_text().split("\n")[:-1] if path.is_file() else []
-
-
-def _git_commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def _study(config: DictConfig) -> dict[str, Any] | None:
-    """The study that the run is a trial of."""
-    study = config.get("study")
-    return {"name": study.name, "trial": study.trial} if study and study.name else None
-
-
-def _teacher(config: DictConfig) -> dict[str, str] | None:
-    teacher = config.method.get("teacher")
-    if not teacher:
-        return None
-    return {"run": teacher.run, "sha256": file_hash(checkpoint_path(teacher.run))}
 
 
 def _start_log(folder: Path) -> None:

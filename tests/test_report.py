@@ -25,7 +25,7 @@ def result(
     n: int = 8,
     **protocol: Any,
 ) -> dict[str, Any]:
-    """A `results.json` as `training.describe` makes it."""
+    """A `results.json` as `evaluation.description` makes it."""
     scores = scores or {"audio": 0.5, "visual": 0.6, "audio+visual": 0.7}
     rows = {
         name: None if value is None else {"n": n, "metrics": {"accuracy": value, "ece": 1 - value}}
