@@ -137,6 +137,25 @@ def test_a_sweep_is_stopped_killed_and_goes_on(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.slow
+def test_a_stopped_job_stops_a_sweep_in_one_process(tmp_path: Path) -> None:
+    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 2, number: 15, marker: {tmp_path}/m}}"
+    jobs = [
+        "-m",
+        *SMALL,
+        "method=dropout,fusion",
+        f"paths.outputs={tmp_path}/out",
+        f"+callbacks.fault={fault}",
+    ]
+    assert in_a_process(jobs, tmp_path / "output.txt") == 128 + signal.SIGTERM
+    assert (
+        "saved; the same command goes on with what is not complete" in (tmp_path / "output.txt").read_text()
+    )
+    assert len(list(tmp_path.glob("out/*/*/checkpoints/last.ckpt"))) == 1
+    assert in_a_process(jobs, tmp_path / "output.txt") == 0
+    assert len(finished(tmp_path / "out")) == 2
+
+
+@pytest.mark.slow
 def test_jobs_share_out_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of a made-up name, which training on the CPU does not mind: two workers take turns."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")

@@ -1,0 +1,122 @@
+"""What `results.json` says beside the scores: which run it was, and by which protocol it was measured."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from mmrobust import missing
+from mmrobust.checkpoints import checkpoint_path, file_hash
+from mmrobust.config import NOT_IN_RECIPE, config_hash
+from mmrobust.data.base import DataModule
+from mmrobust.evaluation.combinations import Results
+from mmrobust.evaluation.results import SCHEMA, direction
+from mmrobust.methods.base import Method
+from mmrobust.scaling import describe_optimization
+
+
+def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:
+    """The parts of `results.json` that say what was measured: identity, protocol, combinations."""
+    return {
+        "schema": SCHEMA,
+        "status": "partial"
+        if config.trainer.fast_dev_run or config.trainer.limit_test_batches
+        else "complete",
+        "identity": {
+            **{key: config.choices.get(key) for key in ("method", "data", "encoder", "fusion", "experiment")},
+            "task": data.spec.task,
+            "unverified": cast(type[Method], get_class(config.method._target_)).unverified,
+            "seed": config.seed,
+            "config_hash": config_hash(config),
+            "recipe_hash": config_hash(config, without=NOT_IN_RECIPE),
+            "overrides": _overrides(Path(config.paths.run)),
+            "git": _git_commit(),
+            "versions": {name: version(name) for name in ("mmrobust", "torch", "lightning", "timm")},
+            "teacher": _teacher(config),
+            "study": study_of(config),
+        },
+        "protocol": {
+            "split": split,
+            "data_split": config.data.get("split"),
+            "data_fingerprint": data.fingerprint,
+            "skipped": data.skipped,
+            "classes": data.spec.num_classes,
+            "modalities": list(data.spec.modalities),
+            **_families(data, results),
+            "selection": config.selection,
+            "trials": config.study.trials if "study" in config else None,
+            "missing": {part: _missing(config, data, part, split) for part in ("train", "test")},
+            "noise": {part: _noise(config, data, part, split) for part in ("train", "test")},
+        },
+        "optimization": describe_optimization(config),
+        "primary": {"metric": results.primary, "direction": direction(results.primary)},
+        "combinations": results.combinations,
+        "aggregates": results.aggregates,
+    }
+
+
+def _families(data: DataModule, results: Results) -> dict[str, Any]:
+    """Further metrics of the dataset, if any, and where their thresholds come from."""
+    if not data.spec.metrics:
+        return {}
+    fixed = any(not np.isnan(values).all() for values in results.thresholds.values())
+    return {"metrics": list(data.spec.metrics), "threshold": "validation" if fixed else "argmax"}
+
+
+def _missing(config: DictConfig, data: DataModule, part: str, split: str) -> dict[str, Any]:
+    """What a protocol asked for, and what it did to the split."""
+    keys: dict[str, Any] = OmegaConf.to_container(config.missing[part], resolve=True)  # type: ignore[assignment]
+    name = keys.pop("_target_").rpartition(".")[2].lower()
+    masks = data.masks["train" if part == "train" else split]
+    rates = {
+        m: round(float(1 - column.mean()), 4) for m, column in zip(data.spec.modalities, masks.T, strict=True)
+    }
+    return {"protocol": {"name": name, **keys}, "hash": missing.fingerprint(masks), "realised_rate": rates}
+
+
+def _noise(config: DictConfig, data: DataModule, part: str, split: str) -> dict[str, Any]:
+    """What a protocol asked for, and the share of noisy samples, of training in its last epoch."""
+    keys: dict[str, Any] = OmegaConf.to_container(config.noise[part], resolve=True)  # type: ignore[assignment]
+    name = keys.pop("_target_").rpartition(".")[2].lower()
+    if name != "clean":
+        keys["seed"] = config.noise.seed
+    last = max(config.trainer.max_epochs, 1) - 1
+    levels = data.splits["train" if part == "train" else split].noise_levels(last if part == "train" else 0)
+    shares = (levels > 0).mean(0).round(4).tolist()
+    realised = dict(zip(data.spec.modalities, shares, strict=True))
+    return {"protocol": {"name": name, **keys}, "realised_share": realised}
+
+
+def _overrides(folder: Path) -> list[str]:
+    path = folder / "overrides.txt"
+    return path.read_text().split("\n")[:-1] if path.is_file() else []
+
+
+@functools.cache
+def _git_commit() -> str | None:
+    """Of the code that this process has loaded."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def study_of(config: DictConfig) -> dict[str, Any] | None:
+    """The study that the run is a trial of."""
+    study = config.get("study")
+    return {"name": study.name, "trial": study.trial} if study and study.name else None
+
+
+def _teacher(config: DictConfig) -> dict[str, str] | None:
+    teacher = config.method.get("teacher")
+    if not teacher:
+        return None
+    return {"run": teacher.run, "sha256": file_hash(checkpoint_path(teacher.run))}
