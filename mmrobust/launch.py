@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
-from mmrobust.claims import HELD, claimed
 from mmrobust.devices import count_devices, place
 from mmrobust.errors import Stopped, UserError
+from mmrobust.sweeps.claims import HELD, claimed
 
 T = TypeVar("T")
 

@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
 from mmrobust.checks import check_command_line, with_quotes
-from mmrobust.claims import locked
 from mmrobust.devices import check_devices, place
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import is_complete, note_trials, was_pruned
 from mmrobust.launch import led, start
 from mmrobust.retention import retain
+from mmrobust.sweeps.claims import locked
 from mmrobust.wandb_run import one_attempt
 
 
@@ -43,7 +43,7 @@ def _main(argv: list[str]) -> int:
         argv, arguments.overrides = with_quotes(argv), with_quotes(arguments.overrides)
     more: list[str] = []
     if arguments.multirun:
-        from mmrobust.space import with_declared
+        from mmrobust.sweeps.space import with_declared
 
         arguments.overrides = with_declared(arguments.overrides, arguments.config_dir)
     if not (arguments.help or arguments.hydra_help or arguments.info or resumed):
@@ -67,12 +67,12 @@ def _main(argv: list[str]) -> int:
                     f"{here.launcher} started {here.world} processes for a sweep (-m), whose runs start their own; run it "
                     "in one process, or start one run at a time"
                 )
-            from mmrobust.sweep import sweep
+            from mmrobust.sweeps.sweep import sweep
 
             return sweep(arguments.overrides, more, arguments.config_dir)
         config = configuration.compose_config(arguments.overrides, arguments.config_dir)
         if config.plan:
-            from mmrobust.plan import plan_run
+            from mmrobust.sweeps.plan import plan_run
 
             plan_run(config, arguments.config_dir)
             return 0

@@ -24,7 +24,6 @@ from mmrobust.checkpoints import (
     load_checkpoint,
     load_weights,
 )
-from mmrobust.claims import threads
 from mmrobust.config import config_hash, construct, load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import UserError, guarded
@@ -40,9 +39,10 @@ from mmrobust.evaluation.results import (
 )
 from mmrobust.loggers import MetricsFile
 from mmrobust.methods.base import Method
-from mmrobust.pruning import Pruning
 from mmrobust.retention import kept_checkpoint
 from mmrobust.strategies import compile_encoders, sharded_arguments, tell, trainer_arguments, whole_trainer
+from mmrobust.sweeps.claims import threads
+from mmrobust.sweeps.pruning import Pruning
 
 log = logging.getLogger("mmrobust")
 

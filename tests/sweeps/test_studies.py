@@ -267,7 +267,7 @@ def test_a_failed_trial_is_told_at_the_end_and_run_again(
 
 
 def test_what_a_study_says_that_it_searches(tmp_path: Path) -> None:
-    from mmrobust.storage import place
+    from mmrobust.sweeps.storage import place
 
     assert place(None, tmp_path / "x.journal") == f"{tmp_path}/x.journal"
     assert place("sqlite:///x.db", tmp_path) == f"sqlite:///{Path.cwd()}/x.db"

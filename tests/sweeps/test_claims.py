@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from mmrobust.claims import HELD, POOL, Pool, claim, claimed, locked, threads, visible_gpus
 from mmrobust.config import compose_config
+from mmrobust.sweeps.claims import HELD, POOL, Pool, claim, claimed, locked, threads, visible_gpus
 
 fork = multiprocessing.get_context("fork")
 

@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 
 from mmrobust import config as configuration
 from mmrobust.errors import UserError
-from mmrobust.fair import fair
-from mmrobust.launchers import Launcher
-from mmrobust.space import firsts, parse, require_lists, root
-from mmrobust.studies import opened
+from mmrobust.sweeps.fair import fair
+from mmrobust.sweeps.launchers import Launcher
+from mmrobust.sweeps.space import firsts, parse, require_lists, root
+from mmrobust.sweeps.studies import opened
 
 KINDS = ("grid", "optuna", "fair")
 
@@ -31,7 +31,7 @@ def sweep(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> 
     """
     config = reference(given, config_dir)
     if config.plan:
-        from mmrobust.plan import plan_sweep
+        from mmrobust.sweeps.plan import plan_sweep
 
         plan_sweep(given, config_dir, config)
         return 0

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from mmrobust import config as configuration
 from mmrobust.evaluation.results import is_complete
-from mmrobust.space import distributions, firsts, parse, root
-from mmrobust.timing import measure
+from mmrobust.sweeps.space import distributions, firsts, parse, root
+from mmrobust.sweeps.timing import measure
 
 CHECKPOINTS = {"best": 1, "last": 1, "all": 2, "none": 0}
 
@@ -106,7 +106,7 @@ def plan_sweep(given: Sequence[str], config_dir: str | None, config: DictConfig)
         given, config_dir: as of `sweep`.
         config: what the first value of everything listed gives.
     """
-    from mmrobust.sweep import grid
+    from mmrobust.sweeps.sweep import grid
 
     plan = Plan(config_dir)
     varied = {o.key_or_group for o in parse(given) if o.is_sweep_override()}
@@ -117,7 +117,7 @@ def plan_sweep(given: Sequence[str], config_dir: str | None, config: DictConfig)
     elif config.sweep.kind == "optuna":
         _add_study(plan, given, config, config.sweep.name)
     else:
-        from mmrobust.fair import by_method, fresh_seeds
+        from mmrobust.sweeps.fair import by_method, fresh_seeds
 
         seeds = fresh_seeds(config)
         for line in by_method(given, config_dir):
@@ -133,8 +133,8 @@ def plan_sweep(given: Sequence[str], config_dir: str | None, config: DictConfig)
 
 
 def _add_study(plan: Plan, given: Sequence[str], config: DictConfig, name: str | None) -> None:
-    from mmrobust.storage import finished_trials, import_optuna, place
-    from mmrobust.studies import check_search, default_name
+    from mmrobust.sweeps.storage import finished_trials, import_optuna, place
+    from mmrobust.sweeps.studies import check_search, default_name
 
     import_optuna()
     space = distributions(parse(given))

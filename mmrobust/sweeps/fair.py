@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from mmrobust import config as configuration
 from mmrobust.checks import check_command_line
 from mmrobust.errors import UserError
-from mmrobust.space import firsts, key_of, parse, root, values, with_declared
-from mmrobust.studies import chosen, default_name, opened
+from mmrobust.sweeps.space import firsts, key_of, parse, root, values, with_declared
+from mmrobust.sweeps.studies import chosen, default_name, opened
 
 if TYPE_CHECKING:
-    from mmrobust.jobs import Outcome
-    from mmrobust.studies import Launch
+    from mmrobust.sweeps.jobs import Outcome
+    from mmrobust.sweeps.studies import Launch
 
 
 def fair(given: Sequence[str], config_dir: str | None, config: DictConfig, launch: Launch) -> list[Outcome]:

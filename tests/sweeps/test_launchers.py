@@ -18,9 +18,9 @@ from mmrobust.checks import check_command_line
 from mmrobust.config import compose_config
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
-from mmrobust.needs import groups, needs
 from mmrobust.report import main as report
 from mmrobust.run import main
+from mmrobust.sweeps.needs import groups, needs
 from tests import slurm
 from tests.test_resume import differences, in_a_process, outcome
 from tests.test_two_processes import seen, witness
@@ -82,7 +82,7 @@ def test_a_misspelt_launcher(launcher: str, message: str) -> None:
 
 
 def test_a_launcher_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmrobust.launchers.find_spec", lambda name: None)
+    monkeypatch.setattr("mmrobust.sweeps.launchers.find_spec", lambda name: None)
     for launcher, extra in {"ray": "ray", "submitit_slurm": "slurm", "joblib": "joblib"}.items():
         with pytest.raises(UserError, match="is not installed") as error:
             check_command_line([f"hydra/launcher={launcher}"], None, True)

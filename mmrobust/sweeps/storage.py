@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmrobust.config import NOT_IN_HASH
 from mmrobust.errors import UserError
-from mmrobust.space import key_of
+from mmrobust.sweeps.space import key_of
 
 if TYPE_CHECKING:
     from optuna import Study

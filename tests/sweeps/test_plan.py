@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mmrobust.evaluation.results import read_results
-from mmrobust.plan import duration, size
 from mmrobust.run import main
+from mmrobust.sweeps.plan import duration, size
 
 SMALL = [
     "encoder.width=16",

@@ -21,11 +21,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mmrobust import config as configuration
-from mmrobust.claims import POOL, Pool
 from mmrobust.devices import place
 from mmrobust.errors import Stopped, as_user_error
 from mmrobust.evaluation.results import is_complete
 from mmrobust.launch import led
+from mmrobust.sweeps.claims import POOL, Pool
 
 AGAIN = "the same command goes on with what is not complete"
 STOP = "stop"  # a file: no job begins any more

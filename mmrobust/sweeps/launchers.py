@@ -26,8 +26,16 @@ from omegaconf.errors import OmegaConfBaseException
 from mmrobust import config as configuration
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
-from mmrobust.jobs import Outcome, Task, progress_line, read_outcomes, run_job, stop_jobs, write_outcome
-from mmrobust.needs import Need, fitted, groups, needs, prepare
+from mmrobust.sweeps.jobs import (
+    Outcome,
+    Task,
+    progress_line,
+    read_outcomes,
+    run_job,
+    stop_jobs,
+    write_outcome,
+)
+from mmrobust.sweeps.needs import Need, fitted, groups, needs, prepare
 
 EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it
     "joblib": ("hydra_joblib_launcher", "joblib"),

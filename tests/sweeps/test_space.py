@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmrobust.errors import UserError
-from mmrobust.space import as_override, distributions, firsts, parse, with_declared
-from mmrobust.sweep import grid
+from mmrobust.sweeps.space import as_override, distributions, firsts, parse, with_declared
+from mmrobust.sweeps.sweep import grid
 
 
 def test_jobs_have_no_overrides_of_the_sweep_itself() -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from mmrobust.checks import check_command_line
 from mmrobust.config import conf_folder
-from mmrobust.forget import Forget
 from mmrobust.run import main
-from mmrobust.space import with_declared
-from mmrobust.sweep import grid
+from mmrobust.sweeps.forget import Forget
+from mmrobust.sweeps.space import with_declared
+from mmrobust.sweeps.sweep import grid
 
 SPACES = sorted(path.stem for path in (conf_folder() / "sweep/space").glob("*.yaml"))
 

@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 from mmrobust import config as configuration
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import direction, read_results
-from mmrobust.space import as_override, distributions, key_of, parse, text_of
-from mmrobust.storage import compare, import_optuna, load, place
+from mmrobust.sweeps.space import as_override, distributions, key_of, parse, text_of
+from mmrobust.sweeps.storage import compare, import_optuna, load, place
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-    from mmrobust.jobs import Outcome
+    from mmrobust.sweeps.jobs import Outcome
 
     Launch = Callable[[Sequence[Sequence[str]]], list[Outcome]]
 

@@ -10,7 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from mmrobust.errors import UserError
-from mmrobust.storage import import_optuna, open_storage
+from mmrobust.sweeps.storage import import_optuna, open_storage
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

@@ -1,0 +1,1 @@
+"""Many runs from one command line: which there are, what starts them, and searches among them."""
