@@ -452,4 +452,5 @@ def test_every_choice_passes(path: Path) -> None:
         "timm": ["encoder.name=resnet18"],
         "manifest": [f"data.manifest={TABLE}"],
     }.get(path.stem, [])
-    assert problems(f"{path.parent.name}={path.stem}", *to_be_set) == ""
+    of_sweeps = path.parent.name == "sweep"
+    assert problems(f"{path.parent.name}={path.stem}", *to_be_set, multirun=of_sweeps) == ""

@@ -27,6 +27,7 @@ SMALL = [
     "optimizer=sgd",
     "method.mining_epochs=1",
     "missing=mcar",
+    "keep=all",
     "allow=[tests]",
 ]
 

@@ -32,6 +32,7 @@ SMALL = [
     "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
     "missing=mcar",
+    "keep=all",
 ]
 
 

@@ -34,6 +34,7 @@ SMALL = [
     "data.batch_size=32",
     "trainer.max_epochs=2",
     "trainer.accelerator=cpu",
+    "keep=all",
     "allow=[tests]",
 ]
 
