@@ -9,7 +9,8 @@ import pytest
 from mmrobust.checkpoints import load_checkpoint, load_method
 from mmrobust.config import compose_config, construct
 from mmrobust.evaluation.results import read_results
-from mmrobust.run import execute, main
+from mmrobust.execution import execute
+from mmrobust.run import main
 from mmrobust.testing import check_dataset, check_method, describe_data
 from tests.toys import HallucinationShaped, TeacherShaped, weak_names
 

@@ -24,6 +24,7 @@ from mmrobust import config as configuration
 from mmrobust.devices import place
 from mmrobust.errors import Stopped, as_user_error
 from mmrobust.evaluation.results import is_complete
+from mmrobust.execution import execute
 from mmrobust.launch import led
 from mmrobust.sweeps.claims import POOL, Pool
 
@@ -107,8 +108,6 @@ def _orphan(task: Task) -> bool:
 
 
 def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, task: Task) -> None:
-    from mmrobust.run import execute
-
     given = [text for text in overrides if not text.startswith("study=")]  # the rest is the sweep's own
     print(f"[{number}] {' '.join(given)}", flush=True)
     outcome: dict[str, Any] = {"number": number, "overrides": given, "folder": None}

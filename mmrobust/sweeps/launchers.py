@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mmrobust import config as configuration
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
+from mmrobust.execution import finish
 from mmrobust.sweeps.jobs import (
     Outcome,
     Task,
@@ -138,8 +139,6 @@ class Launcher:
     def _look(self, job: Sequence[str]) -> tuple[Path | None, Need | None]:
         """Where a job's run lies if nothing of it is left to do, and what the job needs. Nothing if there is something
         wrong, which the job will tell."""
-        from mmrobust.run import finish
-
         try:
             config = configuration.compose_config(job, self.config_dir)
             folder = configuration.run_folder(config)
