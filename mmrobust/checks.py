@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust.config import ENTRIES, columns_of, compose_config, entries, our_hydra, search_path
 from mmrobust.errors import UserError
-from mmrobust.sweeps.launchers import EXTRAS, not_installed
+from mmrobust.sweeps.extras import EXTRAS, not_installed
 from mmrobust.values import check_config, check_type
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +37,6 @@ from mmrobust.sweeps.jobs import (
 )
 from mmrobust.sweeps.needs import Need, fitted, groups, needs, prepare
 
-EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it
-    "joblib": ("hydra_joblib_launcher", "joblib"),
-    "submitit_local": ("hydra_submitit_launcher", "slurm"),
-    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
-    "ray": ("hydra_ray_launcher", "ray"),
-}
-
 ENGINES = {  # a launcher of the user's builds on one of these
     "BasicLauncher": "basic",
     "JoblibLauncher": "joblib",
@@ -52,14 +44,6 @@ ENGINES = {  # a launcher of the user's builds on one of these
     "SlurmLauncher": "submitit_slurm",
     "RayLauncher": "ray",
 }
-
-
-def not_installed(launcher: str) -> str | None:
-    """What is to be installed before a launcher can be used."""
-    package, extra = EXTRAS.get(launcher, ("", ""))
-    if not package or (find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{package}")):
-        return None
-    return f"hydra/launcher={launcher} is not installed: pip install 'mmrobust[{extra}]'"
 
 
 @dataclass(frozen=True)
