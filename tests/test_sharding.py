@@ -62,30 +62,6 @@ def test_a_sharded_run_is_that_of_whole_networks(tmp_path: Path) -> None:
     assert read_results(again)["combinations"] == read_results(tmp_path / "run")["combinations"]
 
 
-@pytest.mark.slow
-def test_sharded_in_mixed_precision(tmp_path: Path) -> None:
-    small = [
-        *(key for key in SMALL if not key.startswith("method.")),
-        "method=dropout",
-        "trainer.max_epochs=1",
-    ]
-    assert (
-        main(
-            [
-                *small,
-                "trainer=fsdp",
-                "trainer.devices=2",
-                "trainer.accelerator=cpu",
-                "trainer.precision=bf16-mixed",
-                f"paths.run={tmp_path}",
-            ]
-        )
-        == 0
-    )
-    assert all(value.dtype == torch.float32 for value in last(tmp_path).values() if value.is_floating_point())
-    assert evaluate([f"run={tmp_path}"]) == 0
-
-
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
