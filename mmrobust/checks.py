@@ -160,8 +160,10 @@ def _group_options(config_dir: str | None) -> dict[str, list[str]]:
         if config_dir:
             loader.get_search_path().append("command-line", search_path(config_dir))
             loader = type(loader)(loader.get_search_path())  # type: ignore[call-arg]
+        # For each group the loader would read all the files again.
+        repository = loader.repository  # type: ignore[attr-defined]
         options = {
-            group: [name for name in loader.get_group_options(group, ObjectType.CONFIG) if name != "inherit"]
+            group: [n for n in repository.get_group_options(group, ObjectType.CONFIG) if n != "inherit"]
             for group in _groups(loader)
         }
         launchers = loader.get_group_options("hydra/launcher", ObjectType.CONFIG)  # of what is installed

@@ -14,9 +14,8 @@ import numpy as np
 ARGMAX = 0.0  # the threshold that agrees with it
 RATES = (1e-2, 1e-3, 1e-4)  # of attacks taken for live
 CLASSES = 2
-LOWER_IS_BETTER = ("acer", "apcer", "bpcer", "hter", "eer")
 TPR = tuple(f"tpr_at_fpr_1e-{i}" for i in (2, 3, 4))
-METRICS = (*LOWER_IS_BETTER, *TPR)
+METRICS = ("acer", "apcer", "bpcer", "hter", "eer", *TPR)
 
 
 def presentation_attack_metrics(

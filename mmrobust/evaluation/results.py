@@ -1,4 +1,4 @@
-"""The result file: what a run leaves, written atomically, read by every report. Imports no torch."""
+"""The result file: what a run leaves, written atomically, read by every report. Imports no torch, nor NumPy before it is needed."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from mmrobust.errors import UserError
-from mmrobust.evaluation import presentation_attack
 
 if TYPE_CHECKING:
+    import numpy as np
     from rich.table import Table
 
 SCHEMA = 1
-LOWER_IS_BETTER = ("ece", *presentation_attack.LOWER_IS_BETTER)
+LOWER_IS_BETTER = ("ece", "acer", "apcer", "bpcer", "hter", "eer")
 
 
 def direction(metric: str) -> Literal["min", "max"]:
@@ -91,6 +89,8 @@ def write_predictions(
     folder: Path, predictions: Mapping[str, np.ndarray], name: str = "predictions.npz"
 ) -> Path:
     """Write the arrays from which every number can be recomputed, without pickled objects."""
+    import numpy as np  # here, because every command imports this file
+
     path = folder / name
     part = path.with_name("part." + path.name)
     np.savez_compressed(part, **predictions)  # type: ignore[arg-type]
@@ -104,6 +104,8 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: it is missing or damaged.
     """
+    import numpy as np
+
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
