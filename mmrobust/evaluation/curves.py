@@ -15,10 +15,10 @@ from mmrobust.errors import UserError
 from mmrobust.evaluation.comparison import IN_PERCENT, Run, Tables, varying
 from mmrobust.evaluation.results import read_results
 
-NOT_IN_LABEL = ("method", "missing.train", "train masks", "recipe", "seed")
-Curves = dict[
-    str, dict[str, dict[float, list[float]]]
-]  # data and metric -> label -> test rate -> a score a run
+NOT_IN_LABEL = ("method", "missing.", "train masks", "recipe", "seed")  # beginnings of keys
+
+# Data and metric -> label -> test rate -> the score of every run.
+Curves = dict[str, dict[str, dict[float, list[float]]]]
 
 
 def read_curves(runs: Sequence[Run], metric: str | None = None) -> Curves:
@@ -28,34 +28,35 @@ def read_curves(runs: Sequence[Run], metric: str | None = None) -> Curves:
         runs: as read for the report.
         metric: another metric than the primary one.
     """
+    evaluated = [(run, points) for run in runs if len(points := _points(run, metric)) > 1]
+    shown = [key for key in varying([run.row for run, _ in evaluated]) if not key.startswith(NOT_IN_LABEL)]
     curves: Curves = {}
-    shown = [key for key in varying([run.row for run in runs]) if key not in NOT_IN_LABEL]
-    for run in runs:
-        points: dict[float, float] = {}
-        for path in sorted(run.path.parent.glob("evaluations/test-best-*/results.json")):
-            results = read_results(path)
-            parts, name = results["protocol"], metric or results["primary"]["metric"]
-            protocol, noise = (parts[part]["test"]["protocol"] for part in ("missing", "noise"))
-            score = results["aggregates"]["available"].get(name)
-            rate = protocol.get("rate")
-            if protocol["name"] == "mcar" and isinstance(rate, int | float) and score is not None:
-                points |= {float(rate): score} if noise["name"] == "clean" else {}
-        if len(points) > 1:
-            heading = " · ".join(run.table[key] for key in ("data", "split", "metric"))
-            masks = (
-                run.row["missing.train"]
-                .replace("mcar rate=", "missing ")
-                .replace("complete", "nothing missing")
-            )
-            words = [
-                run.row.get("method", "–"),
-                f"trained with {masks}",
-                *(f"{k}={run.row[k]}" for k in shown if k in run.row),
-            ]
-            label = curves.setdefault(heading, {}).setdefault(", ".join(words), {})
-            for rate, score in points.items():
-                label.setdefault(rate, []).append(score)
+    for run, points in evaluated:
+        heading = " · ".join(run.table[key] for key in ("data", "split", "metric"))
+        trained = run.row["missing.train"].replace("mcar rate=", "missing ")
+        words = [
+            run.row.get("method", "–"),
+            f"trained with {trained.replace('complete', 'nothing missing')}",
+            *(f"{k}={run.row[k]}" for k in shown if k in run.row),
+        ]
+        label = curves.setdefault(heading, {}).setdefault(", ".join(words), {})
+        for rate, score in points.items():
+            label.setdefault(rate, []).append(score)
     return curves
+
+
+def _points(run: Run, metric: str | None) -> dict[float, float]:
+    """Test rate -> score, of a run's clean evaluations."""
+    points: dict[float, float] = {}
+    for path in sorted(run.path.parent.glob("evaluations/test-best-*/results.json")):
+        results = read_results(path)
+        parts, name = results["protocol"], metric or results["primary"]["metric"]
+        protocol, noise = (parts[part]["test"]["protocol"] for part in ("missing", "noise"))
+        score, rate = results["aggregates"]["available"].get(name), protocol.get("rate")
+        known = isinstance(rate, int | float) and score is not None
+        if protocol["name"] == "mcar" and noise["name"] == "clean" and known:
+            points[float(rate)] = score
+    return points
 
 
 def curve_tables(curves: Curves) -> Tables:

@@ -43,6 +43,7 @@ def test_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("results.json")}
     assert main(sweep) == 0
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert main([*SMALL, "optimizer.lr=0.1", f"paths.outputs={tmp_path}/out"]) == 0  # which has no curve
     capsys.readouterr()
     picture = tmp_path / "curves.png"
     assert report([f"{tmp_path}/out", "--markdown", "--curves", str(picture)]) == 0
@@ -50,8 +51,11 @@ def test_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert "| test modalities missing | 0 | 0.6 |" in lines
     scores = {round(100 * found[rate]["aggregates"]["available"]["accuracy"], 1) for rate in found}
-    rows = [line for line in lines if line.startswith("| dropout, trained with missing 0")]
-    assert len(rows) == 2
+    rows = [line for line in lines if line.startswith("| dropout, trained")]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "dropout, trained with missing 0",
+        "dropout, trained with missing 0.5",
+    ]
     assert any({float(cell) for cell in row.split("|")[2:4]} == scores for row in rows)
 
 
