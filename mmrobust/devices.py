@@ -55,10 +55,13 @@ def in_slurm() -> bool:
 
 def count_devices(config: DictConfig) -> int:
     """How many processes this machine contributes."""
-    devices, accelerator = config.trainer.devices, config.trainer.accelerator
+    devices, accelerator, wanted = (
+        config.trainer.devices,
+        config.trainer.accelerator,
+        number_of_devices(config),
+    )
     if devices == 1:
         return 1
-    wanted = len(devices) if OmegaConf.is_list(devices) else -1 if devices == "auto" else int(devices)
     if accelerator == "cpu":
         return max(wanted, 1)
     import torch
@@ -71,7 +74,44 @@ def count_devices(config: DictConfig) -> int:
             f"trainer.devices={devices}, but this machine has {there} GPUs; ask for at most that many, or set "
             "trainer.accelerator=cpu"
         )
-    return there if wanted == -1 else wanted
+    return wanted or there
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them. Imports torch if that is not set."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        names = [name.strip() for name in given.split(",")]
+        end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))  # as CUDA reads it
+        return tuple(names[:end])
+    import torch
+
+    return tuple(map(str, range(torch.cuda.device_count())))
+
+
+def usable_cores() -> int:
+    """Those of the CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def on_gpu(config: DictConfig) -> bool:
+    """Whether a run uses a GPU where there is one."""
+    return str(config.trainer.accelerator) in ("auto", "gpu", "cuda")
+
+
+def number_of_devices(config: DictConfig) -> int:
+    """How many devices of each machine a run names; 0 if all."""
+    devices = config.trainer.devices
+    if OmegaConf.is_list(devices):
+        return len(devices)
+    return 0 if devices == "auto" else max(int(devices), 0)
+
+
+def threads(config: DictConfig) -> int | None:
+    """How many threads a run takes of the CPU: more only slow down tiny encoders. None: torch's choice."""
+    entries = (e for e in config.encoder.values() if OmegaConf.is_dict(e) and "name" in e)
+    tiny = all(encoder.name == "tiny" for encoder in (config.encoder, *entries))
+    return config.threads or (1 if tiny else None)
 
 
 def check_devices(config: DictConfig) -> None:

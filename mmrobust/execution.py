@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,8 @@ from mmrobust.devices import check_devices
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, note_trials, was_pruned
 from mmrobust.launch import start
+from mmrobust.locks import locked
 from mmrobust.retention import retain
-from mmrobust.sweeps.claims import locked
 
 
 def resume(overrides: Sequence[str]) -> int:
@@ -101,8 +100,7 @@ def execute(
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Nobody else writes into the run's folder meanwhile; whoever comes second waits."""
-    told = f"{folder} is being run by another process; waiting for it"
-    with locked(folder / ".lock", told):
+    with locked(folder / ".lock", waiting=f"{folder} is being run by another process; waiting for it"):
         yield
 
 
@@ -133,8 +131,6 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
 def finish(folder: Path, config: DictConfig) -> None:
     """What a run still owes when it has its result: evaluations at further rates of missing modalities, by how many
     trials it was chosen, only the checkpoints to keep. Done before, nothing happens."""
-    if int(os.environ.get("RANK", 0)):  # the first of several processes does it
-        return
     if is_complete(folder):
         if rates := config.get("test_rates"):
             from mmrobust.evaluate import evaluate_rates

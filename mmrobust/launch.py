@@ -23,7 +23,8 @@ from omegaconf import DictConfig
 
 from mmrobust.devices import count_devices, place
 from mmrobust.errors import Stopped, UserError
-from mmrobust.sweeps.claims import HELD, claimed
+from mmrobust.locks import HELD
+from mmrobust.sweeps.pool import claimed
 
 T = TypeVar("T")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config import compose_config, config_hash
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.launch import start
+from mmrobust.locks import locked
 from mmrobust.retention import require_checkpoint, retain
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
         return Path(given)
     teacher = teacher_config(config, config_dir)
     folder, name = Path(teacher.paths.run), teacher.choices.method
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with locked(folder / ".lock", waiting=f"{folder}, the teacher, is being trained; waiting for it"):
         if not is_complete(folder):
             print(f"training the teacher ({name}) in {folder}", flush=True)
             (folder / "overrides.txt").write_text(f"method={name}\n")

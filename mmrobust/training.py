@@ -26,6 +26,7 @@ from mmrobust.checkpoints import (
 )
 from mmrobust.config import config_hash, construct, load_run_config
 from mmrobust.data.base import DataModule
+from mmrobust.devices import threads
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.description import describe, study_of
 from mmrobust.evaluation.panel import save_panel
@@ -41,7 +42,6 @@ from mmrobust.loggers import MetricsFile
 from mmrobust.methods.base import Method
 from mmrobust.retention import kept_checkpoint
 from mmrobust.strategies import compile_encoders, sharded_arguments, tell, trainer_arguments, whole_trainer
-from mmrobust.sweeps.claims import threads
 from mmrobust.sweeps.pruning import Pruning
 
 log = logging.getLogger("mmrobust")

@@ -50,9 +50,8 @@ class Method(LightningModule):
     """
 
     tasks: tuple[str, ...] = ("classification", "segmentation")
-    reads_parameters: bool = (
-        False  # of its parts, by parameters() or state_dict(): not where FSDP shares them out
-    )
+    # Of its parts, by parameters() or state_dict(), which cannot be where FSDP shares them out:
+    reads_parameters: bool = False
     unverified: ClassVar[str] = ""  # what of the published method rests on memory alone; reports say so
 
     def __init__(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust import config as configuration
 from mmrobust.checks import check_command_line
 from mmrobust.errors import UserError
-from mmrobust.sweeps.space import firsts, key_of, parse, root, values, with_declared
-from mmrobust.sweeps.studies import chosen, default_name, opened
+from mmrobust.sweeps.space import key_of, parse, reference, values, with_declared
+from mmrobust.sweeps.storage import default_name
+from mmrobust.sweeps.studies import chosen, opened
 
 if TYPE_CHECKING:
     from mmrobust.sweeps.jobs import Outcome
@@ -37,12 +37,8 @@ def fair(given: Sequence[str], config_dir: str | None, config: DictConfig, launc
     outcomes, jobs = [], []
     with ExitStack() as stack:
         searches = []
-        for one in by_method(given, config_dir):  # all are checked before the first runs
-            reference = configuration.compose_config(
-                [*(t for t in one if root(t) == "sweep"), *firsts(one)], config_dir
-            )
-            name = config.sweep.name and f"{config.sweep.name}_{reference.choices.method}"
-            searches.append(stack.enter_context(opened(one, reference, name or default_name(reference, {}))))
+        for line, one, name in studies(given, config_dir, config):  # all are checked before the first runs
+            searches.append(stack.enter_context(opened(line, one, name)))
         for search in searches:
             outcomes += search.advance(launch)
             best = search.best()
@@ -55,6 +51,18 @@ def fair(given: Sequence[str], config_dir: str | None, config: DictConfig, launc
             jobs += [[*kept, *chosen(best), f"seed={seed}", budget] for seed in seeds]
     print(f"{len(jobs)} runs with the best values, seeds {', '.join(map(str, seeds))}", flush=True)
     return [*outcomes, *launch(jobs)]
+
+
+def studies(
+    given: Sequence[str], config_dir: str | None, config: DictConfig
+) -> list[tuple[list[str], DictConfig, str]]:
+    """Of every method: the command line of its study, what its first values give, and the study's name."""
+    found = []
+    for line in by_method(given, config_dir):
+        one = reference(line, config_dir)
+        name = config.sweep.name and f"{config.sweep.name}_{one.choices.method}"
+        found.append((line, one, name or default_name(one, {})))
+    return found
 
 
 def by_method(given: Sequence[str], config_dir: str | None) -> list[list[str]]:

@@ -26,7 +26,7 @@ from mmrobust.errors import Stopped, as_user_error
 from mmrobust.evaluation.results import is_complete
 from mmrobust.execution import execute
 from mmrobust.launch import led
-from mmrobust.sweeps.claims import POOL, Pool
+from mmrobust.sweeps.pool import POOL, Pool
 
 AGAIN = "the same command goes on with what is not complete"
 STOP = "stop"  # a file: no job begins any more

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -75,7 +74,9 @@ class Launcher:
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             master = hydra.compose_config(
-                "config", [*self.given, *self.more, *self._path()], RunMode.MULTIRUN
+                "config",
+                [*self.given, *self.more, *configuration.search_override(self.config_dir)],
+                RunMode.MULTIRUN,
             )
             engine = ENGINES.get(master.hydra.launcher._target_.rpartition(".")[2], "other")
             alone = engine == "basic"  # where each job looks for itself
@@ -132,12 +133,6 @@ class Launcher:
             return folder, None
         except (UserError, HydraException, OmegaConfBaseException):
             return None, None
-
-    def _path(self) -> list[str]:
-        if self.config_dir is None:
-            return []
-        path = json.dumps(configuration.search_path(self.config_dir), ensure_ascii=False)
-        return [f"hydra.searchpath=[{path}]"]
 
 
 def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from mmrobust import config as configuration
 from mmrobust.evaluation.results import is_complete
-from mmrobust.sweeps.space import distributions, firsts, parse, root
+from mmrobust.sweeps.space import parse
 from mmrobust.sweeps.timing import measure
 
 CHECKPOINTS = {"best": 1, "last": 1, "all": 2, "none": 0}
@@ -115,39 +115,26 @@ def plan_sweep(given: Sequence[str], config_dir: str | None, config: DictConfig)
             shown = [text for text in job if text.partition("=")[0].lstrip("+~") in varied]
             plan.add(configuration.compose_config(job, config_dir), shown)
     elif config.sweep.kind == "optuna":
-        _add_study(plan, given, config, config.sweep.name)
+        _add_study(plan, given, config)
     else:
-        from mmrobust.sweeps.fair import by_method, fresh_seeds
+        from mmrobust.sweeps.fair import fresh_seeds, studies
 
         seeds = fresh_seeds(config)
-        for line in by_method(given, config_dir):
-            own = [text for text in line if root(text) == "sweep"]
-            one = configuration.compose_config([*own, *firsts(line)], config_dir)
-            name = config.sweep.name and f"{config.sweep.name}_{one.choices.method}"
-            _add_study(plan, line, one, name or f"{one.choices.method}_{one.choices.data}")
+        for line, one, name in studies(given, config_dir, config):
+            _add_study(plan, line, one, name)
             label = f"{one.choices.method}, the best values with seeds {', '.join(map(str, seeds))}"
-            plan.kinds[f"final {label}"] = Kind(
-                one, label, {"complete": 0, "interrupted": 0, "new": len(seeds)}
-            )
+            states = {"complete": 0, "interrupted": 0, "new": len(seeds)}
+            plan.kinds[f"final {label}"] = Kind(one, label, states)
     plan.show()
 
 
-def _add_study(plan: Plan, given: Sequence[str], config: DictConfig, name: str | None) -> None:
-    from mmrobust.sweeps.storage import finished_trials, import_optuna, place
-    from mmrobust.sweeps.studies import check_search, default_name
+def _add_study(plan: Plan, given: Sequence[str], config: DictConfig, name: str | None = None) -> None:
+    from mmrobust.sweeps.storage import finished_trials, found
 
-    import_optuna()
-    space = distributions(parse(given))
-    check_search(space, config)
-    name = name or default_name(config, space)
-    where = place(config.sweep.storage, Path(config.paths.outputs) / "studies" / f"{name}.journal")
-    done = min(finished_trials(where, name), config.sweep.trials)
-    kind = Kind(
-        config,
-        f"trial of study {name}",
-        {"complete": done, "interrupted": 0, "new": config.sweep.trials - done},
-    )
-    plan.kinds[f"study {name}"] = kind
+    study = found(given, config, name)
+    done = min(finished_trials(study.storage, study.name), config.sweep.trials)
+    states = {"complete": done, "interrupted": 0, "new": config.sweep.trials - done}
+    plan.kinds[f"study {study.name}"] = Kind(config, f"trial of study {study.name}", states)
 
 
 def state_of(folder: Path) -> str:

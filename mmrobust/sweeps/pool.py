@@ -1,13 +1,9 @@
-"""Who may use what: run folders, and the devices of this machine. Locks of the operating system, released when
-the processes that hold them are gone. Imports no torch."""
+"""The devices of this machine that jobs share out among themselves: each holds those that it uses. Imports no torch."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -18,58 +14,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from mmrobust.devices import number_of_devices, on_gpu, threads
+from mmrobust.locks import locked, release, take
+
 PARTS = 16  # of a device: a job that shares it with n - 1 others takes PARTS // n
-UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems that know no locks
-
-HELD: set[int] = (
-    set()
-)  # open files with locks; a child process that is given them keeps the locks while it lives
-
-
-def _take(path: Path, *, wait: bool) -> int | None:
-    """The lock's open file; none if another holds it."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(file)
-        return None
-    except OSError as error:
-        if error.errno not in UNLOCKABLE:
-            os.close(file)
-            raise
-        print(f"{path} cannot be locked ({error.strerror}); start no run twice", file=sys.stderr, flush=True)
-    except BaseException:  # a signal while waiting
-        os.close(file)
-        raise
-    HELD.add(file)
-    return file
-
-
-def _release(file: int) -> None:
-    HELD.discard(file)
-    os.close(file)
-
-
-@contextmanager
-def locked(path: Path, told: str = "") -> Iterator[None]:
-    """Hold a lock.
-
-    Args:
-        path: its file, which stays.
-        told: printed if another process holds it and this one waits.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = _take(path, wait=False)
-    if file is None:
-        if told:
-            print(told, flush=True)
-        file = _take(path, wait=True)
-    assert file is not None
-    try:
-        yield
-    finally:
-        _release(file)
 
 
 @contextmanager
@@ -100,7 +48,7 @@ def _free(ids: Sequence[str], count: int, parts: int, folder: Path) -> dict[str,
     for name in ids:
         files: list[int] = []
         for part in range(PARTS):
-            file = _take(folder / f"device-{name.replace('/', '_')}.{part}.lock", wait=False)
+            file = take(folder / f"device-{name.replace('/', '_')}.{part}.lock", wait=False)
             if file is not None:
                 files.append(file)
             if len(files) == parts:
@@ -116,7 +64,7 @@ def _free(ids: Sequence[str], count: int, parts: int, folder: Path) -> dict[str,
 
 def _release_all(files: Sequence[int]) -> None:
     for file in files:
-        _release(file)
+        release(file)
 
 
 @dataclass(frozen=True)
@@ -164,40 +112,3 @@ def claimed(config: DictConfig) -> Iterator[list[str]]:
             yield []
     else:
         yield []
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them. Imports torch if that is not set."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        names = [name.strip() for name in given.split(",")]
-        end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))  # as CUDA reads it
-        return tuple(names[:end])
-    import torch
-
-    return tuple(map(str, range(torch.cuda.device_count())))
-
-
-def usable_cores() -> int:
-    """Those of the CPU that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def on_gpu(config: DictConfig) -> bool:
-    """Whether a run uses a GPU where there is one."""
-    return str(config.trainer.accelerator) in ("auto", "gpu", "cuda")
-
-
-def number_of_devices(config: DictConfig) -> int:
-    """How many devices of each machine a run names; 0 if all."""
-    devices = config.trainer.devices
-    if OmegaConf.is_list(devices):
-        return len(devices)
-    return 0 if devices == "auto" else max(int(devices), 0)
-
-
-def threads(config: DictConfig) -> int | None:
-    """How many threads a run takes of the CPU: more only slow down tiny encoders. None: torch's choice."""
-    entries = (e for e in config.encoder.values() if OmegaConf.is_dict(e) and "name" in e)
-    tiny = all(encoder.name == "tiny" for encoder in (config.encoder, *entries))
-    return config.threads or (1 if tiny else None)

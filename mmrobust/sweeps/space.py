@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust import config as configuration
@@ -61,6 +62,12 @@ def firsts(given: Sequence[str]) -> list[str]:
     return [
         f"{o.get_key_element()}={values(o)[0]}" if o.is_sweep_override() else text_of(o) for o in parse(given)
     ]
+
+
+def reference(given: Sequence[str], config_dir: str | None) -> DictConfig:
+    """The configuration that the first value of everything listed gives, `sweep` included."""
+    own = [text for text in given if root(text) in ("sweep", "plan")]
+    return configuration.compose_config([*own, *firsts(given)], config_dir)
 
 
 def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from omegaconf import DictConfig
 
 from mmrobust.config import NOT_IN_HASH
 from mmrobust.errors import UserError
-from mmrobust.sweeps.space import key_of
+from mmrobust.sweeps.space import distributions, key_of, parse
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 ATTRIBUTE = "mmrobust"  # of a study: what it searches
+
+CHOICES = {
+    "sampler": ("tpe", "random", "gp"),
+    "pruner": (None, "median", "successive_halving", "hyperband"),
+    "direction": (None, "max", "min"),
+}
 
 
 def import_optuna() -> None:
@@ -38,6 +46,60 @@ def place(given: str | None, default: Path) -> str:
     if scheme == "sqlite" and separator:
         return f"sqlite:///{Path(rest).resolve()}"
     return given if "://" in given else str(Path(given).resolve())
+
+
+class Found(NamedTuple):
+    """A study that a command line asks for: its name, where it lies, what it searches."""
+
+    name: str
+    storage: str
+    space: dict[str, BaseDistribution]
+
+
+def found(given: Sequence[str], config: DictConfig, name: str | None) -> Found:
+    """Arguments and errors as of `opened`, but nothing is made and nothing read."""
+    import_optuna()
+    space = distributions(parse(given))
+    check_search(space, config)
+    name = name or config.sweep.name or default_name(config, space)
+    return Found(name, place(config.sweep.storage, study_folder(config) / f"{name}.journal"), space)
+
+
+def study_folder(config: DictConfig) -> Path:
+    """Where studies and their locks lie."""
+    return Path(config.paths.outputs).resolve() / "studies"
+
+
+def check_search(space: dict[str, BaseDistribution], config: DictConfig) -> None:
+    for key, known in CHOICES.items():
+        if config.sweep[key] not in known:
+            raise UserError(
+                f"sweep.{key}={config.sweep[key]} is not known; choose {', '.join(map(str, known))}"
+            )
+    if not space:
+        raise UserError(
+            "sweep=optuna has nothing to search: list values or an interval, such as optimizer.lr=tag(log,"
+            "interval(1e-4,1e-2)), or take a method's own space, sweep/space=<method>"
+        )
+    if "seed" in space:
+        raise UserError(
+            "sweep=optuna: seed is no hyper-parameter; give one, and run the best trial with others"
+        )
+    if config.selection == "paper":
+        raise UserError(
+            "sweep=optuna: selection=paper validates on the test split, which a search must not see; take "
+            "selection=mean or last"
+        )
+    if config.trainer.limit_val_batches == 0 or config.data.get("validation") == 0:
+        raise UserError("sweep=optuna searches by the validation score, and nothing is validated here")
+    if config.paths.run is not None:
+        raise UserError("sweep=optuna: each trial needs a folder of its own; leave out paths.run")
+
+
+def default_name(config: DictConfig, space: dict[str, BaseDistribution]) -> str:
+    """`<method>_<data>`, without those that are searched."""
+    names = [str(config.choices[key]) for key in ("method", "data") if key not in space]
+    return "_".join(names or ["study"])
 
 
 def open_storage(place: str) -> BaseStorage:

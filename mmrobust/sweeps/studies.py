@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from mmrobust import config as configuration
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import direction, read_results
-from mmrobust.sweeps.space import as_override, distributions, key_of, parse, text_of
-from mmrobust.sweeps.storage import compare, import_optuna, load, place
+from mmrobust.locks import locked
+from mmrobust.sweeps.space import as_override, key_of, parse, text_of
+from mmrobust.sweeps.storage import compare, found, load, study_folder
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -33,11 +33,6 @@ if TYPE_CHECKING:
 
     Launch = Callable[[Sequence[Sequence[str]]], list[Outcome]]
 
-CHOICES = {
-    "sampler": ("tpe", "random", "gp"),
-    "pruner": (None, "median", "successive_halving", "hyperband"),
-    "direction": (None, "max", "min"),
-}
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
 
 
@@ -164,56 +159,16 @@ def opened(given: Sequence[str], config: DictConfig, name: str | None = None) ->
         UserError: Optuna is missing; nothing to search, or what must not be; a storage that cannot be read; a study
             of another space or configuration; another process runs it.
     """
-    import_optuna()
-    options, parsed = config.sweep, parse(given)
-    space, fixed = distributions(parsed), [text_of(o) for o in parsed if not o.is_sweep_override()]
-    check_search(space, config)
-    name = name or options.name or default_name(config, space)
-    folder = Path(config.paths.outputs).resolve() / "studies"
-    storage = place(options.storage, folder / f"{name}.journal")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{name}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(f"study {name} in {storage} is being run by another process; wait for it") from error
-    with lock:
+    study = found(given, config, name)
+    where = f"study {study.name} in {study.storage}"
+    lock = study_folder(config) / f"{study.name}.lock"
+    with locked(lock, refused=f"{where} is being run by another process; wait for it"):
         metric = config.data.get("primary") or "accuracy"  # the tasks' own are better the higher
-        study = load(storage, name, DIRECTIONS[options.direction or direction(metric)])
-        compare(study, space, fixed, configuration.config_hash(config), storage)
-        yield Search(study, space, fixed, options, storage)
-
-
-def check_search(space: dict[str, BaseDistribution], config: DictConfig) -> None:
-    for key, known in CHOICES.items():
-        if config.sweep[key] not in known:
-            raise UserError(
-                f"sweep.{key}={config.sweep[key]} is not known; choose {', '.join(map(str, known))}"
-            )
-    if not space:
-        raise UserError(
-            "sweep=optuna has nothing to search: list values or an interval, such as optimizer.lr=tag(log,"
-            "interval(1e-4,1e-2)), or take a method's own space, sweep/space=<method>"
-        )
-    if "seed" in space:
-        raise UserError(
-            "sweep=optuna: seed is no hyper-parameter; give one, and run the best trial with others"
-        )
-    if config.selection == "paper":
-        raise UserError(
-            "sweep=optuna: selection=paper validates on the test split, which a search must not see; take "
-            "selection=mean or last"
-        )
-    if config.trainer.limit_val_batches == 0 or config.data.get("validation") == 0:
-        raise UserError("sweep=optuna searches by the validation score, and nothing is validated here")
-    if config.paths.run is not None:
-        raise UserError("sweep=optuna: each trial needs a folder of its own; leave out paths.run")
-
-
-def default_name(config: DictConfig, space: dict[str, BaseDistribution]) -> str:
-    """`<method>_<data>`, without those that are searched."""
-    names = [str(config.choices[key]) for key in ("method", "data") if key not in space]
-    return "_".join(names or ["study"])
+        goal = DIRECTIONS[config.sweep.direction or direction(metric)]
+        stored = load(study.storage, study.name, goal)
+        fixed = [text_of(o) for o in parse(given) if not o.is_sweep_override()]
+        compare(stored, study.space, fixed, configuration.config_hash(config), study.storage)
+        yield Search(stored, study.space, fixed, config.sweep, study.storage)
 
 
 def make_sampler(options: DictConfig, number: int) -> BaseSampler:

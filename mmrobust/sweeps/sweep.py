@@ -6,13 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from omegaconf import DictConfig
 
-from mmrobust import config as configuration
 from mmrobust.errors import UserError
 from mmrobust.sweeps.fair import fair
 from mmrobust.sweeps.launchers import Launcher
-from mmrobust.sweeps.space import firsts, parse, require_lists, root
+from mmrobust.sweeps.space import parse, reference, require_lists
 from mmrobust.sweeps.studies import opened
 
 KINDS = ("grid", "optuna", "fair")
@@ -30,6 +28,8 @@ def sweep(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> 
         The exit status: 1 if a run failed.
     """
     config = reference(given, config_dir)
+    if config.sweep.kind not in KINDS:
+        raise UserError(f"sweep.kind={config.sweep.kind} is not known; choose {', '.join(KINDS)}")
     if config.plan:
         from mmrobust.sweeps.plan import plan_sweep
 
@@ -49,19 +49,6 @@ def sweep(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> 
         lines = (f"  {' '.join(outcome.overrides)}: {outcome.message}" for outcome in failed)
         print(f"{len(failed)} runs failed:\n" + "\n".join(lines), file=sys.stderr)
     return 1 if failed else 0
-
-
-def reference(given: Sequence[str], config_dir: str | None) -> DictConfig:
-    """The configuration that the first value of everything listed gives, `sweep` included.
-
-    Raises:
-        UserError: a kind of sweep that is not known.
-    """
-    own = [text for text in given if root(text) in ("sweep", "plan")]
-    config = configuration.compose_config([*own, *firsts(given)], config_dir)
-    if config.sweep.kind not in KINDS:
-        raise UserError(f"sweep.kind={config.sweep.kind} is not known; choose {', '.join(KINDS)}")
-    return config
 
 
 def grid(given: Sequence[str]) -> list[list[str]]:

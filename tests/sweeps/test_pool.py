@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from mmrobust.config import compose_config
-from mmrobust.sweeps.claims import HELD, POOL, Pool, claim, claimed, locked, threads, visible_gpus
+from mmrobust.devices import threads, visible_gpus
+from mmrobust.locks import HELD, locked
+from mmrobust.sweeps.pool import POOL, Pool, claim, claimed
 
 fork = multiprocessing.get_context("fork")
 

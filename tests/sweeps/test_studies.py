@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from mmrobust.evaluation.results import read_results
+from mmrobust.locks import locked
 from mmrobust.report import main as report
 from mmrobust.run import main
 from tests.test_resume import in_a_process
@@ -240,7 +240,7 @@ def test_without_optuna(
 def test_one_process_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "out" / "studies"
     folder.mkdir(parents=True)
-    with FileLock(folder / "fusion_synthetic.lock"):
+    with locked(folder / "fusion_synthetic.lock"):
         assert main(search(tmp_path, RATES)) == 2
     assert "is being run by another process" in capsys.readouterr().err
 
