@@ -17,6 +17,7 @@ import pytest
 
 from mmrobust.config import compose_config
 from mmrobust.devices import threads, visible_gpus
+from mmrobust.errors import UserError
 from mmrobust.locks import HELD, locked
 from mmrobust.sweeps.pool import POOL, Pool, claim, claimed
 
@@ -127,7 +128,7 @@ def test_a_lock_lives_as_long_as_the_training_process(tmp_path: Path) -> None:
 
 
 def test_who_waits_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with locked(tmp_path / "a", "waiting for a"):
+    with locked(tmp_path / "a", waiting="waiting for a"):
         assert capsys.readouterr().out == ""
 
     def hold() -> None:
@@ -137,7 +138,9 @@ def test_who_waits_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
     start(hold)
     until((tmp_path / "held").exists)
-    with locked(tmp_path / "a", "waiting for a"):
+    with pytest.raises(UserError, match="a is taken"), locked(tmp_path / "a", refused="a is taken"):
+        raise AssertionError
+    with locked(tmp_path / "a", waiting="waiting for a"):
         assert capsys.readouterr().out == "waiting for a\n"
 
 
