@@ -94,9 +94,7 @@ class WandbLogger(loggers.WandbLogger):
 
     Args:
         save_dir: folder of our run; W&B's lies in its `wandb/`.
-        name: null for `<method> <data> seed <n>`.
-        group: null for one that runs share if they differ in the seed alone.
-        job_type: null for the method's name.
+        name, group, job_type: null for those of `wandb_run.names`.
         mode: auto (online if W&B knows an API key), online or offline; `WANDB_MODE` wins.
         checkpoint: none, or best: the checkpoint that was tested becomes an artifact.
         project, entity, tags: as W&B takes them.

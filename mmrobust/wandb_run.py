@@ -29,9 +29,13 @@ OF_A_SWEEP = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")  # an 
 
 
 def names(params: Mapping[str, Any]) -> dict[str, str]:
-    """What W&B calls a run of this configuration, as far as the user does not say."""
+    """What W&B calls a run of this configuration, as far as the user does not say: the trials of a study are one group,
+    and so are runs that differ in the seed alone."""
     method, data = (params["choices"][group] for group in ("method", "data"))
-    recipe = config_hash(OmegaConf.create(dict(params)), NOT_IN_RECIPE)
+    recipe, study = config_hash(OmegaConf.create(dict(params)), NOT_IN_RECIPE), params["study"]
+    if study["name"] is not None:
+        name = f"{method} {data} trial {study['trial'] + 1}"
+        return {"name": name, "group": f"study {study['name']}", "job_type": "trial"}
     return {
         "name": f"{method} {data} seed {params['seed']}",
         "group": f"{method} {data} {recipe}",

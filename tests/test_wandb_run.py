@@ -147,6 +147,18 @@ def sample(keys: dict[str, Any]) -> Any:
 
 
 @pytest.mark.slow
+def test_trials_of_a_study_are_a_group() -> None:
+    """Whatever they try; runs that differ in the seed alone are another."""
+    first, second = (
+        wandb_run.names(config(0, f"study={{name: mine, trial: {n}}}", f"optimizer.lr={1e-3 * (n + 1)}"))
+        for n in range(2)
+    )
+    assert first == {"name": "dmrnet synthetic trial 1", "group": "study mine", "job_type": "trial"}
+    assert second == {**first, "name": "dmrnet synthetic trial 2"}
+    final = wandb_run.names(config(3, "study.trials=2"))
+    assert (final["job_type"], final["group"]) == ("dmrnet", wandb_run.names(config(0))["group"])
+
+
 def test_a_teacher_does_not_take_the_agents_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_RUN_ID", "run45678")
     student, teacher = make(tmp_path / "student"), make(tmp_path / "teacher", job_type="teacher")
