@@ -7,7 +7,7 @@ JOBS ?= 2 # processes of the tests
 
 BIN := .venv/bin
 READY := .venv/.ready
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND))
+UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python $(if $(TORCH_BACKEND),--torch-backend=$(TORCH_BACKEND))
 PYTEST := $(BIN)/python -m pytest --numprocesses $(strip $(JOBS)) --dist loadfile
 CONSTRAINTS := $(if $(TORCH_BACKEND),,--constraint constraints.txt)
 

@@ -59,7 +59,10 @@ def test_a_sharded_run_is_that_of_whole_networks(tmp_path: Path) -> None:
     assert shared["mining.hard"].sum() > 0
     assert evaluate([f"run={tmp_path}/run"]) == 0
     (again,) = (tmp_path / "run/evaluations").glob("*")
-    assert read_results(again)["combinations"] == read_results(tmp_path / "run")["combinations"]
+    own = read_results(tmp_path / "run")["combinations"]
+    for name, found in read_results(again)["combinations"].items():
+        assert found["n"] == own[name]["n"] == 33
+        assert found["metrics"] == pytest.approx(own[name]["metrics"], abs=1e-6)  # in batches of another size
 
 
 @pytest.mark.parametrize(
