@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmrobust.config import ENTRIES, columns_of, compose_config, entries, our_hydra, search_path
+from mmrobust.config import ENTRIES, columns_of, compose_config, entries
 from mmrobust.errors import UserError
-from mmrobust.sweeps.extras import EXTRAS, not_installed
+from mmrobust.groups import check_choice, group_options, nearest
+from mmrobust.overrides import first, parse, root, text_of, texts, values, with_value
 from mmrobust.values import check_config, check_type
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
@@ -47,19 +42,19 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
         raise UserError(f"--config-dir {config_dir}: no such folder")
     problems: list[str] = []
     given = _parse(overrides, problems)
-    options = _group_options(config_dir)
+    options = group_options(config_dir)
     doubtful: tuple[str, ...] = ()  # keys that nobody can judge, because a choice is wrong
     good: list[Override] = []
     for o in given:
         found = []
         if o.is_sweep_override() and not multirun:
             found = [f"{o.input_line!r} lists several values; add -m to run each of them"]
-        elif o.key_or_group.partition("/")[0].partition(".")[0] == "sweep" and not multirun:
+        elif root(o.key_or_group) == "sweep" and not multirun:
             found = [f"{o.input_line} is about many runs; add -m"]
-        elif isinstance(o.value(), RangeSweep) and not _texts(o):
+        elif isinstance(o.value(), RangeSweep) and not texts(o):
             found = [f"{o.input_line} is an empty range: from, below which number, and the step"]
         elif o.key_or_group in options and not o.is_add():
-            found = _check_choice(o, options[o.key_or_group])
+            found = check_choice(o, options[o.key_or_group])
         problems += found
         if not found:
             good.append(o)
@@ -76,9 +71,8 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     good = _check_keys(good, options, config_dir, problems, entries(names))
     numbers = [o for o in good if o.is_sweep_override() and o.key_or_group not in options and not o.is_add()]
     kinds = [o for o in good if o not in numbers]  # what other keys may hang on
-    first = [f"{o.key_or_group}={text}" for o in numbers if (text := next(iter(_texts(o)), None)) is not None]
     for i, job in enumerate(_jobs(kinds)):
-        config, _ = _compose([*job, *first], config_dir, problems)
+        config, _ = _compose([*job, *map(first, numbers)], config_dir, problems)
         for changed in (config, *(_variants(config, numbers) if i == 0 else ())):
             try:
                 found = check_config(changed, [o.key_or_group for o in good])
@@ -91,38 +85,20 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     return entries(names)
 
 
-def with_quotes(overrides: Sequence[str]) -> list[str]:
-    """Overrides whose value Hydra's grammar would not read without quotes, like `paths.run=Läufe (1)`, get them."""
-    parser, quoted = OverridesParser.create(), []
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if equals and text[0] != "-" and not set(value) & set("[]{}'\""):
-            try:
-                parser.parse_override(text)
-            except HydraException:
-                text = f"{key}={json.dumps(value, ensure_ascii=False)}"
-        quoted.append(text)
-    return quoted
-
-
 def _parse(overrides: Sequence[str], problems: list[str]) -> list[Override]:
-    parser, parsed = OverridesParser.create(), []
+    parsed = []
     for text in overrides:
         try:
-            parsed.append(parser.parse_override(text))
+            parsed.append(parse(text))
         except HydraException as error:
             problems.append(f"{text!r} is not an override (key=value): {str(error).splitlines()[0]}")
     return parsed
 
 
-def _text(override: Override) -> str:
-    return override.input_line or ""
-
-
 def _variants(config: DictConfig, given: Sequence[Override], most: int = 64) -> Iterable[DictConfig]:
     """The configuration with every further value of each override, one at a time."""
     for o in given:
-        for value in _values(o)[1:most]:
+        for value in values(o)[1:most]:
             if OmegaConf.select(config, o.key_or_group, default=None) is not None:
                 changed = config.copy()
                 OmegaConf.update(changed, o.key_or_group, value, merge=False)
@@ -150,52 +126,12 @@ def _one_line(error: Exception) -> str:
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
-# Groups
-
-
-def _group_options(config_dir: str | None) -> dict[str, list[str]]:
-    """The choices of every group."""
-    with our_hydra():
-        loader = GlobalHydra.instance().config_loader()
-        if config_dir:
-            loader.get_search_path().append("command-line", search_path(config_dir))
-            loader = type(loader)(loader.get_search_path())  # type: ignore[call-arg]
-        # For each group the loader would read all the files again.
-        repository = loader.repository  # type: ignore[attr-defined]
-        options = {
-            group: [n for n in repository.get_group_options(group, ObjectType.CONFIG) if n != "inherit"]
-            for group in _groups(loader)
-        }
-        launchers = loader.get_group_options("hydra/launcher", ObjectType.CONFIG)  # of what is installed
-        return options | {"hydra/launcher": sorted({*launchers, *EXTRAS})}
-
-
-def _groups(loader: ConfigLoader, parent: str = "") -> Iterable[str]:
-    for group in loader.list_groups(parent):
-        name = f"{parent}/{group}" if parent else group
-        if name != "hydra":
-            yield name
-            yield from _groups(loader, name)
-
-
-def _check_choice(override: Override, options: Sequence[str]) -> list[str]:
-    group, problems = override.key_or_group, []
-    for value in _values(override):
-        word = "null" if value is None else str(value)
-        if word not in options and not override.is_delete() and "glob" not in word:
-            hint = nearest(word, options) or f"; choose one of {', '.join(options)}, or leave it out"
-            problems.append(f"{group}={word} is not known{hint}")
-        elif group == "hydra/launcher" and (problem := not_installed(word)):
-            problems.append(problem)
-    return problems
-
-
 def _check_experiment(given: Sequence[Override], config_dir: str | None) -> list[str]:
     """An experiment fixes its method and data."""
     experiment = next((o for o in given if o.key_or_group == "experiment"), None)
     if experiment is None or experiment.is_sweep_override() or experiment.value() is None:
         return []
-    choices = _compose([_text(experiment)], config_dir, [])[0].choices
+    choices = _compose([text_of(experiment)], config_dir, [])[0].choices
     return [
         f"experiment={experiment.value()} fixes {o.key_or_group}={choices[o.key_or_group]}; leave out "
         f"{o.input_line}, or leave out the experiment"
@@ -235,12 +171,7 @@ def _check_keys(
     """Report keys that do not exist even with the overrides `more`, and values of another type than the key's
     default; returns the others."""
     choices = [o for o in given if o.key_or_group in groups]
-    first = [
-        f"{_text(o).partition('=')[0]}={_values(o)[0]}" if o.is_sweep_override() and _values(o) else _text(o)
-        for o in choices
-    ]
-    first = [*more, *(text for text in first if "glob(" not in text)]
-    config, kept = _compose(first, config_dir, problems)
+    config, kept = _compose([*more, *map(first, choices)], config_dir, problems)
     plain: Any = OmegaConf.to_container(config)
     known, good = {key for key in _flat_keys(plain) if not key.startswith("sweep.space.")}, []
     for o in given:
@@ -249,14 +180,14 @@ def _check_keys(
             "trainer."
         )  # whose keys are all there
         if o in choices:
-            if o.is_sweep_override() or _text(o) in kept:
+            if o.is_sweep_override() or text_of(o) in kept:
                 good.append(o)
             continue
         if key not in known and not added and not key.startswith("hydra"):
             found = [f"there is no key {key}{nearest(key, known | set(groups))}"]
         elif key in known and not o.is_delete():
             default = _default(config, key)
-            found = [p for value in _values(o) if (p := check_type(key, value, default))]
+            found = [p for value in values(o) if (p := check_type(key, value, default))]
         problems += found
         if not found:
             good.append(o)
@@ -278,41 +209,10 @@ def _default(config: DictConfig, key: str) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def _values(override: Override) -> list[Any]:
-    """The value, or those of a sweep; none of those that are Hydra's to expand."""
-    if not override.is_sweep_override():
-        return [override.value()]
-    return [OverridesParser.create().parse_override(f"x={text}").value() for text in _texts(override)]
-
-
-def _texts(override: Override) -> list[str]:
-    """The values of a sweep, of an interval its ends; none of those that are Hydra's to expand."""
-    value = override.value()
-    if isinstance(value, IntervalSweep):
-        return [str(value.start), str(value.end)]
-    try:
-        return list(override.sweep_string_iterator())
-    except (TypeError, ValueError, HydraException, NotImplementedError):
-        return []
-
-
 def _jobs(given: Sequence[Override], most: int = 64) -> list[list[str]]:
     """The overrides of the first jobs of a sweep."""
     jobs: list[list[str]] = [[]]
     for o in given:
-        choices = [_text(o)]
-        if o.is_sweep_override():
-            prefix = _text(o).partition("=")[0]
-            choices = [f"{prefix}={text}" for text in _texts(o)]
+        choices = [with_value(o, text) for text in texts(o)] if o.is_sweep_override() else [text_of(o)]
         jobs = [[*job, choice] for job in jobs for choice in choices][:most] or jobs
     return jobs
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?`, by the whole name or its last part."""
-    known = sorted(set(known))
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
-    if not close:
-        last = {name.rpartition(".")[2]: name for name in known}
-        close = [last[n] for n in difflib.get_close_matches(word.rpartition(".")[2], list(last), 3, 0.7)]
-    return f"; did you mean {' or '.join(close)}?" if close else ""

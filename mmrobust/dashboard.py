@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from mmrobust.checks import check_command_line, with_quotes
+from mmrobust.checks import check_command_line
 from mmrobust.config import compose_config, construct
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import read_results
+from mmrobust.overrides import with_quotes
 from mmrobust.report import find_results
 from mmrobust.values import modality_names
 from mmrobust.wandb_run import as_our_error, signed_in

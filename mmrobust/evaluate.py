@@ -24,7 +24,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmrobust import config as configuration
-from mmrobust.checks import check_command_line, with_quotes
+from mmrobust.checks import check_command_line
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import (
     plot_combinations,
@@ -33,6 +33,7 @@ from mmrobust.evaluation.results import (
     write_predictions,
     write_results,
 )
+from mmrobust.overrides import with_quotes
 from mmrobust.retention import require_checkpoint
 
 OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false"}

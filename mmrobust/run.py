@@ -12,11 +12,12 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from omegaconf import DictConfig
 
 from mmrobust import config as configuration
-from mmrobust.checks import check_command_line, with_quotes
+from mmrobust.checks import check_command_line
 from mmrobust.devices import place
 from mmrobust.errors import UserError, guarded
 from mmrobust.execution import execute, resume
 from mmrobust.launch import led
+from mmrobust.overrides import with_quotes
 from mmrobust.wandb_run import one_attempt
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -65,7 +65,8 @@ def modality_names(config: DictConfig) -> list[str]:
 
 def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     """What is wrong with a composed configuration; `given` are the keys set by the user."""
-    problems = [f"{key} has no value yet; set {key}=..." for key in sorted(OmegaConf.missing_keys(config))]
+    unresolved: Any = OmegaConf.to_container(config)  # what refers to a missing value is not to be set itself
+    problems = [f"{key} has no value yet; set {key}=..." for key in sorted(_missing(unresolved))]
     if problems:
         return problems
     plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -95,6 +96,15 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         )
         problems += _check_noise(split, plain["noise"][split])
     return problems
+
+
+def _missing(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Keys without a value."""
+    for key, child in node.items():
+        if isinstance(child, Mapping):
+            yield from _missing(child, f"{prefix}{key}.")
+        elif child == "???":
+            yield f"{prefix}{key}"
 
 
 def _check_ranges(config: DictConfig) -> list[str]:

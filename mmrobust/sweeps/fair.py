@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.checks import check_command_line
 from mmrobust.errors import UserError
-from mmrobust.sweeps.space import key_of, parse, reference, values, with_declared
+from mmrobust.overrides import key_of, texts
+from mmrobust.sweeps.space import of_jobs, reference, with_declared
 from mmrobust.sweeps.storage import default_name
 from mmrobust.sweeps.studies import chosen, opened
 
@@ -71,7 +72,7 @@ def by_method(given: Sequence[str], config_dir: str | None) -> list[list[str]]:
     Raises:
         UserError: no method is named, or one has no space.
     """
-    methods = [name for o in parse(given) if o.key_or_group == "method" for name in values(o)]
+    methods = [name for o in of_jobs(given) if o.key_or_group == "method" for name in texts(o)]
     if not methods:
         raise UserError("sweep=fair compares methods; name them: method=dropout,mmanet,dmrnet")
     others = [text for text in given if key_of(text) not in ("method", "sweep/space")]

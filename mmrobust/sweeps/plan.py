@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 
 from mmrobust import config as configuration
 from mmrobust.evaluation.results import is_complete
-from mmrobust.sweeps.space import parse
+from mmrobust.overrides import key_of
+from mmrobust.sweeps.space import of_jobs
 from mmrobust.sweeps.timing import measure
 
 CHECKPOINTS = {"best": 1, "last": 1, "all": 2, "none": 0}
@@ -109,10 +110,10 @@ def plan_sweep(given: Sequence[str], config_dir: str | None, config: DictConfig)
     from mmrobust.sweeps.sweep import grid
 
     plan = Plan(config_dir)
-    varied = {o.key_or_group for o in parse(given) if o.is_sweep_override()}
+    varied = {o.key_or_group for o in of_jobs(given) if o.is_sweep_override()}
     if config.sweep.kind == "grid":
         for job in grid(given):
-            shown = [text for text in job if text.partition("=")[0].lstrip("+~") in varied]
+            shown = [text for text in job if key_of(text) in varied]
             plan.add(configuration.compose_config(job, config_dir), shown)
     elif config.sweep.kind == "optuna":
         _add_study(plan, given, config)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -16,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust import config as configuration
 from mmrobust.errors import UserError
+from mmrobust.groups import with_globs
+from mmrobust.overrides import first, key_of, parse, root, text_of, texts
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -24,44 +23,14 @@ OF_THE_SWEEP = ("sweep", "hydra", "plan")  # keys that no job has
 DECLARE = ("sweep", "hydra", "experiment")  # keys that can say what is swept
 
 
-def parse(given: Sequence[str]) -> list[Override]:
+def of_jobs(given: Sequence[str]) -> list[Override]:
     """The overrides that jobs have: those of the sweep itself are left out."""
-    with configuration.our_hydra():
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        parsed = OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(given))
-    return [o for o in parsed if root(o.key_or_group) not in OF_THE_SWEEP]
-
-
-def root(key: str) -> str:
-    """The first part of a key or group: `sweep` of `sweep.trials`, `sweep/space`, `+sweep.x=1`."""
-    return key_of(key).replace("/", ".").partition(".")[0]
-
-
-def key_of(text: str) -> str:
-    """The key or group of an override."""
-    return text.partition("=")[0].lstrip("+~")
-
-
-def text_of(override: Override) -> str:
-    return override.input_line or ""
-
-
-def values(override: Override) -> list[str]:
-    """What an override can become, as text: its value; those that it lists; the ends of an interval."""
-    if not override.is_sweep_override():
-        return [text_of(override).partition("=")[2]]
-    value = override.value()
-    if isinstance(value, IntervalSweep):
-        return [str(value.start), str(value.end)]
-    return list(override.sweep_string_iterator())
+    return [parse(text) for text in given if root(text) not in OF_THE_SWEEP]
 
 
 def firsts(given: Sequence[str]) -> list[str]:
     """The overrides of one job: of everything listed the first value."""
-    return [
-        f"{o.get_key_element()}={values(o)[0]}" if o.is_sweep_override() else text_of(o) for o in parse(given)
-    ]
+    return [first(o) for o in of_jobs(given)]
 
 
 def reference(given: Sequence[str], config_dir: str | None) -> DictConfig:
@@ -72,12 +41,16 @@ def reference(given: Sequence[str], config_dir: str | None) -> DictConfig:
 
 def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
     """The overrides, and what the configuration declares to be swept (`sweep.space`, and Hydra's own
-    `hydra.sweeper.params`) where the command line does not decide on it.
+    `hydra.sweeper.params`) where the command line does not decide on it; globs as lists.
 
     Args:
         given: overrides, not checked yet: where they are wrong, nothing is added.
         config_dir: the user's folder of further configurations.
+
+    Raises:
+        UserError: a glob that matches nothing.
     """
+    given = with_globs(given, config_dir)
     declaring = [text for text in given if root(text) in DECLARE]
     try:
         one = [*(t for t in declaring if root(t) in OF_THE_SWEEP), *firsts(declaring)]
@@ -86,10 +59,11 @@ def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
                 "config", [*one, *configuration.search_override(config_dir)], return_hydra_config=True
             )
     except (HydraException, OmegaConfBaseException):
-        return list(given)
+        return given
     declared: dict[str, Any] = {**(config.hydra.sweeper.get("params") or {}), **config.sweep.space}
     decided = {key_of(text) for text in given}
-    return [*given, *(f"{key}={_listed(value)}" for key, value in declared.items() if key not in decided)]
+    more = [f"{key}={_listed(value)}" for key, value in declared.items() if key not in decided]
+    return [*given, *with_globs(more, config_dir)]
 
 
 def _listed(value: Any) -> str:
@@ -129,10 +103,10 @@ def distributions(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
             value.shuffle = False  # the same space every time
         numbers = isinstance(value, IntervalSweep | RangeSweep)
         if not numbers:
-            space[o.get_key_element()] = CategoricalDistribution(values(o))
+            space[o.get_key_element()] = CategoricalDistribution(texts(o))
             continue
-        kind = IntDistribution if all(map(_whole, values(o))) else FloatDistribution
-        ends = [int(text) if kind is IntDistribution else float(text) for text in values(o)]
+        kind = IntDistribution if all(map(_whole, texts(o))) else FloatDistribution
+        ends = [int(text) if kind is IntDistribution else float(text) for text in texts(o)]
         low, high = (ends[0], ends[-1]) if isinstance(value, IntervalSweep) else (min(ends), max(ends))
         keys: dict[str, Any] = {"log": "log" in value.tags}
         if isinstance(value, RangeSweep) and (kind is IntDistribution or not keys["log"]):
@@ -146,10 +120,3 @@ def distributions(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
 
 def _whole(text: str) -> bool:
     return text.lstrip("-").isdigit()
-
-
-def as_override(value: Any) -> str:
-    """A plain value as Hydra's grammar has it."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)

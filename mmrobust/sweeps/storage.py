@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 
 from mmrobust.config import NOT_IN_HASH
 from mmrobust.errors import UserError
-from mmrobust.sweeps.space import distributions, key_of, parse
+from mmrobust.overrides import key_of
+from mmrobust.sweeps.space import distributions, of_jobs
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -59,7 +60,7 @@ class Found(NamedTuple):
 def found(given: Sequence[str], config: DictConfig, name: str | None) -> Found:
     """Arguments and errors as of `opened`, but nothing is made and nothing read."""
     import_optuna()
-    space = distributions(parse(given))
+    space = distributions(of_jobs(given))
     check_search(space, config)
     name = name or config.sweep.name or default_name(config, space)
     return Found(name, place(config.sweep.storage, study_folder(config) / f"{name}.journal"), space)

@@ -20,7 +20,8 @@ from mmrobust import config as configuration
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import direction, read_results
 from mmrobust.locks import locked
-from mmrobust.sweeps.space import as_override, key_of, parse, text_of
+from mmrobust.overrides import as_override, key_of, text_of
+from mmrobust.sweeps.space import of_jobs
 from mmrobust.sweeps.storage import compare, found, load, study_folder
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def opened(given: Sequence[str], config: DictConfig, name: str | None = None) ->
         metric = config.data.get("primary") or "accuracy"  # the tasks' own are better the higher
         goal = DIRECTIONS[config.sweep.direction or direction(metric)]
         stored = load(study.storage, study.name, goal)
-        fixed = [text_of(o) for o in parse(given) if not o.is_sweep_override()]
+        fixed = [text_of(o) for o in of_jobs(given) if not o.is_sweep_override()]
         compare(stored, study.space, fixed, configuration.config_hash(config), study.storage)
         yield Search(stored, study.space, fixed, config.sweep, study.storage)
 

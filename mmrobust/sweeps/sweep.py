@@ -10,7 +10,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from mmrobust.errors import UserError
 from mmrobust.sweeps.fair import fair
 from mmrobust.sweeps.launchers import Launcher
-from mmrobust.sweeps.space import parse, reference, require_lists
+from mmrobust.sweeps.space import of_jobs, reference, require_lists
 from mmrobust.sweeps.studies import opened
 
 KINDS = ("grid", "optuna", "fair")
@@ -57,7 +57,7 @@ def grid(given: Sequence[str]) -> list[list[str]]:
     Raises:
         UserError: an interval, which lists nothing.
     """
-    parsed = parse(given)
+    parsed = of_jobs(given)
     require_lists(parsed)
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [list(job) for job in jobs]

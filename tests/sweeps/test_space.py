@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmrobust.errors import UserError
-from mmrobust.sweeps.space import as_override, distributions, firsts, parse, with_declared
+from mmrobust.sweeps.space import distributions, firsts, of_jobs, with_declared
 from mmrobust.sweeps.sweep import grid
 
 
@@ -43,13 +43,21 @@ def test_hydras_own_declaration(tmp_path: Path) -> None:
     ]
 
 
+def test_a_declared_glob_is_a_list(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nsweep:\n  space:\n    optimizer: glob(ada*)\n"
+    )
+    assert with_declared(["experiment=mine"], str(tmp_path)) == ["experiment=mine", "optimizer=adam,adamw"]
+
+
 def test_what_is_wrong_declares_nothing() -> None:
     assert with_declared(["sweep.trails=3"], None) == ["sweep.trails=3"]
 
 
 def test_first_values() -> None:
-    given = ["a=1,2", "b=interval(0.5,2)", "+c=range(3,9)", "d=[1,2]", "sweep=optuna"]
-    assert firsts(given) == ["a=1", "b=0.5", "+c=3", "d=[1,2]"]
+    given = ["a=1,2", "b=interval(0.5,2)", "+c=range(3,9)", "d=[1,2]", "e=range(3,1)", "sweep=optuna"]
+    assert firsts(given) == ["a=1", "b=0.5", "+c=3", "d=[1,2]", "e=range(3,1)"]  # the last is told by checks
 
 
 @pytest.mark.parametrize(
@@ -66,7 +74,7 @@ def test_first_values() -> None:
 )
 def test_numbers_to_search(text: str, kind: str, low: float, high: float, more: dict[str, object]) -> None:
     pytest.importorskip("optuna")
-    (found,) = distributions(parse([text, "y=3"])).values()
+    (found,) = distributions(of_jobs([text, "y=3"])).values()
     assert type(found).__name__ == kind
     assert (found.low, found.high) == (low, high)  # type: ignore[attr-defined]
     assert {key: getattr(found, key) for key in more} == more
@@ -77,12 +85,11 @@ def test_numbers_to_search(text: str, kind: str, low: float, high: float, more: 
     [
         ("fusion=sum,concat", ("sum", "concat")),
         ("x=true,null,'a b',[1,2]", ("True", "null", "'a b'", "[1,2]")),
-        ("optimizer=glob(ada*)", ("adam", "adamw")),
     ],
 )
 def test_choices_to_search(text: str, choices: tuple[str, ...]) -> None:
     pytest.importorskip("optuna")
-    (found,) = distributions(parse([text])).values()
+    (found,) = distributions(of_jobs([text])).values()
     assert found.choices == choices  # type: ignore[attr-defined]
 
 
@@ -90,15 +97,4 @@ def test_choices_to_search(text: str, choices: tuple[str, ...]) -> None:
 def test_what_cannot_be_searched(text: str) -> None:
     pytest.importorskip("optuna")
     with pytest.raises(UserError, match="cannot be searched"):
-        distributions(parse([text]))
-
-
-def test_plain_values_as_overrides() -> None:
-    value = {
-        "name": "a b",
-        "storage": "/tmp/ä (1)/x.journal",
-        "trial": 3,
-        "pruner": {"pruner": None, "n": 0.5},
-    }
-    (parsed,) = parse([f"study={as_override(value)}"])
-    assert parsed.value() == value
+        distributions(of_jobs([text]))
