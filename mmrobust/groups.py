@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from hydra.core.config_loader import ConfigLoader
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Glob, Override
@@ -32,18 +32,18 @@ def group_options(config_dir: str | None) -> dict[str, list[str]]:
         repository = loader.repository  # type: ignore[attr-defined]
         options = {
             group: [n for n in repository.get_group_options(group, ObjectType.CONFIG) if n != "inherit"]
-            for group in _groups(loader)
+            for group in _groups(repository)
         }
         launchers = loader.get_group_options("hydra/launcher", ObjectType.CONFIG)  # of what is installed
         return options | {"hydra/launcher": sorted({*launchers, *EXTRAS})}
 
 
-def _groups(loader: ConfigLoader, parent: str = "") -> Iterable[str]:
-    for group in loader.list_groups(parent):
+def _groups(repository: ConfigRepository, parent: str = "") -> Iterable[str]:
+    for group in repository.get_group_options(parent, ObjectType.GROUP):
         name = f"{parent}/{group}" if parent else group
         if name != "hydra":
             yield name
-            yield from _groups(loader, name)
+            yield from _groups(repository, name)
 
 
 def check_choice(override: Override, options: Sequence[str]) -> list[str]:
