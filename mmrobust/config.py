@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -80,26 +80,39 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> D
     Raises:
         UserError: the manifest has no columns that could be modalities.
     """
-    with our_hydra():
-        more = search_override(config_dir)
+    more, state = search_override(config_dir), _state_of_files(config_dir)
 
-        def composed(texts: Sequence[str]) -> DictConfig:
-            config = compose("config", [*texts, *more], return_hydra_config=True)
-            return with_choices(config, config.hydra.runtime.choices)
+    def composed(texts: Sequence[str]) -> DictConfig:
+        return _composed((*texts, *more), state).copy()
 
-        try:
-            config = composed(overrides)
-            names = columns_of(config)
-        except HydraException:  # perhaps of entries that are still to come
-            others = [o for o in overrides if not o.lstrip("+~").startswith(ENTRIES)]
-            names = columns_of(composed(others)) if len(others) < len(overrides) else []
-            if not names:
-                raise
+    try:
+        config = composed(overrides)
+        names = columns_of(config)
+    except HydraException:  # perhaps of entries that are still to come
+        others = [o for o in overrides if not o.lstrip("+~").startswith(ENTRIES)]
+        names = columns_of(composed(others)) if len(others) < len(overrides) else []
         if not names:
-            return config
-        config = composed([*overrides, *entries(names)])
-        config.data.columns, config.data.content = names, content_hash(config.data.manifest)
+            raise
+    if not names:
         return config
+    config = composed([*overrides, *entries(names)])
+    config.data.columns, config.data.content = names, content_hash(config.data.manifest)
+    return config
+
+
+@lru_cache(maxsize=64)
+def _composed(overrides: tuple[str, ...], state: object) -> DictConfig:
+    """What is composed once: a command line is checked, then looked at by a sweep, then run."""
+    with our_hydra():
+        config = compose("config", list(overrides), return_hydra_config=True)
+        return with_choices(config, config.hydra.runtime.choices)
+
+
+def _state_of_files(config_dir: str | None) -> tuple[tuple[str, int], ...]:
+    """Which files there are to compose from, and when they were last changed."""
+    folders = [conf_folder(), *([Path(config_dir).resolve()] if config_dir else [])]
+    files = (path for folder in folders for path in folder.rglob("*.yaml"))
+    return tuple((str(path), path.stat().st_mtime_ns) for path in files)
 
 
 def columns_of(config: DictConfig) -> list[str]:
