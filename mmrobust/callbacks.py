@@ -18,7 +18,7 @@ from torch import Tensor
 from mmrobust import ranks
 from mmrobust.batch import Batch
 from mmrobust.devices import in_slurm
-from mmrobust.errors import Stopped, UserError
+from mmrobust.errors import DivergenceError, Stopped
 
 LOOK_EVERY = 10  # batches after which a GPU, or other ranks, are asked
 
@@ -229,7 +229,7 @@ class StopOnBadLoss(Callback):
         self.look()  # before this epoch's checkpoint is written
 
     def look(self) -> None:
-        """Raises: UserError: one of the losses since the last look is not finite."""
+        """Raises: DivergenceError: one of the losses since the last look is not finite."""
         while self.seen:
             step, ids, terms = self.seen.popleft()
             if not torch.stack(list(terms.values())).isfinite().all():
@@ -240,7 +240,7 @@ class StopOnBadLoss(Callback):
                 good = (
                     f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was saved yet"
                 )
-                raise UserError(
+                raise DivergenceError(
                     f"the loss is no number at step {step}: {bad}. The samples were {', '.join(ids[:8])}"
                     f"{', ...' if len(ids) > 8 else ''}; {good}. Lower optimizer.lr, set trainer.gradient_clip_val, or "
                     "look at these samples"

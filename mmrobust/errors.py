@@ -28,6 +28,10 @@ class UserError(Exception):
             super().__init__(text)
 
 
+class DivergenceError(UserError):
+    """A loss that is no number: the same settings would end there again."""
+
+
 class Stopped(Exception):  # noqa: N818 (it is no error)
     """A signal ended the run after its state was saved."""
 

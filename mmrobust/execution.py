@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from mmrobust import config as configuration
 from mmrobust.devices import check_devices
 from mmrobust.errors import UserError
-from mmrobust.evaluation.results import is_complete, note_trials, was_pruned
+from mmrobust.evaluation.results import ended_early, is_complete, note_trials
 from mmrobust.launch import start
 from mmrobust.locks import locked
 from mmrobust.retention import retain
@@ -79,15 +79,20 @@ def execute(
     config = config.copy()
     check_devices(config)
     first = configuration.run_folder(config)
-    if config.study.name is not None and was_pruned(first):
-        print(f"  pruned before: {first}")
+    if config.study.name is not None and (how := ended_early(first)):
+        print(f"  {how} before: {first}")
         return first
     for number in itertools.count(1):
         folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
         if not is_complete(folder):
             with alone_in(folder):
                 if not is_complete(folder):  # nor has become so meanwhile
-                    _execute(folder, config, overrides, config_dir)
+                    try:
+                        _execute(folder, config, overrides, config_dir)
+                    except UserError as error:
+                        if config.study.name is None or ended_early(folder) != "diverged":
+                            raise
+                        print(f"  diverged: {error}", flush=True)  # a trial like others
                     finish(folder, config)
                     return folder
         if not again:

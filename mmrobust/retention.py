@@ -23,7 +23,7 @@ def tested(folder: Path) -> str:
 
 
 def retain(folder: Path, keep: str) -> None:
-    """Remove the checkpoints of a run that has ended, but for those to keep.
+    """Remove the checkpoints of a run that has ended, but for those to keep. Of a trial that diverged, all stay.
 
     Args:
         folder: the run's, with its result; of an unfinished one nothing is removed.

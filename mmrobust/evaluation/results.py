@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -25,10 +26,10 @@ def direction(metric: str) -> Literal["min", "max"]:
 
 
 def write_results(folder: Path, results: Mapping[str, Any], name: str = "results.json") -> Path:
-    """Write a result file; a reader sees the old or the new one, never half of it."""
+    """Write a result file; a reader sees an old or a new one, never half of it, even if several processes write."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
     part.replace(path)
     return path
@@ -61,12 +62,13 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
-def was_pruned(folder: Path) -> bool:
-    """Whether a study ended the run before its end."""
+def ended_early(folder: Path) -> str | None:
+    """How a trial of a study ended that has no result: pruned or diverged."""
     try:
-        return read_results(folder)["status"] == "pruned"
+        status: str = read_results(folder)["status"]
     except (UserError, KeyError):
-        return False
+        return None
+    return status if status in ("pruned", "diverged") else None
 
 
 def note_trials(folder: Path, study: Mapping[str, Any] | None) -> None:

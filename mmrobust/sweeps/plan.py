@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mmrobust import config as configuration
+from mmrobust.errors import as_user_error
 from mmrobust.evaluation.results import is_complete
 from mmrobust.overrides import key_of
 from mmrobust.sweeps.space import of_jobs
@@ -59,19 +60,34 @@ class Plan:
         kind = configuration.config_hash(config, configuration.NOT_IN_RECIPE)
         self.kinds.setdefault(f"{label} {kind}", Kind(config, label)).states[state_of(folder)] += 1
 
-    def show(self) -> None:
-        """Time each kind of which runs are left, and print."""
+    def show(self) -> int:
+        """Time each kind of which runs are left, and print.
+
+        Returns:
+            How many runs would fail.
+
+        Raises:
+            UserError: the only kind of runs would.
+        """
         counts = {
             s: sum(kind.states[s] for kind in self.kinds.values()) for s in ("complete", "interrupted", "new")
         }
         total = sum(counts.values())
         print(f"plan: {total} runs, {', '.join(f'{count} {state}' for state, count in counts.items())}")
-        seconds, checkpoints, predictions = 0.0, 0, 0
+        seconds, checkpoints, predictions, failing = 0.0, 0, 0, 0
         for kind in self.kinds.values():
             if not kind.left:
                 print(f"  {sum(kind.states.values())} × {kind.label}: complete")
                 continue
-            cost = measure(kind.config, self.config_dir)
+            try:
+                cost = measure(kind.config, self.config_dir)
+            except Exception as error:
+                mistake = as_user_error(error)
+                if mistake is None or len(self.kinds) == 1:
+                    raise
+                print(f"  {kind.left} × {kind.label}: would fail: {mistake}", flush=True)
+                failing += kind.left
+                continue
             print(
                 f"  {kind.left} × {kind.label}: {duration(cost.seconds)} each (training {duration(cost.train)}, "
                 f"validation {duration(cost.validation)}, test {duration(cost.test)})",
@@ -89,6 +105,7 @@ class Plan:
             f"predictions {size(predictions)}); {size(shutil.disk_usage(there).free)} are free"
         )
         print("nothing was started", flush=True)
+        return failing
 
 
 def plan_run(config: DictConfig, config_dir: str | None) -> None:
@@ -98,8 +115,8 @@ def plan_run(config: DictConfig, config_dir: str | None) -> None:
     plan.show()
 
 
-def plan_sweep(given: Sequence[str], config_dir: str | None, config: DictConfig) -> None:
-    """Print what a sweep takes.
+def plan_sweep(given: Sequence[str], config_dir: str | None, config: DictConfig) -> int:
+    """Print what a sweep takes; returns how many runs would fail.
 
     The trials of a search are taken to last as long as one with the first of the listed values.
 
@@ -126,7 +143,7 @@ def plan_sweep(given: Sequence[str], config_dir: str | None, config: DictConfig)
             label = f"{one.choices.method}, the best values with seeds {', '.join(map(str, seeds))}"
             states = {"complete": 0, "interrupted": 0, "new": len(seeds)}
             plan.kinds[f"final {label}"] = Kind(one, label, states)
-    plan.show()
+    return plan.show()
 
 
 def _add_study(plan: Plan, given: Sequence[str], config: DictConfig, name: str | None = None) -> None:

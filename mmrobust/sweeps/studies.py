@@ -116,6 +116,8 @@ class Search:
         results = read_results(folder)
         if results["status"] == "pruned":
             self.study.tell(trial.number, state=TrialState.PRUNED)
+        elif results["status"] == "diverged":
+            self.study.tell(trial.number, state=TrialState.FAIL)
         else:
             self.study.tell(trial.number, objective(results, folder, self.study.direction.name.lower()))
 
@@ -127,7 +129,7 @@ class Search:
             raise UserError(f"no trial of study {self.study.study_name} is complete: {error}") from error
 
     def finished(self) -> int:
-        """How many trials have come to an end, pruned ones included."""
+        """How many trials have come to an end, pruned and diverged ones included."""
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
 
     def report(self, config_dir: str | None) -> None:
@@ -136,7 +138,8 @@ class Search:
         states = [trial.state.name for trial in trials]
         print(
             f"study {self.study.study_name} in {self.storage}: {states.count('COMPLETE')} trials complete, "
-            f"{states.count('PRUNED')} pruned, {len(trials) - self.finished()} without an end"
+            f"{states.count('PRUNED')} pruned, {states.count('FAIL')} diverged, "
+            f"{len(trials) - self.finished()} without an end"
         )
         print(f"best: trial {best.number + 1}, validation score {best.value:.4f}")
         for text in chosen(best):

@@ -33,8 +33,7 @@ def sweep(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> 
     if config.plan:
         from mmrobust.sweeps.plan import plan_sweep
 
-        plan_sweep(given, config_dir, config)
-        return 0
+        return 1 if plan_sweep(given, config_dir, config) else 0
     launch = Launcher(given, more, config_dir).launch
     if config.sweep.kind == "grid":
         outcomes = launch(grid(given))

@@ -71,6 +71,18 @@ def test_a_sweep_with_teachers(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert not (tmp_path / "out").exists()
 
 
+def test_runs_that_would_fail_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of one method do not keep the others from being timed."""
+    maps = ["data.task=segmentation", "data.num_train=16", "data.num_val=8", "data.batch_size=8"]
+    sweep = [*maps, "method=pdf,dropout", f"paths.outputs={tmp_path}/out", "plan=true"]
+    assert main(["-m", *sweep]) == 1
+    printed = capsys.readouterr().out
+    assert "1 × method=pdf: would fail: PDF does classification, but the dataset's task is" in printed
+    assert "1 × method=dropout: " in printed
+    assert "nothing was started" in printed
+    assert main([*maps, "method=pdf", "plan=true"]) == 2
+
+
 def test_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("optuna")
     out = f"paths.outputs={tmp_path}/out"

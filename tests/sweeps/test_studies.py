@@ -266,6 +266,22 @@ def test_a_failed_trial_is_told_at_the_end_and_run_again(
     assert printed.out.count("[0] ") == count
 
 
+@pytest.mark.slow
+def test_a_trial_that_diverges_is_one_of_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is told once, counts, and is not run again."""
+    more = ["optimizer=sgd", "data.batch_size=8", "sweep.sampler=random", "sweep.trials=4"]
+    command = search(tmp_path, "optimizer.lr=choice(1e-2,1e30)", *more)
+    assert main(command) == 0
+    states = {(t.state.name, t.params["optimizer.lr"]) for t in study(tmp_path).trials}
+    assert states == {("COMPLETE", "0.01"), ("FAIL", "1e+30")}
+    printed = capfd.readouterr().out
+    assert printed.count("diverged: the loss is no number at step") == 1
+    assert printed.count("diverged before: ") == [t[0] for t in trials(tmp_path)].count("FAIL") - 1
+    assert read_results(runs(tmp_path)[1e30])["status"] == "diverged"
+    assert main(command) == 0
+    assert "[0] " not in capfd.readouterr().out
+
+
 def test_what_a_study_says_that_it_searches(tmp_path: Path) -> None:
     from mmrobust.sweeps.storage import place
 
