@@ -100,9 +100,9 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> D
     return config
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _composed(overrides: tuple[str, ...], state: object) -> DictConfig:
-    """What is composed once: a command line is checked, then looked at by a sweep, then run."""
+    """What is composed once although a command line is checked, then looked at, then run; few, for a sweep has many."""
     with our_hydra():
         config = compose("config", list(overrides), return_hydra_config=True)
         return with_choices(config, config.hydra.runtime.choices)
