@@ -80,10 +80,12 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> D
     Raises:
         UserError: the manifest has no columns that could be modalities.
     """
-    more, state = search_override(config_dir), _state_of_files(config_dir)
+    more = search_override(config_dir)
 
     def composed(texts: Sequence[str]) -> DictConfig:
-        return _composed((*texts, *more), state).copy()
+        if config_dir:  # whose files we do not watch
+            return _compose([*texts, *more])
+        return _composed(tuple(texts), _state_of_files()).copy()
 
     try:
         config = composed(overrides)
@@ -103,15 +105,18 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> D
 @lru_cache(maxsize=8)
 def _composed(overrides: tuple[str, ...], state: object) -> DictConfig:
     """What is composed once although a command line is checked, then looked at, then run; few, for a sweep has many."""
+    return _compose(overrides)
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
     with our_hydra():
         config = compose("config", list(overrides), return_hydra_config=True)
         return with_choices(config, config.hydra.runtime.choices)
 
 
-def _state_of_files(config_dir: str | None) -> tuple[tuple[str, int], ...]:
-    """Which files there are to compose from, and when they were last changed."""
-    folders = [conf_folder(), *([Path(config_dir).resolve()] if config_dir else [])]
-    files = (path for folder in folders for path in folder.rglob("*.yaml"))
+def _state_of_files() -> tuple[tuple[str, int], ...]:
+    """Which files of ours there are, and when they were last changed."""
+    files = (path for path in conf_folder().rglob("*.yaml") if path.is_file())
     return tuple((str(path), path.stat().st_mtime_ns) for path in files)
 
 
@@ -216,7 +221,13 @@ def construct(node: DictConfig, **arguments: Any) -> Any:
     if problems := refused(plain, allowed):
         raise UserError("; ".join(problems))
     for path, target in targets_in(plain):  # mmrobust.run.os.system begins well, too
-        found = get_object(target)
+        try:
+            found = get_object(target)
+        except ImportError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[-1]
+            raise UserError(
+                f"{path}_target_={target} cannot be imported: {reason}; if it is yours, put its folder on PYTHONPATH"
+            ) from error
         owner = getattr(found, "__module__", None) or type(found).__module__
         if not f"{owner}.".startswith(allowed):
             raise UserError(

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from mmrobust.checks import check_command_line
 from mmrobust.config import compose_config, construct
 from mmrobust.errors import UserError, guarded
-from mmrobust.evaluation.results import read_results
+from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.overrides import with_quotes
 from mmrobust.report import find_results
 from mmrobust.values import modality_names
@@ -92,7 +92,7 @@ def what_is_shown(outputs: Path | None, data: Sequence[str], metric: str | None)
         config = compose_config(with_quotes(data))
         names = [combination_name(c) for c in all_combinations(modality_names(config))]
         return Shown(names, metric or primary_metric(config))
-    runs = [read_results(path) for path in find_results([outputs]) if path.exists()]
+    runs = [read_results(path) for path in find_results([outputs]) if is_complete(path.parent)]
     if not runs:
         raise UserError(f"{outputs} has no finished run; train first, or give data=<choice>")
     primary = {run["primary"]["metric"] for run in runs}

@@ -27,6 +27,7 @@ from mmrobust import config as configuration
 from mmrobust.checks import check_command_line
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import (
+    is_complete,
     plot_combinations,
     read_predictions,
     read_results,
@@ -150,7 +151,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     data.setup()
     if split not in data.splits:
         raise UserError(f"this dataset has no split {split!r}, only {', '.join(data.splits)}")
-    before = read_results(folder) if (folder / "results.json").is_file() else None
+    before = read_results(folder) if is_complete(folder) else None
     if before and before["protocol"]["data_fingerprint"] != data.fingerprint:
         raise UserError(
             f"the data in {config.data.get('root')} is not what {folder} was made with (fingerprint "
@@ -215,6 +216,8 @@ def verify(folder: Path) -> int:
     from mmrobust.tasks import TASKS
 
     stored = read_results(folder)
+    if stored["status"] != "complete":
+        raise UserError(f"{folder} has no result to verify: it is {stored['status']}")
     task_name, classes = stored["identity"]["task"], stored["protocol"]["classes"]
     modalities = {
         m: Modality("image", (1, 1, 1)) for m in stored["protocol"]["modalities"]

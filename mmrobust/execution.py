@@ -12,8 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import config as configuration
 from mmrobust.devices import check_devices
-from mmrobust.errors import UserError
-from mmrobust.evaluation.results import ended_early, is_complete, note_trials
+from mmrobust.errors import DivergenceError, UserError
+from mmrobust.evaluation.results import ended_early, is_complete, note_trials, write_end
 from mmrobust.launch import start
 from mmrobust.locks import locked
 from mmrobust.retention import retain
@@ -89,9 +89,11 @@ def execute(
                 if not is_complete(folder):  # nor has become so meanwhile
                     try:
                         _execute(folder, config, overrides, config_dir)
-                    except UserError as error:
-                        if config.study.name is None or ended_early(folder) != "diverged":
+                    except DivergenceError as error:
+                        if config.study.name is None:
                             raise
+                        if not ended_early(folder):  # its teacher did
+                            write_end(folder, config, "diverged", 0, str(error))
                         print(f"  diverged: {error}", flush=True)  # a trial like others
                     finish(folder, config)
                     return folder

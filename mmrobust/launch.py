@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig
 
 from mmrobust.devices import count_devices, place
-from mmrobust.errors import Stopped, UserError
+from mmrobust.errors import DivergenceError, Stopped, UserError
+from mmrobust.evaluation.results import ended_early, read_results
 from mmrobust.locks import HELD
 from mmrobust.sweeps.pool import claimed
 
@@ -139,8 +140,21 @@ def start(folder: Path, config: DictConfig, *, apart: bool = False) -> None:
         apart: in processes of its own even where one would do.
 
     Raises:
+        DivergenceError: the loss is no number, on whatever rank.
         UserError: more devices than there are; the processes failed.
     """
+    (folder / "results.json").unlink(missing_ok=True)  # of a run that ended early
+    try:
+        _start(folder, config, apart)
+    except Stopped:
+        raise
+    except Exception as error:  # whatever the end of one rank does to the others
+        if ended_early(folder) != "diverged":
+            raise
+        raise DivergenceError(read_results(folder)["message"]) from error
+
+
+def _start(folder: Path, config: DictConfig, apart: bool) -> None:
     if place().world > 1:
         with socket.socket() as free:
             free.bind(("", 0))

@@ -41,7 +41,9 @@ def texts(override: Override) -> list[str]:
     interval."""
     if not override.is_sweep_override():
         return [text_of(override).partition("=")[2]]
-    value = override.value()
+    value: Any = override.value()
+    if hasattr(value, "shuffle"):
+        value.shuffle = False  # the same every time
     if isinstance(value, IntervalSweep):
         return [str(value.start), str(value.end)]
     try:

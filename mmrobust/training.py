@@ -24,17 +24,17 @@ from mmrobust.checkpoints import (
     load_checkpoint,
     load_weights,
 )
-from mmrobust.config import config_hash, construct, load_run_config
+from mmrobust.config import construct, load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.devices import threads
 from mmrobust.errors import DivergenceError, UserError, guarded
-from mmrobust.evaluation.description import describe, study_of
+from mmrobust.evaluation.description import describe
 from mmrobust.evaluation.panel import save_panel
 from mmrobust.evaluation.results import (
-    SCHEMA,
     direction,
     plot_combinations,
     result_table,
+    write_end,
     write_predictions,
     write_results,
 )
@@ -88,17 +88,13 @@ def train(folder: Path) -> dict[str, Any]:
     tell(config, method)
     try:
         trainer.fit(method, datamodule=data, ckpt_path=last if before else None, weights_only=True)
-    except DivergenceError:  # on any rank
-        if config.study.name is not None:
-            leave(folder, config, trainer, "diverged")
+    except DivergenceError as error:  # perhaps on this rank alone
+        write_end(folder, config, "diverged", trainer.current_epoch, str(error))
         raise
     seconds = position.seconds
     seen = trainer.fit_loop.epoch_loop.batch_progress.total.completed * data.batch_size
     if any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks):  # type: ignore[attr-defined]
-        ended = leave(folder, config, trainer, "pruned")
-        for logger in trainer.loggers:
-            logger.finalize("success")
-        return ended
+        return leave_pruned(folder, config, trainer)
     best = folder / "checkpoints" / "best.ckpt"
     chosen = best if config.selection != "last" and best.is_file() else last
     score = position.score(trainer)
@@ -138,14 +134,14 @@ def train(folder: Path) -> dict[str, Any]:
     return results
 
 
-def leave(folder: Path, config: DictConfig, trainer: Trainer, status: str) -> dict[str, Any]:
-    """Say in `results.json` that a trial of a study has ended without a result, and is not to be begun again."""
-    results = {"schema": SCHEMA, "status": status, "epochs": trainer.current_epoch}
-    results |= {"identity": {"config_hash": config_hash(config), "study": study_of(config)}}
-    write_results(folder, results)  # on every rank: the first may not know that another's loss is no number
-    if trainer.is_global_zero:
-        print(f"{status} after epoch {trainer.current_epoch}: {folder}", flush=True)
-    return results
+def leave_pruned(folder: Path, config: DictConfig, trainer: Trainer) -> dict[str, Any]:
+    """A study ended this trial: it has no result, and is not begun again."""
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    if not trainer.is_global_zero:
+        return {}
+    print(f"pruned after epoch {trainer.current_epoch}: {folder}", flush=True)
+    return write_end(folder, config, "pruned", trainer.current_epoch)
 
 
 def monitored(method: Method) -> str:

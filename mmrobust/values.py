@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust.config import allowed_prefixes, refused
+from mmrobust.config import allowed_prefixes, refused, targets_in
 from mmrobust.retention import KEEP
 from mmrobust.scaling import check_scaling
 from mmrobust.wandb_run import check_wandb
@@ -90,6 +91,12 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         for name in plain["allow"]
         if name.partition(".")[0] in sys.stdlib_module_names
     ]
+    roots = {target.partition(".")[0] for _, target in targets_in(plain)} & {*plain["allow"]}
+    problems += [
+        f"allow=[{name}]: there is no module {name}; if it is yours, put its folder on PYTHONPATH"
+        for name in sorted(roots)
+        if name not in sys.modules and importlib.util.find_spec(name) is None
+    ]
     for split in ("train", "test"):
         problems += _check_missing(
             split, plain["missing"][split], modality_names(config), config.choices.data
@@ -98,13 +105,16 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     return problems
 
 
-def _missing(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _missing(node: Any, path: str = "") -> Iterator[str]:
     """Keys without a value."""
-    for key, child in node.items():
-        if isinstance(child, Mapping):
-            yield from _missing(child, f"{prefix}{key}.")
-        elif child == "???":
-            yield f"{prefix}{key}"
+    if isinstance(node, Mapping):
+        for key, child in node.items():
+            yield from _missing(child, f"{path}.{key}" if path else key)
+    elif isinstance(node, list):
+        for i, child in enumerate(node):
+            yield from _missing(child, f"{path}[{i}]")
+    elif node == "???":
+        yield path
 
 
 def _check_ranges(config: DictConfig) -> list[str]:

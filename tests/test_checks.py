@@ -55,6 +55,8 @@ def problems(*overrides: str, multirun: bool = False) -> str:
         ),
         (["missing=fixed"], ["missing.train.combination has no value yet"]),
         (["encoder=timm"], ["encoder.name has no value yet; set encoder.name=..."]),
+        (["allow=[mine]", "+callbacks.x._target_=mine.X"], ["allow=[mine]: there is no module mine; if it is yours"]),
+        (["+callbacks.x=[{y: '???'}]"], ["callbacks.x[0].y has no value yet"]),
         (["missing=fixed", "missing.train.combination=[m3]"], ["names the modality 'm3'; synthetic has m1, m2"]),
         (["missing=fixed", "missing.train.combination=[m1]", "data.task=segmentation"], ["synthetic has rgb, depth"]),
         (["noise/pattern@noise.test=gaussian", "noise.test.level=12"], ["noise.test.level=12 is not in [0, 11]"]),

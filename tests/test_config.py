@@ -118,6 +118,12 @@ def test_choices_are_recorded() -> None:
     )
 
 
+def test_what_cannot_be_imported() -> None:
+    node = OmegaConf.create({"allow": ["tests"], "x": {"_target_": "tests.toys.Nothing"}})
+    with pytest.raises(UserError, match=r"_target_=tests\.toys\.Nothing cannot be imported: .*PYTHONPATH"):
+        construct(node.x)
+
+
 def test_construct_keeps_objects_and_errors() -> None:
     node = OmegaConf.create({"_target_": "mmrobust.missing.MCAR"})
     rate = {"audio": 0.5}

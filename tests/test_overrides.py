@@ -32,6 +32,7 @@ def test_keys(text: str, key: str, beginning: str) -> None:
         ("+x=true,null,'a b',[1,2]", ["True", "null", "'a b'", "[1,2]"], [True, None, "a b", [1, 2]]),
         ("x=range(1,6,2)", ["1", "3", "5"], [1, 3, 5]),
         ("x=tag(log,interval(1e-3,0.5))", ["0.001", "0.5"], [0.001, 0.5]),
+        ("x=shuffle(3,1,2)", ["3", "1", "2"], [3, 1, 2]),  # the same every time
         ("x=range(3,1)", [], []),
         ("x=range(1,3,0)", [], []),
     ],

@@ -17,7 +17,7 @@ from mmrobust.checkpoints import checkpoint_path, file_hash
 from mmrobust.config import NOT_IN_RECIPE, config_hash
 from mmrobust.data.base import DataModule
 from mmrobust.evaluation.combinations import Results
-from mmrobust.evaluation.results import SCHEMA, direction
+from mmrobust.evaluation.results import SCHEMA, direction, study_of
 from mmrobust.methods.base import Method
 from mmrobust.scaling import describe_optimization
 
@@ -107,12 +107,6 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def study_of(config: DictConfig) -> dict[str, Any] | None:
-    """The study that the run is a trial of."""
-    study = config.get("study")
-    return {"name": study.name, "trial": study.trial} if study and study.name else None
 
 
 def _teacher(config: DictConfig) -> dict[str, str] | None:

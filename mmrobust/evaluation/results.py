@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from omegaconf import DictConfig
+
+from mmrobust.config import config_hash
 from mmrobust.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ def write_results(folder: Path, results: Mapping[str, Any], name: str = "results
     """Write a result file; a reader sees an old or a new one, never half of it, even if several processes write."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
     part.replace(path)
     return path
@@ -62,13 +65,37 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
+def write_end(
+    folder: Path, config: DictConfig, status: str, epochs: int, message: str = ""
+) -> dict[str, Any]:
+    """Say in `results.json` that a run has ended without a result; returns what the file holds.
+
+    Args:
+        folder: the run's.
+        config: its configuration.
+        status: pruned or diverged.
+        epochs: that were complete.
+        message: why.
+    """
+    identity = {"config_hash": config_hash(config), "study": study_of(config)}
+    results = {"schema": SCHEMA, "status": status, "epochs": epochs, "message": message, "identity": identity}
+    write_results(folder, results)
+    return results
+
+
 def ended_early(folder: Path) -> str | None:
-    """How a trial of a study ended that has no result: pruned or diverged."""
+    """How a run ended that has no result: pruned or diverged."""
     try:
         status: str = read_results(folder)["status"]
     except (UserError, KeyError):
         return None
     return status if status in ("pruned", "diverged") else None
+
+
+def study_of(config: DictConfig) -> dict[str, Any] | None:
+    """The study that the run is a trial of."""
+    study = config.get("study")
+    return {"name": study.name, "trial": study.trial} if study and study.name else None
 
 
 def note_trials(folder: Path, study: Mapping[str, Any] | None) -> None:

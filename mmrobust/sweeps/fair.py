@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from mmrobust.checks import check_command_line
 from mmrobust.errors import UserError
 from mmrobust.overrides import key_of, texts
+from mmrobust.sweeps.jobs import Outcome
 from mmrobust.sweeps.space import of_jobs, reference, with_declared
-from mmrobust.sweeps.storage import default_name
+from mmrobust.sweeps.storage import default_name, finished
 from mmrobust.sweeps.studies import chosen, opened
 
 if TYPE_CHECKING:
-    from mmrobust.sweeps.jobs import Outcome
     from mmrobust.sweeps.studies import Launch
 
 
@@ -29,7 +29,7 @@ def fair(given: Sequence[str], config_dir: str | None, config: DictConfig, launc
         launch: runs jobs.
 
     Returns:
-        The outcomes of the final runs, and the failed trials.
+        The outcomes of the final runs, the failed trials, and the searches that found nothing.
 
     Raises:
         UserError: no methods are listed; one has no space; a seed of the final runs is the trials'.
@@ -42,13 +42,17 @@ def fair(given: Sequence[str], config_dir: str | None, config: DictConfig, launc
             searches.append(stack.enter_context(opened(line, one, name)))
         for search in searches:
             outcomes += search.advance(launch)
-            best = search.best()
+            try:
+                best = search.best()
+            except UserError as error:
+                outcomes.append(Outcome(len(outcomes), search.fixed, "failed", None, str(error)))
+                continue
             print(
                 f"study {search.study.study_name}: best {' '.join(chosen(best))}, {best.value:.4f}",
                 flush=True,
             )
             kept = [text for text in search.fixed if key_of(text) not in ("seed", "study.trials")]
-            budget = f"study.trials={search.finished()}"
+            budget = f"study.trials={finished(search.study)}"
             jobs += [[*kept, *chosen(best), f"seed={seed}", budget] for seed in seeds]
     print(f"{len(jobs)} runs with the best values, seeds {', '.join(map(str, seeds))}", flush=True)
     return [*outcomes, *launch(jobs)]
@@ -84,7 +88,7 @@ def by_method(given: Sequence[str], config_dir: str | None) -> list[list[str]]:
             check_command_line(line, config_dir, multirun=True)
         except UserError as error:
             raise UserError(
-                f"sweep=fair, method={method}: {error}. Each method needs a space, sweep/space/<method>.yaml: ours in "
+                f"sweep=fair, method={method}: {str(error).rstrip('?.')}. Each method needs a space, sweep/space/<method>.yaml: ours in "
                 "conf/, yours in --config-dir"
             ) from error
         lines.append(line)

@@ -147,10 +147,13 @@ def plan_sweep(given: Sequence[str], config_dir: str | None, config: DictConfig)
 
 
 def _add_study(plan: Plan, given: Sequence[str], config: DictConfig, name: str | None = None) -> None:
-    from mmrobust.sweeps.storage import finished_trials, found
+    from mmrobust.sweeps.storage import compare, finished, found, stored
 
     study = found(given, config, name)
-    done = min(finished_trials(study.storage, study.name), config.sweep.trials)
+    before, done = stored(study.storage, study.name), 0
+    if before is not None:
+        compare(before, study.space, study.fixed, configuration.config_hash(config), study.storage)
+        done = min(finished(before), config.sweep.trials)
     states = {"complete": done, "interrupted": 0, "new": config.sweep.trials - done}
     plan.kinds[f"study {study.name}"] = Kind(config, f"trial of study {study.name}", states)
 

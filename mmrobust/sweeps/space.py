@@ -99,8 +99,6 @@ def distributions(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
         if not o.is_sweep_override():
             continue
         value: Any = o.value()
-        if hasattr(value, "shuffle"):
-            value.shuffle = False  # the same space every time
         numbers = isinstance(value, IntervalSweep | RangeSweep)
         if not numbers:
             space[o.get_key_element()] = CategoricalDistribution(texts(o))

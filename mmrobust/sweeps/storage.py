@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from mmrobust.config import NOT_IN_HASH
 from mmrobust.errors import UserError
-from mmrobust.overrides import key_of
+from mmrobust.overrides import key_of, text_of
 from mmrobust.sweeps.space import distributions, of_jobs
 
 if TYPE_CHECKING:
@@ -50,20 +50,22 @@ def place(given: str | None, default: Path) -> str:
 
 
 class Found(NamedTuple):
-    """A study that a command line asks for: its name, where it lies, what it searches."""
+    """A study that a command line asks for: its name, where it lies, what it searches, the overrides of all trials."""
 
     name: str
     storage: str
     space: dict[str, BaseDistribution]
+    fixed: list[str]
 
 
 def found(given: Sequence[str], config: DictConfig, name: str | None) -> Found:
     """Arguments and errors as of `opened`, but nothing is made and nothing read."""
     import_optuna()
-    space = distributions(of_jobs(given))
+    overrides = of_jobs(given)
+    space, fixed = distributions(overrides), [text_of(o) for o in overrides if not o.is_sweep_override()]
     check_search(space, config)
     name = name or config.sweep.name or default_name(config, space)
-    return Found(name, place(config.sweep.storage, study_folder(config) / f"{name}.journal"), space)
+    return Found(name, place(config.sweep.storage, study_folder(config) / f"{name}.journal"), space, fixed)
 
 
 def study_folder(config: DictConfig) -> Path:
@@ -75,7 +77,7 @@ def check_search(space: dict[str, BaseDistribution], config: DictConfig) -> None
     for key, known in CHOICES.items():
         if config.sweep[key] not in known:
             raise UserError(
-                f"sweep.{key}={config.sweep[key]} is not known; choose {', '.join(map(str, known))}"
+                f"sweep.{key}={config.sweep[key]} is not known; choose {', '.join(str(k or 'null') for k in known)}"
             )
     if not space:
         raise UserError(
@@ -84,17 +86,22 @@ def check_search(space: dict[str, BaseDistribution], config: DictConfig) -> None
         )
     if "seed" in space:
         raise UserError(
-            "sweep=optuna: seed is no hyper-parameter; give one, and run the best trial with others"
+            f"sweep={config.sweep.kind}: seed is no hyper-parameter; give one, by which all trials run. Others are for the "
+            "best values: run those with them, or sweep=fair with sweep.seeds=[1,2,3]"
         )
     if config.selection == "paper":
         raise UserError(
-            "sweep=optuna: selection=paper validates on the test split, which a search must not see; take "
+            f"sweep={config.sweep.kind}: selection=paper validates on the test split, which a search must not see; take "
             "selection=mean or last"
         )
     if config.trainer.limit_val_batches == 0 or config.data.get("validation") == 0:
-        raise UserError("sweep=optuna searches by the validation score, and nothing is validated here")
+        raise UserError(
+            f"sweep={config.sweep.kind} searches by the validation score, and nothing is validated here"
+        )
     if config.paths.run is not None:
-        raise UserError("sweep=optuna: each trial needs a folder of its own; leave out paths.run")
+        raise UserError(
+            f"sweep={config.sweep.kind}: each trial needs a folder of its own; leave out paths.run"
+        )
 
 
 def default_name(config: DictConfig, space: dict[str, BaseDistribution]) -> str:
@@ -139,21 +146,28 @@ def load(place: str, name: str, direction: str) -> Study:
             f"study {name} in {place} cannot be read: {cause}; give another sweep.storage, or remove it"
         ) from error
     if study.direction.name.lower() != direction:
-        raise UserError(f"study {name} in {place} is to {study.direction.name.lower()}, not to {direction}")
+        raise UserError(
+            f"study {name} in {place} is to {study.direction.name.lower()}, not to {direction}. Repeat its command, or "
+            "give this one a study of its own: sweep.name=<name>"
+        )
     return study
 
 
-def finished_trials(place: str, name: str) -> int:
-    """How many trials of a study have come to an end, without making one."""
+def stored(place: str, name: str) -> Study | None:
+    """A study, if there is one."""
     import optuna
 
     path = Path(place.removeprefix("sqlite:///"))
     if ("://" not in place or place.startswith("sqlite:///")) and not path.is_file():
-        return 0
+        return None
     try:
-        study = optuna.load_study(study_name=name, storage=open_storage(place))
+        return optuna.load_study(study_name=name, storage=open_storage(place))
     except KeyError:
-        return 0
+        return None
+
+
+def finished(study: Study) -> int:
+    """How many trials have come to an end, pruned and diverged ones included."""
     return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 

@@ -18,11 +18,10 @@ from omegaconf import DictConfig
 
 from mmrobust import config as configuration
 from mmrobust.errors import UserError
-from mmrobust.evaluation.results import direction, read_results
+from mmrobust.evaluation.results import direction, ended_early, read_results
 from mmrobust.locks import locked
-from mmrobust.overrides import as_override, key_of, text_of
-from mmrobust.sweeps.space import of_jobs
-from mmrobust.sweeps.storage import compare, found, load, study_folder
+from mmrobust.overrides import as_override, key_of
+from mmrobust.sweeps.storage import compare, finished, found, load, study_folder
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -114,10 +113,8 @@ class Search:
         from optuna.trial import TrialState
 
         results = read_results(folder)
-        if results["status"] == "pruned":
+        if ended_early(folder):  # samplers take it to be worse than any with a score
             self.study.tell(trial.number, state=TrialState.PRUNED)
-        elif results["status"] == "diverged":
-            self.study.tell(trial.number, state=TrialState.FAIL)
         else:
             self.study.tell(trial.number, objective(results, folder, self.study.direction.name.lower()))
 
@@ -126,11 +123,10 @@ class Search:
         try:
             return self.study.best_trial
         except ValueError as error:
-            raise UserError(f"no trial of study {self.study.study_name} is complete: {error}") from error
-
-    def finished(self) -> int:
-        """How many trials have come to an end, pruned and diverged ones included."""
-        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False))
+            raise UserError(
+                f"no trial of study {self.study.study_name} is complete; look at its runs, give sweep.trials more, or "
+                "another space and sweep.name"
+            ) from error
 
     def report(self, config_dir: str | None) -> None:
         """Print how many trials there are, the best one, and how to run it with other seeds."""
@@ -138,15 +134,14 @@ class Search:
         states = [trial.state.name for trial in trials]
         print(
             f"study {self.study.study_name} in {self.storage}: {states.count('COMPLETE')} trials complete, "
-            f"{states.count('PRUNED')} pruned, {states.count('FAIL')} diverged, "
-            f"{len(trials) - self.finished()} without an end"
+            f"{states.count('PRUNED')} pruned or diverged, {len(trials) - finished(self.study)} without an end"
         )
         print(f"best: trial {best.number + 1}, validation score {best.value:.4f}")
         for text in chosen(best):
             print(f"  {text}")
         kept = [text for text in self.fixed if key_of(text) != "seed"]
         options = ["--config-dir", config_dir] if config_dir else []
-        words = [*options, *kept, *chosen(best), "seed=1,2,3", f"study.trials={self.finished()}"]
+        words = [*options, *kept, *chosen(best), "seed=1,2,3", f"study.trials={finished(self.study)}"]
         print(f"run it: python -m mmrobust.run -m {shlex.join(words)}", flush=True)
 
 
@@ -170,9 +165,8 @@ def opened(given: Sequence[str], config: DictConfig, name: str | None = None) ->
         metric = config.data.get("primary") or "accuracy"  # the tasks' own are better the higher
         goal = DIRECTIONS[config.sweep.direction or direction(metric)]
         stored = load(study.storage, study.name, goal)
-        fixed = [text_of(o) for o in of_jobs(given) if not o.is_sweep_override()]
-        compare(stored, study.space, fixed, configuration.config_hash(config), study.storage)
-        yield Search(stored, study.space, fixed, config.sweep, study.storage)
+        compare(stored, study.space, study.fixed, configuration.config_hash(config), study.storage)
+        yield Search(stored, study.space, study.fixed, config.sweep, study.storage)
 
 
 def make_sampler(options: DictConfig, number: int) -> BaseSampler:

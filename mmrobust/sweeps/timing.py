@@ -56,6 +56,7 @@ def measure(config: DictConfig, config_dir: str | None) -> Cost:
 
 def _measure(config: DictConfig, folder: Path) -> Cost:
     from mmrobust import training
+    from mmrobust.callbacks import StopOnBadLoss
     from mmrobust.checkpoints import build_method
     from mmrobust.evaluation.results import write_predictions
     from mmrobust.launch import count_devices
@@ -88,6 +89,8 @@ def _measure(config: DictConfig, folder: Path) -> Cost:
         config.trainer[f"limit_{key}_batches"] = min(count, BATCHES)
     method = build_method(config, data.spec)
     trainer, times = training.build_trainer(config, folder, method), batch_times()
+    kept = [c for c in trainer.callbacks if not isinstance(c, StopOnBadLoss)]  # type: ignore[attr-defined]
+    trainer.callbacks = kept  # type: ignore[attr-defined]  # a first value may diverge, and takes as long as others
     trainer.callbacks.extend([times, training.Position(0.0, training.monitored(method))])  # type: ignore[attr-defined]
     trainer.fit(method, datamodule=data)
     trainer.test(method, datamodule=data, verbose=False)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mmrobust.evaluate import main as evaluate
 from mmrobust.evaluation.results import read_results
 from mmrobust.locks import locked
 from mmrobust.report import main as report
@@ -216,6 +217,17 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
+def test_a_plan_is_of_the_study_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(search(tmp_path, RATES, "sweep.trials=1")) == 0
+    assert main(search(tmp_path, RATES, "sweep.trials=3", "plan=true")) == 0
+    assert "plan: 3 runs, 1 complete, 0 interrupted, 2 new" in capsys.readouterr().out
+    for more in ([], ["plan=true"]):
+        other = search(tmp_path, "optimizer.lr=interval(0.1,0.2)", *more)
+        assert main(other) == 2
+        assert "searches another space: optimizer.lr" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_before_any_run(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides, words = REFUSED[name]
@@ -266,20 +278,42 @@ def test_a_failed_trial_is_told_at_the_end_and_run_again(
     assert printed.out.count("[0] ") == count
 
 
+DIVERGING = ["optimizer=sgd", "data.batch_size=8", "sweep.sampler=random"]
+
+
 @pytest.mark.slow
 def test_a_trial_that_diverges_is_one_of_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """It is told once, counts, and is not run again."""
-    more = ["optimizer=sgd", "data.batch_size=8", "sweep.sampler=random", "sweep.trials=4"]
-    command = search(tmp_path, "optimizer.lr=choice(1e-2,1e30)", *more)
+    """It is told once, counts, and is not run again; other commands cope with it."""
+    command = search(tmp_path, "optimizer.lr=choice(1e30,1e-2)", *DIVERGING, "sweep.trials=4")
+    assert main([*command, "plan=true"]) == 0  # although the first value is not worth trying
     assert main(command) == 0
     states = {(t.state.name, t.params["optimizer.lr"]) for t in study(tmp_path).trials}
-    assert states == {("COMPLETE", "0.01"), ("FAIL", "1e+30")}
+    assert states == {("COMPLETE", "0.01"), ("PRUNED", "1e+30")}
     printed = capfd.readouterr().out
-    assert printed.count("diverged: the loss is no number at step") == 1
-    assert printed.count("diverged before: ") == [t[0] for t in trials(tmp_path)].count("FAIL") - 1
-    assert read_results(runs(tmp_path)[1e30])["status"] == "diverged"
+    assert printed.count("  diverged: the loss is no number at step") == 1
+    assert printed.count("diverged before: ") == [t[0] for t in trials(tmp_path)].count("PRUNED") - 1
+    folder = runs(tmp_path)[1e30]
+    assert read_results(folder)["status"] == "diverged"
     assert main(command) == 0
     assert "[0] " not in capfd.readouterr().out
+    assert report([f"{tmp_path}/out"]) == 0
+    assert "status is 'diverged'" in capfd.readouterr().err
+    assert evaluate([f"run={folder}", "verify=true"]) == 2
+    assert "has no result to verify: it is diverged" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_trial_whose_teacher_diverges_is_one_of_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where none is left, there is nothing to choose, and it is said what to do."""
+    small = [text for text in SMALL if text != "method=fusion"]
+    command = ["-m", "sweep=optuna", *small, *DIVERGING, f"paths.outputs={tmp_path}/out", "method=mmanet"]
+    command += ["optimizer.lr=choice(1e30,1e31)", "sweep.trials=1"]
+    for _ in range(2):
+        assert main(command) == 2
+        assert "no trial of study mmanet_synthetic is complete; look at its runs" in capsys.readouterr().err
+    assert [t.state.name for t in study(tmp_path, "mmanet_synthetic").trials] == ["PRUNED"]
 
 
 def test_what_a_study_says_that_it_searches(tmp_path: Path) -> None:
