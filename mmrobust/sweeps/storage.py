@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 ATTRIBUTE = "mmrobust"  # of a study: what it searches
+REMEDY = "Repeat its command, or give this one a study of its own: sweep.name=<name>"
 
 CHOICES = {
     "sampler": ("tpe", "random", "gp"),
@@ -147,8 +148,7 @@ def load(place: str, name: str, direction: str) -> Study:
         ) from error
     if study.direction.name.lower() != direction:
         raise UserError(
-            f"study {name} in {place} is to {study.direction.name.lower()}, not to {direction}. Repeat its command, or "
-            "give this one a study of its own: sweep.name=<name>"
+            f"study {name} in {place} is to {study.direction.name.lower()}, not to {direction}. {REMEDY}"
         )
     return study
 
@@ -186,15 +186,14 @@ def compare(
     if theirs is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(ATTRIBUTE, ours)
         return
-    remedy = "Repeat its command, or give this one a study of its own: sweep.name=<name>"
     if theirs is None:
-        raise UserError(f"study {study.study_name} in {place} was not made by a sweep of mmrobust. {remedy}")
+        raise UserError(f"study {study.study_name} in {place} was not made by a sweep of mmrobust. {REMEDY}")
     if theirs["space"] != ours["space"]:
         keys = sorted(
             k for k in theirs["space"] | ours["space"] if theirs["space"].get(k) != ours["space"].get(k)
         )
         raise UserError(
-            f"study {study.study_name} in {place} searches another space: {', '.join(keys)} differ. {remedy}"
+            f"study {study.study_name} in {place} searches another space: {', '.join(keys)} differ. {REMEDY}"
         )
     if theirs["configuration"] != config_hash:
         gone, new = (
@@ -203,7 +202,7 @@ def compare(
         )
         raise UserError(
             f"study {study.study_name} in {place} has another configuration: it was made with "
-            f"{' '.join(gone) or 'other defaults'}{f', not {chr(32).join(new)}' if new else ''}. {remedy}"
+            f"{' '.join(gone) or 'other defaults'}{f', not {chr(32).join(new)}' if new else ''}. {REMEDY}"
         )
 
 
