@@ -16,6 +16,7 @@ from mmrobust.config import construct, load_run_config
 from mmrobust.data.base import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
+from mmrobust.models.initialization import initialize
 from mmrobust.retention import tested
 
 
@@ -95,10 +96,11 @@ def _what_else(path: Path) -> str:
 
 
 def build_method(config: DictConfig, spec: DataSpec) -> Method:
-    """The method of a run's configuration, with new weights drawn from its seed."""
+    """The method of a run's configuration, with new weights drawn from its seed by the rule `init`."""
     torch.manual_seed(config.seed)
     method = construct(config.method, spec=spec)
     assert isinstance(method, Method)
+    initialize(method, config.get("init", "default"))
     return method
 
 

@@ -49,6 +49,9 @@ AT_LEAST = {
     "sweep.startup_epochs": 0,
 }
 
+# Rules for initial weights: those of `models.initialization`, which would import torch.
+INIT = ("default", "kaiming", "xavier", "truncated_normal")
+
 # Ranges of the numbers of a noise protocol.
 NOISE_RANGES = {"level": (0, 11), "probability": (0, 1), "density": (0, 1), "start": (0, 1)}
 
@@ -77,6 +80,8 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         )
     if plain["selection"] not in ("mean", "last", "paper"):
         problems.append(f"selection={plain['selection']} is not known; choose mean, last or paper")
+    if plain["init"] not in INIT:
+        problems.append(f"init={plain['init']} is not known; choose {', '.join(INIT)}")
     if plain["keep"] not in KEEP:
         problems.append(f"keep={plain['keep']} is not known; choose {', '.join(KEEP)}")
     rates = plain["test_rates"]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mmrobust import ranks
 from mmrobust.data.base import Modality
 from mmrobust.errors import UserError
+from mmrobust.models.initialization import keep_weights
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -190,6 +191,8 @@ def build_encoder(
         raise UserError(
             f"the encoder {name!r} does not take encoder.options={dict(options)}: {error}"
         ) from error
+    if pretrained:
+        keep_weights(encoder)
     if modality.kind == "video":
         encoder = OverFrames(encoder)
     return encoder if width in (None, encoder.width) else Projected(encoder, width)

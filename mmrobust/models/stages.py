@@ -17,6 +17,7 @@ from mmrobust.models.encoders import (
     timm_network,
     use_group_norm,
 )
+from mmrobust.models.initialization import keep_weights
 from mmrobust.models.pyramid import Pyramid
 
 FINEST = 4  # stride of the finest level that is a skip: the stem's map is as large as it is poor
@@ -160,6 +161,8 @@ def build_levels(
         return Staged(stages, [cast(nn.Conv2d, stage[0]).out_channels for stage in stages], [2, 4, 8])
     if is_class_path(name):
         network = find_class(name)(image, pretrained=pretrained, norm=norm, **options)
+        if pretrained:
+            keep_weights(network)
         widths = getattr(network, "widths", [network.width])
         return Whole(network, widths, getattr(network, "strides", [1] * len(widths)), channels_last=False)
     return _timm_levels(name, pretrained, norm, shape[0], options)
@@ -175,6 +178,8 @@ def _timm_levels(
             f"timm cannot take the levels out of {name!r} ({type(error).__name__}: {error}); choose another "
             "encoder, such as resnet18, convnext_atto or tiny"
         ) from error
+    if pretrained:
+        keep_weights(network)
     if norm == "group":
         use_group_norm(network)
     widths, strides = network.feature_info.channels(), network.feature_info.reduction()
