@@ -23,8 +23,9 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mmrobust import config as configuration
-from mmrobust.checks import check_command_line
+from mmrobust.config import compose as configuration
+from mmrobust.config.check import check_command_line
+from mmrobust.config.overrides import with_quotes
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import (
     is_complete,
@@ -34,8 +35,7 @@ from mmrobust.evaluation.results import (
     write_predictions,
     write_results,
 )
-from mmrobust.overrides import with_quotes
-from mmrobust.retention import require_checkpoint
+from mmrobust.training.retention import require_checkpoint
 
 OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false"}
 TAKEN_OVER = (
@@ -141,12 +141,12 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     """
     from lightning import Trainer
 
-    from mmrobust import training
-    from mmrobust.checkpoints import build_method, checkpoint_path, load_weights
     from mmrobust.evaluation.description import describe
-    from mmrobust.evaluation.panel import save_panel
+    from mmrobust.reporting.panel import save_panel
+    from mmrobust.training import train
+    from mmrobust.training.checkpoints import build_method, checkpoint_path, load_weights
 
-    training.start_process(folder, config)
+    train.start_process(folder, config)
     data = configuration.construct(config.data)
     data.setup()
     if split not in data.splits:
@@ -181,7 +181,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     plot_combinations(results, out / "combinations.png", title)
     save_panel(method, data, results, out / "panel.png", title, split)
     write_results(out, results)
-    training.show(results, title, {"result": out / "results.json"})
+    train.show(results, title, {"result": out / "results.json"})
     return results
 
 

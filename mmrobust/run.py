@@ -11,14 +11,14 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from omegaconf import DictConfig
 
-from mmrobust import config as configuration
-from mmrobust.checks import check_command_line
-from mmrobust.devices import place
+from mmrobust.config import compose as configuration
+from mmrobust.config.check import check_command_line
+from mmrobust.config.overrides import with_quotes
 from mmrobust.errors import UserError, guarded
-from mmrobust.execution import execute, resume
-from mmrobust.launch import led
-from mmrobust.overrides import with_quotes
-from mmrobust.wandb_run import one_attempt
+from mmrobust.loggers.wandb_run import one_attempt
+from mmrobust.training.devices import place
+from mmrobust.training.lifecycle import execute, resume
+from mmrobust.training.processes import led
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
-from mmrobust.config import compose_config, conf_folder, construct
+from mmrobust.config.compose import compose_config, conf_folder, construct
 from mmrobust.data.base import KINDS, DataModule, DataSpec, Modality
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method

@@ -22,12 +22,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
-from mmrobust.checkpoints import build_method
-from mmrobust.config import compose_config, conf_folder, construct
+from mmrobust.config.compose import compose_config, conf_folder, construct
 from mmrobust.evaluation.results import read_results
-from mmrobust.execution import execute
 from mmrobust.methods.base import Method
 from mmrobust.testing import describe_data
+from mmrobust.training.checkpoints import build_method
+from mmrobust.training.lifecycle import execute
 
 FILE = Path(__file__).with_name("contract.json")
 FROZEN: dict[str, Any] = json.loads(FILE.read_text()) if FILE.is_file() else {}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.compose import compose_config, construct
 
 
 def test_warmup_steps() -> None:

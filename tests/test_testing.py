@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmrobust.batch import Batch
-from mmrobust.config import compose_config, construct
+from mmrobust.config.compose import compose_config, construct
 from mmrobust.data.base import DataModule, DataSpec, Key, Sample
 from mmrobust.data.synthetic import Generated
 from mmrobust.methods.base import Features, Method, Output

@@ -19,7 +19,7 @@ from mmrobust.missing import all_combinations, combination_code, combination_mas
 from mmrobust.models.fusion import masked, mean_over
 from mmrobust.models.pyramid import by_level, deepest, with_deepest
 from mmrobust.tasks import full_logits
-from mmrobust.teacher import Teacher
+from mmrobust.training.teacher_run import Teacher
 
 
 class TeacherShaped(Method):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmrobust.data.base import DataSpec, Split
-from mmrobust.data.clips import (
+from mmrobust.data.families.clips import (
     EXTRACT_FRAMES,
     EXTRACT_SOUNDS,
     Clip,

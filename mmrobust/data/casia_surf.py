@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from mmrobust import keyed
-from mmrobust.data import images
 from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split
-from mmrobust.data.clips import note
-from mmrobust.data.files import exists
+from mmrobust.data.families.clips import note
+from mmrobust.data.files import images
+from mmrobust.data.files.folders import exists
 from mmrobust.errors import UserError
 
 MODALITIES = ("rgb", "depth", "ir")

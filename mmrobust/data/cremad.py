@@ -11,7 +11,15 @@ import numpy as np
 
 from mmrobust import keyed
 from mmrobust.data.base import DataSpec, Split
-from mmrobust.data.clips import EXTRACT_FRAMES, Clip, ClipModule, audit, frames_in, note, with_held_out
+from mmrobust.data.families.clips import (
+    EXTRACT_FRAMES,
+    Clip,
+    ClipModule,
+    audit,
+    frames_in,
+    note,
+    with_held_out,
+)
 from mmrobust.errors import UserError
 
 # Ids are like 1001_DFA_ANG_XX: actor id[:4], sentence, emotion id[9:12], level.

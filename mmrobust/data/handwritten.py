@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
-from mmrobust.data.matlab import read_mat
+from mmrobust.data.files.matlab import read_mat
 from mmrobust.errors import UserError
 
 # Pixel averages, Fourier coefficients, profile correlations, Zernike moments, Karhunen-Loève coefficients,

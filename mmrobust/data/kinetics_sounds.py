@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.data.base import DataSpec, Split
-from mmrobust.data.clips import Clip, ClipModule, audit, few, frames_in, note, with_held_out
+from mmrobust.data.families.clips import Clip, ClipModule, audit, few, frames_in, note, with_held_out
 from mmrobust.errors import UserError
 
 FOLDERS = {"train": ("train_img", "train"), "test": ("val_img", "test")}  # of visual, of audio

@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from mmrobust import keyed
-from mmrobust.data import images
 from mmrobust.data.base import DataModule, DataSpec, Key, Sample, Split
-from mmrobust.data.clips import note
-from mmrobust.data.columns import Column
-from mmrobust.data.entries import (
+from mmrobust.data.families.clips import note
+from mmrobust.data.files import images
+from mmrobust.data.table.columns import Column
+from mmrobust.data.table.csv_file import content_hash, modality_columns, read_table
+from mmrobust.data.table.entries import (
     SPLITS,
     Entries,
     Entry,
@@ -27,9 +28,8 @@ from mmrobust.data.entries import (
     target_column,
     with_splits,
 )
-from mmrobust.data.inference import OPTIONS, Inference, described, unlike
-from mmrobust.data.masks import VOID, MaskLabels
-from mmrobust.data.table import content_hash, modality_columns, read_table
+from mmrobust.data.table.inference import OPTIONS, Inference, described, unlike
+from mmrobust.data.table.masks import VOID, MaskLabels
 from mmrobust.errors import UserError
 
 AUGMENTATIONS = ("none", "flip", "crop_flip")

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmrobust.data import images
-from mmrobust.data.clips import note
-from mmrobust.data.files import Tables, find, read_mat
-from mmrobust.data.frames import VOID, Frame, Source, Statistics, as_classes, from_one
-from mmrobust.data.rgbd import RGBD, Contents, Parts
+from mmrobust.data.families.clips import note
+from mmrobust.data.families.frames import VOID, Frame, Source, Statistics, as_classes, from_one
+from mmrobust.data.families.rgbd import RGBD, Contents, Parts
+from mmrobust.data.files import images
+from mmrobust.data.files.folders import Tables, find, read_mat
 
 CLASSES_40 = (
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",

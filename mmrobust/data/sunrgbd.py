@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmrobust.data import images
-from mmrobust.data.clips import note
-from mmrobust.data.files import Tables, cached, find, names_in, read_mat
-from mmrobust.data.frames import Frame, Source, Statistics, as_classes, from_one
+from mmrobust.data.families.clips import note
+from mmrobust.data.families.frames import Frame, Source, Statistics, as_classes, from_one
+from mmrobust.data.families.rgbd import RGBD, Contents
+from mmrobust.data.files import images
+from mmrobust.data.files.folders import Tables, cached, find, names_in, read_mat
 from mmrobust.data.nyuv2 import CLASSES_40
-from mmrobust.data.rgbd import RGBD, Contents
 from mmrobust.errors import UserError
 
 CLASSES = tuple({"refridgerator": "fridge", "television": "tv"}.get(name, name) for name in CLASSES_40[:37])

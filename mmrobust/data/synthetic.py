@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mmrobust import keyed
 from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split
-from mmrobust.data.channels import MIN_SIZE, Channel
-from mmrobust.data.scenes import Scenes
+from mmrobust.data.families.channels import MIN_SIZE, Channel
+from mmrobust.data.families.scenes import Scenes
 from mmrobust.errors import UserError
 from mmrobust.missing import all_combinations, combination_name
 

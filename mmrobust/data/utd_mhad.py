@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.actions import MODALITIES, Actions, Signal, Take, inertial_statistics
 from mmrobust.data.base import DataModule, DataSpec, Modality, Split, hold_out
-from mmrobust.data.clips import note
-from mmrobust.data.motion import CHANNELS, JOINTS
+from mmrobust.data.families.actions import MODALITIES, Actions, Signal, Take, inertial_statistics
+from mmrobust.data.families.clips import note
+from mmrobust.data.families.motion import CHANNELS, JOINTS
 from mmrobust.errors import UserError
 
 # fmt: off

@@ -13,13 +13,13 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import missing
-from mmrobust.checkpoints import checkpoint_path, file_hash
-from mmrobust.config import NOT_IN_RECIPE, config_hash
+from mmrobust.config.compose import NOT_IN_RECIPE, config_hash
+from mmrobust.config.scaling import describe_optimization
 from mmrobust.data.base import DataModule
 from mmrobust.evaluation.combinations import Results
 from mmrobust.evaluation.results import SCHEMA, direction, study_of
 from mmrobust.methods.base import Method
-from mmrobust.scaling import describe_optimization
+from mmrobust.training.checkpoints import checkpoint_path, file_hash
 
 
 def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:

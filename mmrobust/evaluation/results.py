@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 
-from mmrobust.config import config_hash
+from mmrobust.config.compose import config_hash
 from mmrobust.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmrobust.balance import gradients, mean_of_others, mean_over_rows
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Features, Method
+from mmrobust.methods.parts.balance import gradients, mean_of_others, mean_over_rows
 from mmrobust.missing import all_combinations, combination_masks
 
 

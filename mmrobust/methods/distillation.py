@@ -12,7 +12,7 @@ from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method, Output
 from mmrobust.models.pyramid import deepest
-from mmrobust.teacher import Teacher
+from mmrobust.training.teacher_run import Teacher
 
 FEATURES = {  # of the fused features
     "fitnet": losses.hint,

@@ -15,10 +15,10 @@ from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import Results
 from mmrobust.losses import margin_aware_distillation
 from mmrobust.methods.base import Method, Output
-from mmrobust.mining import PredictionMining
+from mmrobust.methods.parts.mining import PredictionMining
 from mmrobust.missing import combination_code
 from mmrobust.models.pyramid import levels
-from mmrobust.teacher import Teacher
+from mmrobust.training.teacher_run import Teacher
 
 LEVELS = 3  # of a pyramid that are distilled, from the deepest on
 

@@ -14,12 +14,8 @@ from torch import Tensor, nn
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError, one_of
 from mmrobust.methods.base import Features, Method, Output
-from mmrobust.missing import all_combinations, draw_combinations, sources_of
-from mmrobust.models.adaptation import JointAdaptation, loss_of_rows
-from mmrobust.models.encoders import PointwiseLinear
-from mmrobust.models.fusion import rows_like
-from mmrobust.models.pyramid import deepest, with_deepest
-from mmrobust.models.translation import (
+from mmrobust.methods.parts.adaptation import JointAdaptation, loss_of_rows
+from mmrobust.methods.parts.translation import (
     CrossTranslation,
     Frozen,
     Layer,
@@ -27,6 +23,10 @@ from mmrobust.models.translation import (
     where_rows,
     with_stream_skips,
 )
+from mmrobust.missing import all_combinations, draw_combinations, sources_of
+from mmrobust.models.encoders import PointwiseLinear
+from mmrobust.models.fusion import rows_like
+from mmrobust.models.pyramid import deepest, with_deepest
 from mmrobust.tasks import full_logits
 
 

@@ -15,10 +15,10 @@ from mmrobust.batch import Batch
 from mmrobust.errors import UserError, one_of
 from mmrobust.losses import gaussian_kl, inverse_variance_weights
 from mmrobust.methods.base import Features, Method, Output
+from mmrobust.methods.parts.gaussian import NormalisedLinear, sample_gaussian
+from mmrobust.methods.parts.uncertainty import NoiseEstimator, Reliance
 from mmrobust.models.fusion import rows_like
-from mmrobust.models.probabilistic import NormalisedLinear, sample_gaussian
 from mmrobust.models.pyramid import deepest, with_deepest
-from mmrobust.models.uncertainty import NoiseEstimator, Reliance
 from mmrobust.tasks import full_logits
 
 MAX_LEVEL = 11  # pure noise

@@ -20,13 +20,13 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mmrobust import config as configuration
-from mmrobust.devices import place
+from mmrobust.config import compose as configuration
 from mmrobust.errors import Stopped, as_user_error
 from mmrobust.evaluation.results import is_complete
-from mmrobust.execution import execute
-from mmrobust.launch import led
-from mmrobust.sweeps.pool import POOL, Pool
+from mmrobust.training.claims import POOL, Pool
+from mmrobust.training.devices import place
+from mmrobust.training.lifecycle import execute
+from mmrobust.training.processes import led
 
 AGAIN = "the same command goes on with what is not complete"
 STOP = "stop"  # a file: no job begins any more

@@ -21,10 +21,9 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from mmrobust import config as configuration
+from mmrobust.config import compose as configuration
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
-from mmrobust.execution import finish
 from mmrobust.sweeps.jobs import (
     Outcome,
     Task,
@@ -35,6 +34,7 @@ from mmrobust.sweeps.jobs import (
     write_outcome,
 )
 from mmrobust.sweeps.needs import Need, fitted, groups, needs, prepare
+from mmrobust.training.lifecycle import finish
 
 ENGINES = {  # a launcher of the user's builds on one of these
     "BasicLauncher": "basic",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mmrobust import config as configuration
+from mmrobust.config import compose as configuration
+from mmrobust.config.overrides import key_of
 from mmrobust.errors import as_user_error
 from mmrobust.evaluation.results import is_complete
-from mmrobust.overrides import key_of
 from mmrobust.sweeps.space import of_jobs
 from mmrobust.sweeps.timing import measure
 
@@ -43,7 +43,7 @@ class Plan:
     def add(self, config: DictConfig, overrides: Sequence[str] = ()) -> None:
         """Add a run, and the teacher that it needs; `overrides` tell it from the others."""
         if config.method.get("teacher") and config.method.teacher.run is None:
-            from mmrobust.teacher import teacher_config
+            from mmrobust.training.teacher_run import teacher_config
 
             teacher = teacher_config(config, self.config_dir)
             if teacher.paths.run not in self.teachers:  # shared by others

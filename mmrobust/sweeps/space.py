@@ -11,10 +11,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mmrobust import config as configuration
+from mmrobust.config import compose as configuration
+from mmrobust.config.groups import with_globs
+from mmrobust.config.overrides import first, key_of, parse, root, text_of, texts
 from mmrobust.errors import UserError
-from mmrobust.groups import with_globs
-from mmrobust.overrides import first, key_of, parse, root, text_of, texts
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from mmrobust import config as configuration
+from mmrobust.config import compose as configuration
+from mmrobust.config.overrides import as_override, key_of
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import direction, ended_early, read_results
-from mmrobust.locks import locked
-from mmrobust.overrides import as_override, key_of
 from mmrobust.sweeps.storage import compare, finished, found, load, study_folder
+from mmrobust.training.locks import locked
 
 if TYPE_CHECKING:
     from optuna import Study

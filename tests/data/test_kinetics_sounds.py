@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mmrobust.config import conf_folder
+from mmrobust.config.compose import conf_folder
 from mmrobust.data.base import Key
 from mmrobust.data.kinetics_sounds import KineticsSounds, identity, normalised, read_list
 from mmrobust.data.noise import Clean

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from mmrobust.config import compose_config, config_hash, construct, load_run_config
+from mmrobust.config.compose import compose_config, config_hash, construct, load_run_config
 from mmrobust.data.base import Key
 from mmrobust.data.manifest import Manifest
 from mmrobust.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.compose import compose_config, construct
 from mmrobust.data.base import DataModule, Key, Sample, Split
 from mmrobust.data.damage import Kept
 from mmrobust.data.noise import Clean, Gaussian, Salt, SplitNoise, UDMLv1, UDMLv2, in_pixel_units

@@ -9,7 +9,7 @@ import scipy.io
 import torch
 
 from mmrobust.data.base import Key
-from mmrobust.data.files import read_mat
+from mmrobust.data.files.folders import read_mat
 from mmrobust.data.nyuv2 import CLASSES_13, CLASSES_40, LABELS_13, MEAN, SCENES, STD, mapping_of, read_splits
 from mmrobust.errors import UserError
 from tests.data.nyuv2_tree import KINDS, MAP_CLASS, make_nyuv2, prepare_nyuv2

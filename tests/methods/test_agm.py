@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.compose import compose_config, construct
 from mmrobust.methods.agm import AGM, shapley_weights
 from mmrobust.missing import all_combinations, combination_masks
 from mmrobust.testing import describe_data, make_batch, step

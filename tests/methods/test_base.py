@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.compose import compose_config, construct
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.testing import describe_data, make_batch, step
-from mmrobust.training import build_trainer
+from mmrobust.training.train import build_trainer
 
 CONF = str(Path(__file__).parents[1] / "conf")
 

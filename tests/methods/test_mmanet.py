@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmrobust.batch import Batch
-from mmrobust.config import compose_config, construct
+from mmrobust.config.compose import compose_config, construct
 from mmrobust.errors import UserError
 from mmrobust.losses import margin_aware_distillation
 from mmrobust.methods.base import Output

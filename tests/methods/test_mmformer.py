@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.compose import compose_config, construct
 from mmrobust.data.base import DataSpec, Modality
 from mmrobust.errors import UserError
 from mmrobust.methods.mmformer import MMFormer

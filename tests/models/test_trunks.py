@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.compose import compose_config, construct
 from mmrobust.data.base import DataSpec, Modality
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method

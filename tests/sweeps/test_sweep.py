@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mmrobust.checks import check_command_line
-from mmrobust.config import conf_folder
+from mmrobust.config.check import check_command_line
+from mmrobust.config.compose import conf_folder
 from mmrobust.run import main
 from mmrobust.sweeps.forget import Forget
 from mmrobust.sweeps.space import with_declared
