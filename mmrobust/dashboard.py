@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from mmrobust.config.build import construct
 from mmrobust.config.check import check_command_line
-from mmrobust.config.compose import compose_config, construct
+from mmrobust.config.compose import compose_config
 from mmrobust.config.overrides import with_quotes
 from mmrobust.config.rules import modality_names
 from mmrobust.errors import UserError, guarded
@@ -80,8 +81,8 @@ def what_is_shown(outputs: Path | None, data: Sequence[str], metric: str | None)
     Raises:
         UserError: neither or both are given, there are no runs, or they have no metric in common.
     """
+    from mmrobust.combinations import all_combinations, combination_name
     from mmrobust.loggers.wandb_panels import Shown
-    from mmrobust.missing import all_combinations, combination_name
 
     if (outputs is None) == (not data):
         raise UserError(

@@ -82,3 +82,14 @@ def one_of(key: str, value: str, known: Sequence[str]) -> None:
     """Raises: UserError: `method.<key>` is none of the known."""
     if value not in known:
         raise UserError(f"method.{key}={value!r} is not known; choose {', '.join(known)}")
+
+
+def note(problems: list[str], what: str, found: Sequence[str], remedy: str) -> None:
+    """Add a problem, if anything was found to have it: how many, and the first few."""
+    if found:
+        problems.append(f"{what}: {few(found)}; {remedy}")
+
+
+def few(found: Sequence[str]) -> str:
+    """How many, and the first three."""
+    return f"{len(found)} ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})"

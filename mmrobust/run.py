@@ -11,8 +11,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from omegaconf import DictConfig
 
-from mmrobust.config import compose as configuration
 from mmrobust.config.check import check_command_line
+from mmrobust.config.compose import compose_config, conf_folder
 from mmrobust.config.overrides import with_quotes
 from mmrobust.errors import UserError, guarded
 from mmrobust.loggers.wandb_run import one_attempt
@@ -66,7 +66,7 @@ def _main(argv: list[str]) -> int:
             from mmrobust.sweeps.sweep import sweep
 
             return sweep(arguments.overrides, more, arguments.config_dir)
-        config = configuration.compose_config(arguments.overrides, arguments.config_dir)
+        config = compose_config(arguments.overrides, arguments.config_dir)
         if config.plan:
             from mmrobust.sweeps.plan import plan_run
 
@@ -80,7 +80,7 @@ def _hydra(argv: list[str], task: Callable[[DictConfig], object]) -> int:
     """Hand the command line to Hydra's own main."""
     import hydra
 
-    main = hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")
+    main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     with _argv(argv):
         main(task)()
     return 0

@@ -16,7 +16,8 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from mmrobust import evaluate
-from mmrobust.data.base import DataSpec, Split
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Split
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_predictions, read_results
 from mmrobust.methods.fusion import Fusion

@@ -22,7 +22,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 
-from mmrobust.config.compose import compose_config, conf_folder, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config, conf_folder
 from mmrobust.evaluation.results import read_results
 from mmrobust.methods.base import Method
 from mmrobust.testing import describe_data

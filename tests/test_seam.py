@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mmrobust.config.compose import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
 from mmrobust.testing import check_dataset, check_method, describe_data

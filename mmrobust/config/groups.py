@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
@@ -14,7 +15,6 @@ from hydra.errors import HydraException
 from mmrobust.config.compose import our_hydra, search_path
 from mmrobust.config.overrides import parse, text_of, values, with_value
 from mmrobust.errors import UserError
-from mmrobust.sweeps.extras import EXTRAS, not_installed
 
 
 def group_options(config_dir: str | None) -> dict[str, list[str]]:
@@ -101,3 +101,19 @@ def nearest(word: str, known: Iterable[str]) -> str:
         last = {name.rpartition(".")[2]: name for name in known}
         close = [last[n] for n in difflib.get_close_matches(word.rpartition(".")[2], list(last), 3, 0.7)]
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+    "ray": ("hydra_ray_launcher", "ray"),
+}
+
+
+def not_installed(launcher: str) -> str | None:
+    """What is to be installed before a launcher can be used."""
+    package, extra = EXTRAS.get(launcher, ("", ""))
+    if not package or (find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{package}")):
+        return None
+    return f"hydra/launcher={launcher} is not installed: pip install 'mmrobust[{extra}]'"

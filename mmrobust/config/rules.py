@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust.config.compose import allowed_prefixes, refused, targets_in
+from mmrobust.config.build import allowed_prefixes, refused, targets_in
 from mmrobust.config.scaling import check_scaling
 from mmrobust.loggers.wandb_run import check_wandb
 from mmrobust.training.retention import KEEP

@@ -10,17 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mmrobust.data.base import DataSpec, Split
-from mmrobust.data.families.clips import (
-    EXTRACT_FRAMES,
-    EXTRACT_SOUNDS,
-    Clip,
-    ClipModule,
-    audit,
-    frames_in,
-    note,
-)
-from mmrobust.errors import UserError
+from mmrobust.data.families.clips import EXTRACT_FRAMES, EXTRACT_SOUNDS, Clip, ClipModule, audit, frames_in
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Split
+from mmrobust.errors import UserError, note
 
 # The order of the dataset's own features; it is that of the first appearance in Annotations.txt.
 CLASSES = (

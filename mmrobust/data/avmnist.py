@@ -17,9 +17,11 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mmrobust import keyed
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
+from mmrobust.data.base import DataModule, hold_out
 from mmrobust.data.families.digits import RATE, Pool, ensure, read_images, read_recordings
 from mmrobust.data.files.audio import log, magnitude
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
 
 NOISE = 1 << 20  # noise is a slice of one long array: a generator for every sample would cost 0.2 ms

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from mmrobust import keyed
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split
-from mmrobust.data.families.clips import note
+from mmrobust.data.base import DataModule
 from mmrobust.data.files import images
 from mmrobust.data.files.folders import exists
-from mmrobust.errors import UserError
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
+from mmrobust.errors import UserError, note
 
 MODALITIES = ("rgb", "depth", "ir")
 CLASSES = ("spoof", "live")

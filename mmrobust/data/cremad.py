@@ -10,17 +10,10 @@ from typing import Any
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.base import DataSpec, Split
-from mmrobust.data.families.clips import (
-    EXTRACT_FRAMES,
-    Clip,
-    ClipModule,
-    audit,
-    frames_in,
-    note,
-    with_held_out,
-)
-from mmrobust.errors import UserError
+from mmrobust.data.families.clips import EXTRACT_FRAMES, Clip, ClipModule, audit, frames_in, with_held_out
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Split
+from mmrobust.errors import UserError, note
 
 # Ids are like 1001_DFA_ANG_XX: actor id[:4], sentence, emotion id[9:12], level.
 EMOTIONS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")  # the order of OGM-GE and all that build on it

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
+from mmrobust.data.base import DataModule, hold_out
 from mmrobust.data.files.matlab import read_mat
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
 
 # Pixel averages, Fourier coefficients, profile correlations, Zernike moments, Karhunen-Loève coefficients,

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.base import DataSpec, Split
-from mmrobust.data.families.clips import Clip, ClipModule, audit, few, frames_in, note, with_held_out
-from mmrobust.errors import UserError
+from mmrobust.data.families.clips import Clip, ClipModule, audit, frames_in, with_held_out
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Split
+from mmrobust.errors import UserError, few, note
 
 FOLDERS = {"train": ("train_img", "train"), "test": ("val_img", "test")}  # of visual, of audio
 LISTS = {"train": "my_train.txt", "test": "my_test.txt"}

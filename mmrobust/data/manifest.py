@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from mmrobust import keyed
-from mmrobust.data.base import DataModule, DataSpec, Key, Sample, Split
-from mmrobust.data.families.clips import note
+from mmrobust.data.base import DataModule
 from mmrobust.data.files import images
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.data.table.columns import Column
 from mmrobust.data.table.csv_file import content_hash, modality_columns, read_table
 from mmrobust.data.table.entries import (
@@ -30,7 +31,7 @@ from mmrobust.data.table.entries import (
 )
 from mmrobust.data.table.inference import OPTIONS, Inference, described, unlike
 from mmrobust.data.table.masks import VOID, MaskLabels
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, note
 
 AUGMENTATIONS = ("none", "flip", "crop_flip")
 SMALLEST = 0.5  # share of the area that a crop keeps

@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmrobust.data.families.clips import note
 from mmrobust.data.families.frames import VOID, Frame, Source, Statistics, as_classes, from_one
 from mmrobust.data.families.rgbd import RGBD, Contents, Parts
 from mmrobust.data.files import images
-from mmrobust.data.files.folders import Tables, find, read_mat
+from mmrobust.data.files.folders import find
+from mmrobust.data.files.hdf5 import Tables
+from mmrobust.data.files.matlab import read_variables
+from mmrobust.errors import note
 
 CLASSES_40 = (
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",
@@ -164,7 +166,7 @@ def check_axes(tables: Tables, names: Sequence[str], problems: list[str]) -> int
 
 def read_splits(path: Path, count: int, problems: list[str]) -> dict[str, list[int]]:
     """Rows, from 0, of train and test in a file that counts them from 1; adds to `problems`."""
-    found = read_mat(path, ["trainNdxs", "testNdxs"])
+    found = read_variables(path, ["trainNdxs", "testNdxs"])
     numbers = {s: np.atleast_1d(found[f"{s}Ndxs"]).astype(int).ravel().tolist() for s in ("train", "test")}
     for split, part in numbers.items():
         beyond = [str(n) for n in part if not 1 <= n <= count]
@@ -186,7 +188,7 @@ def mapping_of(path: Path, classes: int) -> np.ndarray:
     Raises:
         UserError: the file is not classMapping40.mat.
     """
-    mapping = np.ravel(read_mat(path, ["mapClass"])["mapClass"])
+    mapping = np.ravel(read_variables(path, ["mapClass"])["mapClass"])
     as_40 = as_classes(mapping, of_40(classes), f"mapClass of {path}")
     return np.concatenate([[VOID], as_40]).astype(np.uint8)
 

@@ -9,13 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmrobust.data.families.clips import note
 from mmrobust.data.families.frames import Frame, Source, Statistics, as_classes, from_one
 from mmrobust.data.families.rgbd import RGBD, Contents
 from mmrobust.data.files import images
-from mmrobust.data.files.folders import Tables, cached, find, names_in, read_mat
+from mmrobust.data.files.folders import find, names_in
+from mmrobust.data.files.hdf5 import Tables
+from mmrobust.data.files.kept import kept_value
+from mmrobust.data.files.matlab import read_variables
 from mmrobust.data.nyuv2 import CLASSES_40
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, note
 
 CLASSES = tuple({"refridgerator": "fridge", "television": "tv"}.get(name, name) for name in CLASSES_40[:37])
 # Those with more than 80 frames in Song et al.; office_kitchen, with 81, is not among them.
@@ -122,7 +124,7 @@ class SUNRGBD(RGBD):
         seg = find("SUNRGBD2Dseg.mat", folders, problems, where)
         if not (meta and seg):
             return {}, Source(images.read_image, depth_image, label_array)
-        order: list[str] = cached("sunrgbd_order", [meta], None, partial(read_order, meta))
+        order: list[str] = kept_value("sunrgbd_order", [meta], None, partial(read_order, meta))
         tables = Tables(seg)
         count = tables.array("SUNRGBD2Dseg/seglabel").size
         rows = {name: row for row, name in enumerate(order)}
@@ -166,7 +168,7 @@ def sample_name(path: str, deeper: int) -> str:
 
 def read_splits(path: Path, problems: list[str]) -> dict[str, list[str]]:
     """The sorted names of train and test; adds to `problems`."""
-    found = read_mat(path, ["alltrain", "alltest"])
+    found = read_variables(path, ["alltrain", "alltest"])
     splits = {
         split: sorted(sample_name(str(p), 0) for p in np.atleast_1d(found[f"all{split}"]))
         for split in ("train", "test")
@@ -178,7 +180,7 @@ def read_splits(path: Path, problems: list[str]) -> dict[str, list[str]]:
 
 def read_order(path: Path) -> list[str]:
     """The names of all samples in the order of SUNRGBDMeta.mat."""
-    rows = np.atleast_1d(read_mat(path, ["SUNRGBDMeta"])["SUNRGBDMeta"])
+    rows = np.atleast_1d(read_variables(path, ["SUNRGBDMeta"])["SUNRGBDMeta"])
     return [sample_name(str(row.rgbpath), 2) for row in rows]
 
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from mmrobust import keyed
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split
+from mmrobust.combinations import all_combinations, combination_name
+from mmrobust.data.base import DataModule
 from mmrobust.data.families.channels import MIN_SIZE, Channel
 from mmrobust.data.families.scenes import Scenes
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
-from mmrobust.missing import all_combinations, combination_name
 
 NOISE = 0.5  # standard deviation; that of a pattern is 1, so that nobody needs to mistake one for another
 TASKS = ("classification", "segmentation")

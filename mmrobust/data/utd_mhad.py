@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.base import DataModule, DataSpec, Modality, Split, hold_out
+from mmrobust.data.base import DataModule, hold_out
 from mmrobust.data.families.actions import MODALITIES, Actions, Signal, Take, inertial_statistics
-from mmrobust.data.families.clips import note
 from mmrobust.data.families.motion import CHANNELS, JOINTS
-from mmrobust.errors import UserError
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Split
+from mmrobust.errors import UserError, note
 
 # fmt: off
 CLASSES = (

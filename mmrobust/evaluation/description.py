@@ -13,7 +13,8 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import missing
-from mmrobust.config.compose import NOT_IN_RECIPE, config_hash
+from mmrobust.config.identity import config_hash
+from mmrobust.config.keys import NOT_IN_RECIPE
 from mmrobust.config.scaling import describe_optimization
 from mmrobust.data.base import DataModule
 from mmrobust.evaluation.combinations import Results

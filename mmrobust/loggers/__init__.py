@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmrobust.loggers.wandb_logger import MetricsFile as MetricsFile
+    from mmrobust.loggers.metrics_file import MetricsFile as MetricsFile
     from mmrobust.loggers.wandb_logger import WandbLogger as WandbLogger
 
-TARGETS = {"MetricsFile": "wandb_logger", "WandbLogger": "wandb_logger"}
+TARGETS = {"MetricsFile": "metrics_file", "WandbLogger": "wandb_logger"}
 
 
 def __getattr__(name: str) -> Any:

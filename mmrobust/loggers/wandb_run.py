@@ -15,7 +15,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust.config.compose import NOT_IN_RECIPE, config_hash
+from mmrobust.config.identity import config_hash
+from mmrobust.config.keys import NOT_IN_RECIPE
 from mmrobust.errors import UserError
 
 TARGET = "mmrobust.loggers.WandbLogger"

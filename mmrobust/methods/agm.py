@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mmrobust.batch import Batch
+from mmrobust.combinations import all_combinations, combination_masks
 from mmrobust.methods.base import Features, Method
 from mmrobust.methods.parts.balance import gradients, mean_of_others, mean_over_rows
-from mmrobust.missing import all_combinations, combination_masks
 
 
 def shapley_weights(masks: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from mmrobust.batch import Batch
+from mmrobust.combinations import all_combinations, draw_combinations
 from mmrobust.errors import UserError, one_of
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.methods.parts.adaptation import JointAdaptation, loss_of_rows
@@ -20,10 +21,10 @@ from mmrobust.methods.parts.translation import (
     Frozen,
     Layer,
     hallucinate,
+    sources_of,
     where_rows,
     with_stream_skips,
 )
-from mmrobust.missing import all_combinations, draw_combinations, sources_of
 from mmrobust.models.encoders import PointwiseLinear
 from mmrobust.models.fusion import rows_like
 from mmrobust.models.pyramid import deepest, with_deepest

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmrobust.data.base import DataSpec, Modality
+from mmrobust.data.spec import DataSpec, Modality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mmrobust.data.base import DataModule, DataSpec, Key
+from mmrobust.combinations import combination_masks, combination_name
+from mmrobust.data.base import DataModule
 from mmrobust.data.loading import Collate
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Key
 from mmrobust.evaluation.combinations import stacked
-from mmrobust.missing import combination_masks, combination_name
 from mmrobust.reporting.cells import VOID_GREY, Cell, class_name, draw_answer, draw_input, palette
 
 if TYPE_CHECKING:

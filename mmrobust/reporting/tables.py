@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from mmrobust.config.compose import NOT_IN_HASH
+from mmrobust.config.keys import NOT_IN_HASH
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import LOWER_IS_BETTER, read_results
 from mmrobust.reporting.published import Published, beside, recipe_status

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from mmrobust.config.compose import NOT_IN_HASH
+from mmrobust.config.keys import NOT_IN_HASH
 from mmrobust.config.overrides import key_of, text_of
 from mmrobust.errors import UserError
 from mmrobust.sweeps.space import distributions, of_jobs

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
-from mmrobust.config.compose import construct, load_run_config
-from mmrobust.data.base import DataSpec
+from mmrobust.config.build import construct
+from mmrobust.config.identity import load_run_config
+from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.training.retention import tested
@@ -164,3 +166,20 @@ def load_method(folder: Path | str, which: str = "best") -> Method:
 def file_hash(path: Path) -> str:
     """sha256 of a file, for the record."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's, which also remembers what was best when the run's folder has moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        folder = Path(str(self.dirpath))
+
+        def here(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        moved = {
+            key: here(state_dict[key])
+            for key in ("best_model_path", "last_model_path", "kth_best_model_path")
+        }
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"best_k_models": best, "dirpath": self.dirpath})

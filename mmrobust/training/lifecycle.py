@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust.config import compose as configuration
+from mmrobust.config.build import construct
+from mmrobust.config.identity import config_hash, load_run_config, run_folder
 from mmrobust.errors import DivergenceError, UserError
 from mmrobust.evaluation.results import ended_early, is_complete, note_trials, write_end
 from mmrobust.training.devices import check_devices
@@ -27,7 +28,7 @@ def resume(overrides: Sequence[str]) -> int:
     """
     options = dict(text.partition("=")[::2] for text in overrides)
     folder = Path(options.pop("resume"))
-    config = configuration.load_run_config(folder)
+    config = load_run_config(folder)
     harmless = (
         "data.root",
         "data.manifest",
@@ -78,7 +79,7 @@ def execute(
     """
     config = config.copy()
     check_devices(config)
-    first = configuration.run_folder(config)
+    first = run_folder(config)
     if config.study.name is not None and (how := ended_early(first)):
         print(f"  {how} before: {first}")
         return first
@@ -113,7 +114,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_dir: str | None) -> None:
     interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
-    before = configuration.load_run_config(folder) if interrupted else config
+    before = load_run_config(folder) if interrupted else config
     if "inferred" in config.data:
         config.data.inferred = before.data.get("inferred") or infer(config)
     if config.method.get("teacher"):
@@ -123,7 +124,7 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
         config.method.teacher.run = str(prepare_teacher(config, config_dir))
         config.paths.teacher = config.method.teacher.run if given is None else None
     if interrupted:
-        if configuration.config_hash(before) != configuration.config_hash(config):
+        if config_hash(before) != config_hash(config):
             raise UserError(
                 f"{folder} holds an interrupted run of another configuration; go on with it (resume={folder}), choose "
                 "another paths.run, or remove the folder"
@@ -140,7 +141,7 @@ def finish(folder: Path, config: DictConfig) -> None:
     trials it was chosen, only the checkpoints to keep. Done before, nothing happens."""
     if is_complete(folder):
         if rates := config.get("test_rates"):
-            from mmrobust.evaluate import evaluate_rates
+            from mmrobust.training.reevaluate import evaluate_rates
 
             evaluate_rates(folder, rates)
         note_trials(folder, config.get("study"))
@@ -150,7 +151,7 @@ def finish(folder: Path, config: DictConfig) -> None:
 def infer(config: DictConfig) -> dict[str, Any]:
     """What data finds out about its files, once and before anything is trained: it is shown, and kept with the
     run's configuration, so that whoever reads the data later takes it to be the same."""
-    data = configuration.construct(config.data)
+    data = construct(config.data)
     inferred: dict[str, Any] = data.infer()
     print(data.told(inferred), flush=True)
     return inferred

@@ -10,7 +10,6 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from mmrobust.errors import UserError
-from mmrobust.sweeps.storage import import_optuna, open_storage
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -49,6 +48,8 @@ class Pruning(Callback):
 
     def _report(self, epoch: int, score: float) -> bool:
         """Whether the study thinks that the trial should end."""
+        from mmrobust.sweeps.storage import import_optuna, open_storage
+
         import_optuna()
         import optuna
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mmrobust.config.compose import load_run_config
+from mmrobust.config.identity import load_run_config
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
 

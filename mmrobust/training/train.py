@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from mmrobust.config.compose import construct, load_run_config
+from mmrobust.config.build import construct
+from mmrobust.config.identity import load_run_config
 from mmrobust.data.base import DataModule
-from mmrobust.errors import DivergenceError, UserError
+from mmrobust.errors import DivergenceError
 from mmrobust.evaluation.description import describe
-from mmrobust.evaluation.results import (
-    direction,
-    plot_combinations,
-    result_table,
-    write_end,
-    write_predictions,
-    write_results,
-)
-from mmrobust.loggers.wandb_logger import MetricsFile
-from mmrobust.methods.base import Method
+from mmrobust.evaluation.results import write_end, write_predictions, write_results
+from mmrobust.loggers.metrics_file import MetricsFile
 from mmrobust.reporting.panel import save_panel
+from mmrobust.reporting.run_table import plot_combinations, show
 from mmrobust.training.checkpoints import (
-    AtomicCheckpoints,
     build_method,
     check_fits,
     checkpoint_path,
     load_checkpoint,
     load_weights,
 )
-from mmrobust.training.devices import threads
+from mmrobust.training.progress import Position
 from mmrobust.training.pruning import Pruning
 from mmrobust.training.retention import kept_checkpoint
-from mmrobust.training.stopping import Checkpoint, EpochLines, Losses, Position, StopOnBadLoss, StopOnSignal
+from mmrobust.training.session import peak_memory, start_process
 from mmrobust.training.trainer import (
+    build_trainer,
     compile_encoders,
-    sharded_arguments,
+    monitored,
     tell,
-    trainer_arguments,
     whole_trainer,
 )
 
 log = logging.getLogger("mmrobust")
-
-THREADS = torch.get_num_threads()  # torch's own choice, before a run changes it
 
 
 def train(folder: Path) -> dict[str, Any]:
@@ -148,102 +133,3 @@ def leave_pruned(folder: Path, config: DictConfig, trainer: Trainer) -> dict[str
         return {}
     print(f"pruned after epoch {trainer.current_epoch}: {folder}", flush=True)
     return write_end(folder, config, "pruned", trainer.current_epoch)
-
-
-def monitored(method: Method) -> str:
-    """The score that selects the checkpoint, as it is logged."""
-    return f"val/average/{method.task.primary}"
-
-
-def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
-    """Lightning's Trainer with the arguments of `trainer` that are not null."""
-    arguments = trainer_arguments(config)
-    if config.trainer.strategy == "fsdp":
-        arguments = sharded_arguments(arguments, method)
-    if not method.automatic_optimization:
-        if arguments.get("accumulate_grad_batches", 1) > 1:
-            raise UserError(
-                f"trainer.accumulate_grad_batches={config.trainer.accumulate_grad_batches}, but "
-                f"method={config.choices.method} takes several optimizer steps a batch; set it to 1"
-            )
-        method.clipping = (
-            arguments.pop("gradient_clip_val", None),
-            arguments.pop("gradient_clip_algorithm", None),
-        )
-    loggers: list[Logger] = [construct(logger) for logger in config.logger.values()]
-    for logger in loggers:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-    monitor = monitored(method)
-    every_epoch: dict[str, Any] = {
-        "dirpath": folder / "checkpoints",
-        "enable_version_counter": False,
-        "save_on_train_epoch_end": True,
-    }
-    callbacks = [
-        # Two: with save_last, Lightning writes `last` only in epochs that are also the best so far.
-        Checkpoint(filename="best", monitor=monitor, mode=direction(method.task.primary), **every_epoch),
-        Checkpoint(filename="last", **every_epoch),
-        StopOnBadLoss(folder),
-        Losses(),
-        *(construct(callback) for callback in config.callbacks.values()),
-    ]
-    if config.get("study") and config.study.pruner:
-        callbacks.append(Pruning(config.study, monitor, config.trainer.max_epochs))
-    if arguments["enable_progress_bar"]:
-        callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())
-        arguments["enable_progress_bar"] = sys.stderr.isatty()
-    callbacks.append(StopOnSignal(folder))  # behind all that must have seen the batch it saves
-    plugins = [*arguments.pop("plugins"), AtomicCheckpoints()]
-    try:
-        return Trainer(
-            **arguments,
-            logger=loggers,
-            callbacks=callbacks,
-            plugins=plugins,
-            use_distributed_sampler=False,  # ours repeats no sample
-            default_root_dir=folder,
-        )
-    except (ValueError, TypeError) as error:  # what Lightning takes, only Lightning knows
-        raise UserError(f"trainer: {error}; see conf/trainer/auto.yaml") from error
-
-
-def start_process(folder: Path, config: DictConfig) -> None:
-    """What a process needs before it computes: its log file and number of threads."""
-    _start_log(folder)
-    torch.set_num_threads(threads(config) or THREADS)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_memory() -> float:
-    """MiB: of the GPU if there is one, else of this process."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
-
-
-def _start_log(folder: Path) -> None:
-    """`log.txt` gets everything; the terminal stays with the progress bar and the result."""
-    logging.captureWarnings(True)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    handler = logging.FileHandler(folder / "log.txt")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("mmrobust", "lightning.pytorch", "lightning.fabric", "py.warnings"):
-        logger = logging.getLogger(name)
-        for old in list(logger.handlers):
-            logger.removeHandler(old)
-            old.close()
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = name == "mmrobust"
-
-
-def show(results: dict[str, Any], title: str, paths: dict[str, Path]) -> None:
-    """Print the table, and where things are."""
-    from rich.console import Console
-
-    Console().print(result_table(results, title))
-    for label, path in paths.items():
-        print(f"{label:<11}{path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,25 @@ from lightning.fabric.plugins.environments import (
     LightningEnvironment,
     TorchElasticEnvironment,
 )
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from mmrobust.config.build import construct
 from mmrobust.config.scaling import tell_optimization
 from mmrobust.errors import UserError
+from mmrobust.evaluation.results import direction
 from mmrobust.methods.base import Method
+from mmrobust.training.checkpoints import (
+    AtomicCheckpoints,
+    Checkpoint,
+)
 from mmrobust.training.devices import count_devices, place
+from mmrobust.training.progress import EpochLines, Losses
+from mmrobust.training.pruning import Pruning
+from mmrobust.training.stopping import StopOnBadLoss, StopOnSignal
 
 log = logging.getLogger("mmrobust")
 
@@ -102,3 +114,60 @@ def tell(config: DictConfig, method: Method) -> None:
             each,
             world,
         )
+
+
+def monitored(method: Method) -> str:
+    """The score that selects the checkpoint, as it is logged."""
+    return f"val/average/{method.task.primary}"
+
+
+def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
+    """Lightning's Trainer with the arguments of `trainer` that are not null."""
+    arguments = trainer_arguments(config)
+    if config.trainer.strategy == "fsdp":
+        arguments = sharded_arguments(arguments, method)
+    if not method.automatic_optimization:
+        if arguments.get("accumulate_grad_batches", 1) > 1:
+            raise UserError(
+                f"trainer.accumulate_grad_batches={config.trainer.accumulate_grad_batches}, but "
+                f"method={config.choices.method} takes several optimizer steps a batch; set it to 1"
+            )
+        method.clipping = (
+            arguments.pop("gradient_clip_val", None),
+            arguments.pop("gradient_clip_algorithm", None),
+        )
+    loggers: list[Logger] = [construct(logger) for logger in config.logger.values()]
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    monitor = monitored(method)
+    every_epoch: dict[str, Any] = {
+        "dirpath": folder / "checkpoints",
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
+    }
+    callbacks = [
+        # Two: with save_last, Lightning writes `last` only in epochs that are also the best so far.
+        Checkpoint(filename="best", monitor=monitor, mode=direction(method.task.primary), **every_epoch),
+        Checkpoint(filename="last", **every_epoch),
+        StopOnBadLoss(folder),
+        Losses(),
+        *(construct(callback) for callback in config.callbacks.values()),
+    ]
+    if config.get("study") and config.study.pruner:
+        callbacks.append(Pruning(config.study, monitor, config.trainer.max_epochs))
+    if arguments["enable_progress_bar"]:
+        callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())
+        arguments["enable_progress_bar"] = sys.stderr.isatty()
+    callbacks.append(StopOnSignal(folder))  # behind all that must have seen the batch it saves
+    plugins = [*arguments.pop("plugins"), AtomicCheckpoints()]
+    try:
+        return Trainer(
+            **arguments,
+            logger=loggers,
+            callbacks=callbacks,
+            plugins=plugins,
+            use_distributed_sampler=False,  # ours repeats no sample
+            default_root_dir=folder,
+        )
+    except (ValueError, TypeError) as error:  # what Lightning takes, only Lightning knows
+        raise UserError(f"trainer: {error}; see conf/trainer/auto.yaml") from error

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmrobust.batch import Batch
 from mmrobust.config.compose import compose_config
-from mmrobust.data.base import DataSpec, Modality
+from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.methods.base import Method, tensors
 from mmrobust.testing import make_batch
 from mmrobust.training.checkpoints import build_method

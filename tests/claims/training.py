@@ -8,7 +8,8 @@ import warnings
 import torch
 from lightning import Trainer
 
-from mmrobust.config.compose import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.data.base import DataModule
 from mmrobust.evaluation.combinations import CombinationScores, Results
 from mmrobust.methods.base import Method

@@ -11,15 +11,10 @@ import yaml
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from mmrobust.config.compose import (
-    NOT_IN_RECIPE,
-    compose_config,
-    conf_folder,
-    config_hash,
-    construct,
-    load_run_config,
-    run_folder,
-)
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config, conf_folder
+from mmrobust.config.identity import config_hash, load_run_config, run_folder
+from mmrobust.config.keys import NOT_IN_RECIPE
 from mmrobust.config.rules import modality_names
 from mmrobust.errors import UserError
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmrobust.config.check import check_command_line
-from mmrobust.config.compose import compose_config, config_hash
+from mmrobust.config.compose import compose_config
+from mmrobust.config.identity import config_hash
 from mmrobust.config.scaling import describe_optimization, effective_batch, tell_optimization
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mmrobust.data.ave import AVE, CLASSES, first_rows, read_rows, read_splits
-from mmrobust.data.base import Key
 from mmrobust.data.noise import Clean
+from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.missing import Complete
 from tests.data.ave_tree import make_ave, write_sound

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.data.base import Key
 from mmrobust.data.casia_surf import CASIASURF, MODALITIES, read_list
 from mmrobust.data.noise import Clean
+from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.missing import Complete
 from tests.data.casia_surf_tree import make_casia_surf

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 import torch
 
-from mmrobust.data.base import Key
 from mmrobust.data.cremad import CREMAD, EMOTIONS, read_labels
 from mmrobust.data.noise import Clean
+from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.missing import Complete
 from tests.data.cremad_tree import make_cremad

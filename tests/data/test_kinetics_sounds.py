@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from mmrobust.config.compose import conf_folder
-from mmrobust.data.base import Key
 from mmrobust.data.kinetics_sounds import KineticsSounds, identity, normalised, read_list
 from mmrobust.data.noise import Clean
+from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.missing import Complete
 from tests.data.clip_tree import write_clip

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmrobust.data.base import Key
+from mmrobust.data.split import Key
 from mmrobust.data.sunrgbd import (
     CLASSES,
     SCENES,

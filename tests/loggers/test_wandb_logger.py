@@ -17,7 +17,8 @@ from torch import Tensor, nn, ones
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
-from mmrobust.config.compose import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.loggers import wandb_run
 from mmrobust.loggers.wandb_logger import WandbLogger

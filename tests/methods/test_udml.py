@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from mmrobust.batch import Batch
+from mmrobust.config.build import construct
 from mmrobust.config.check import check_command_line
-from mmrobust.config.compose import compose_config, construct
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.methods.parts.uncertainty import NoiseEstimator, Reliance
 from mmrobust.methods.udml import UDML

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from mmrobust.batch import Batch
-from mmrobust.data.base import KINDS
+from mmrobust.combinations import all_combinations, combination_name
+from mmrobust.data.spec import KINDS
 from mmrobust.data.synthetic import Synthetic
 from mmrobust.methods.base import Method
-from mmrobust.missing import Fixed, all_combinations, combination_name
+from mmrobust.missing import Fixed
 from mmrobust.reporting import panel
 from mmrobust.reporting.cells import VOID_GREY, palette, stretched
 from mmrobust.reporting.panel import chosen_combinations, chosen_samples, draw, predict, save_panel, scores

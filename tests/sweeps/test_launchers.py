@@ -83,7 +83,7 @@ def test_a_misspelt_launcher(launcher: str, message: str) -> None:
 
 
 def test_a_launcher_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmrobust.sweeps.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("mmrobust.config.groups.find_spec", lambda name: None)
     for launcher, extra in {"ray": "ray", "submitit_slurm": "slurm", "joblib": "joblib"}.items():
         with pytest.raises(UserError, match="is not installed") as error:
             check_command_line([f"hydra/launcher={launcher}"], None, True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmrobust.data.base import DataSpec
+from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.methods.dropout import ModalityDropout

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from mmrobust.config.compose import compose_config
-from mmrobust.data.base import DataSpec
+from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
+from mmrobust.methods.teacher import Teacher
 from mmrobust.run import main
 from mmrobust.testing import describe_data, make_batch
 from mmrobust.training.checkpoints import load_checkpoint, load_method
-from mmrobust.training.teacher_run import Teacher, prepare_teacher
+from mmrobust.training.teacher_run import prepare_teacher
 
 CONF = Path(__file__).parents[1] / "conf"
 SMALL = [

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.config.compose import compose_config, construct, load_run_config
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
+from mmrobust.config.identity import load_run_config
 from mmrobust.evaluate import main as evaluate
 from mmrobust.evaluation.results import read_predictions, read_results
 from mmrobust.run import main

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 
 from mmrobust import keyed
-from mmrobust.data.base import Key, Sample, Split
-from mmrobust.data.families.clips import few
 from mmrobust.data.families.depth_video import cropped_video, normalised_depth
 from mmrobust.data.families.motion import (
     CHANNELS,
@@ -21,7 +19,8 @@ from mmrobust.data.families.motion import (
     read_skeleton,
     resampled,
 )
-from mmrobust.errors import UserError
+from mmrobust.data.split import Key, Sample, Split
+from mmrobust.errors import UserError, few
 
 MODALITIES = ("depth", "skeleton", "inertial")
 

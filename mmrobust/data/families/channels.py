@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.base import KINDS
+from mmrobust.data.spec import KINDS
 
 MIN_SIZE = 8  # here an ideal decoder errs with p < 1e-12, and less in anything larger
 

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
+from mmrobust.data.base import DataModule, hold_out
 from mmrobust.data.files import images
 from mmrobust.data.files.audio import Spectrogram, is_lfs_pointer, read_audio
-from mmrobust.errors import UserError
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
+from mmrobust.errors import UserError, note
 
 EXTRACT_FRAMES = (  # glob and suffix of the videos, folder, frames a second
     'for f in {}; do d={}/$(basename "$f" {}); mkdir -p "$d"; '
@@ -197,14 +199,3 @@ def with_held_out(
     val = {names[i]: train[names[i]] for i in held}
     rest = {name: clip for name, clip in train.items() if name not in val}
     return {"train": rest, "val": val, "test": test} if val else {"train": rest, "test": test}
-
-
-def note(problems: list[str], what: str, found: Sequence[str], remedy: str) -> None:
-    """Add a problem, if anything was found to have it: how many, and the first few."""
-    if found:
-        problems.append(f"{what}: {few(found)}; {remedy}")
-
-
-def few(found: Sequence[str]) -> str:
-    """How many, and the first three."""
-    return f"{len(found)} ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})"

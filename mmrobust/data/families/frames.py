@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmrobust.data.base import Key, Sample, Split
 from mmrobust.data.families import frame_augmentation
 from mmrobust.data.families.frame_augmentation import Arrays
 from mmrobust.data.files import images
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
 
 VOID = 255  # label of pixels that do not count

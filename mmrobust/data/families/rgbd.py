@@ -12,12 +12,14 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from mmrobust.data.base import DataModule, DataSpec, Modality, Split, hold_out
+from mmrobust.data.base import DataModule, hold_out
 from mmrobust.data.families import frame_augmentation
-from mmrobust.data.families.clips import few, note
 from mmrobust.data.families.frames import VOID, Frame, Frames, Source, Statistics, median_frequency
-from mmrobust.data.files.folders import cached, exists
-from mmrobust.errors import UserError
+from mmrobust.data.files.folders import exists
+from mmrobust.data.files.kept import kept_value
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Split
+from mmrobust.errors import UserError, few, note
 
 log = logging.getLogger(__name__)
 Parts = dict[str, dict[str, Frame]]  # {split: {id: frame}}
@@ -208,4 +210,4 @@ class RGBD(DataModule, ABC):
             log.info("counting the classes of %d labels, once", len(ids))
             return median_frequency(map(label, ids), count)
 
-        return tuple(cached("class_weights", files, [type(self).__name__, count, rows], count_classes))
+        return tuple(kept_value("class_weights", files, [type(self).__name__, count, rows], count_classes))

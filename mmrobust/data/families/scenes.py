@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from mmrobust import keyed
-from mmrobust.data.base import DataSpec, Key, Modality, Sample, Split
 from mmrobust.data.files.images import normalised
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
 
 VOID = 255
 OBJECTS = 3  # in a scene, one in front of the other

@@ -1,15 +1,17 @@
-"""Decoded files kept on disk: what is slow to decode is decoded once. The folder may be deleted at any time."""
+"""What is slow to read or count is kept on disk. The folder may be deleted at any time."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,3 +71,26 @@ def say_once(folder: Path, why: str) -> None:
     log.warning(
         "nothing is kept in %s, so files are decoded anew each time (%s); set paths.cache", folder, why
     )
+
+
+def kept_value(what: str, files: Iterable[Path], options: Any, compute: Callable[[], Any]) -> Any:
+    """What `compute` returns (plain data), kept in `$MMROBUST_CACHE`, else `~/.cache/mmrobust`, for as long as the
+    files keep their names, sizes and times of change and the options stay the same."""
+    stats = {os.fspath(file.absolute()): file.stat() for file in sorted(files)}
+    stamps = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()]
+    name = hashlib.sha256(json.dumps([what, stamps, options]).encode()).hexdigest()[:24]
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(os.environ.get("MMROBUST_CACHE") or Path(home) / "mmrobust") / f"{what}-{name}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(path.read_text())
+    value = compute()
+    try:  # several processes may do this at once: the last one wins, with the same content
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
+            json.dump(value, file)
+        Path(file.name).replace(path)
+    except OSError as error:
+        log.info(
+            "%s cannot be kept in %s (%s); it is computed anew each time", what, path.parent, error.strerror
+        )
+    return value

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy.io
 
 from mmrobust.errors import UserError
 
@@ -37,3 +40,21 @@ def read_mat(path: Path, *names: str) -> list[np.ndarray]:
     if absent := [name for name in names if name not in found]:
         raise UserError(f"{path} holds no variables; {', '.join(absent)} expected; get it again")
     return [np.asarray(found[name]) for name in names]
+
+
+def read_variables(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Some variables of a MATLAB file of versions 4 to 7, squeezed.
+
+    Raises:
+        UserError: it cannot be read, or one of them is not there.
+    """
+    try:
+        found = scipy.io.loadmat(path, variable_names=list(keys), squeeze_me=True, struct_as_record=False)
+    except Exception as error:  # whatever a damaged file makes of the parser
+        raise UserError(
+            f"{path} cannot be read as a MATLAB file ({' '.join(str(error).split())}); get it again"
+        ) from error
+    for key in keys:
+        if key not in found:
+            raise UserError(f"{path} has no variable {key}; get the file again")
+    return found

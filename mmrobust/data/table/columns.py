@@ -13,7 +13,6 @@ import soundfile
 import torch
 from torch import Tensor
 
-from mmrobust.data.base import Modality
 from mmrobust.data.files import images
 from mmrobust.data.files.arrays import (
     BY_AXES,
@@ -25,6 +24,7 @@ from mmrobust.data.files.arrays import (
     type_of,
 )
 from mmrobust.data.files.audio import Spectrogram
+from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 
 KINDS_OF = {  # what the files of a type may be taken for

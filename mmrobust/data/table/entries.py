@@ -11,10 +11,9 @@ import numpy as np
 
 from mmrobust import keyed
 from mmrobust.data.base import hold_out
-from mmrobust.data.families.clips import few, note
 from mmrobust.data.files.arrays import TYPES, type_of
 from mmrobust.data.table.csv_file import TARGETS, Table
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, few, note
 
 SPLITS = ("train", "val", "test")
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust import ranks
+from mmrobust.combinations import all_combinations, combination_code, combination_masks, combination_name
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import Results
-from mmrobust.missing import all_combinations, combination_code, combination_masks, combination_name
 
 
 class VarianceMining(nn.Module):

@@ -10,7 +10,8 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from mmrobust.data.base import DataSpec
+from mmrobust.data.spec import DataSpec
+from mmrobust.errors import UserError
 from mmrobust.models.assembly import encoder_keys
 from mmrobust.models.encoders import PointwiseLinear, build_encoder, normalization
 from mmrobust.models.fusion import check_places, rows_like
@@ -180,3 +181,24 @@ def with_stream_skips(hidden: Tensor, streams: Mapping[str, Any]) -> Any:
         mean = stacked.mean(0)
         skips.append(mean if len(hidden) == len(mean) else torch.cat([mean, stacked.flatten(0, 1)]))
     return Pyramid(hidden, tuple(skips))
+
+
+def sources_of(modalities: Sequence[str], privileged: Sequence[str] | None) -> list[str]:
+    """What may be available at inference.
+
+    Raises:
+        UserError: nothing is privileged, everything is, or an unknown modality.
+    """
+    known = ", ".join(modalities)
+    if len(modalities) < 2:
+        raise UserError(f"a modality is restored from another; the data has {known} alone, expected two")
+    if privileged is None:
+        return list(modalities)
+    if unknown := [m for m in privileged if m not in modalities]:
+        raise UserError(f"method.privileged names {unknown[0]!r}, but the modalities are {known}")
+    if not 0 < len(set(privileged)) < len(modalities):
+        raise UserError(
+            f"method.privileged={list(privileged)}: expected some but not all of {known}, or null, which draws "
+            "them anew for every sample"
+        )
+    return [m for m in modalities if m not in privileged]

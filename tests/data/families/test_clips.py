@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmrobust.data.base import Key, Modality
-from mmrobust.data.families.clips import Clip, Clips, few, note, with_held_out
+from mmrobust.data.families.clips import Clip, Clips, with_held_out
 from mmrobust.data.files.audio import Spectrogram
-from mmrobust.errors import UserError
+from mmrobust.data.spec import Modality
+from mmrobust.data.split import Key
+from mmrobust.errors import UserError, few, note
 
 RATE = 8000
 

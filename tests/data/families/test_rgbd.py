@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.data.base import Key
+from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main

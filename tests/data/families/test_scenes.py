@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.config.compose import compose_config, construct
-from mmrobust.data.base import DataModule, Key
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
+from mmrobust.data.base import DataModule
 from mmrobust.data.families import scenes
 from mmrobust.data.families.scenes import VOID, RenderedScenes, Scenes
 from mmrobust.data.files.images import normalised
+from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.testing import check_dataset
 from tests.data.test_synthetic import make

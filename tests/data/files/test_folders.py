@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from mmrobust.data.files.folders import Tables, cached, read_mat
+from mmrobust.data.files.hdf5 import Tables
+from mmrobust.data.files.kept import kept_value
+from mmrobust.data.files.matlab import read_variables
 from mmrobust.errors import UserError
 
 
@@ -20,7 +22,7 @@ def test_cached(tmp_path, monkeypatch):
             calls.append(options)
             return [1.5, len(calls)]
 
-        return cached("what", [source], options, compute)
+        return kept_value("what", [source], options, compute)
 
     assert ask() == ask() == [1.5, 1]
     assert ask(2) == [1.5, 2]  # other options
@@ -63,10 +65,10 @@ def test_damaged_tables_are_named(tmp_path):
     with pytest.raises(UserError, match="is no HDF5 file"):
         Tables(path).array("maps")
     with pytest.raises(UserError, match="cannot be read as a MATLAB file"):
-        read_mat(path, ["x"])
+        read_variables(path, ["x"])
     scipy.io.savemat(path, {"y": 1})
     with pytest.raises(UserError, match="has no variable x"):
-        read_mat(path, ["x"])
+        read_variables(path, ["x"])
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(UserError, match=r"cannot be read as a MATLAB file|has no variable"):
-        read_mat(path, ["y"])
+        read_variables(path, ["y"])

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmrobust.combinations import draw_combinations
 from mmrobust.errors import UserError
 from mmrobust.methods.parts.correlation import LatentCorrelation
-from mmrobust.missing import draw_combinations
 
 B, WIDTH = 6, 4
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmrobust.combinations import all_combinations, combination_masks, combination_name
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import Results
 from mmrobust.methods.parts.mining import PredictionMining, VarianceMining
-from mmrobust.missing import all_combinations, combination_masks, combination_name
 
 TWO, THREE = ("audio", "visual"), ("rgb", "depth", "ir")
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmrobust.combinations import draw_combinations
 from mmrobust.errors import UserError
 from mmrobust.methods.parts.moments import Moments, mean_and_variance
-from mmrobust.missing import draw_combinations
 
 B = 10
 
