@@ -7,7 +7,6 @@ every epoch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from mmrobust import keyed
 from mmrobust.combinations import all_combinations, combination_masks
+from mmrobust.files import short_hash
 
 
 @dataclass(frozen=True)
@@ -115,4 +115,4 @@ def masks(
 
 def fingerprint(masks: np.ndarray) -> str:
     """A short hash of masks: runs that saw the same ones have the same."""
-    return hashlib.sha256(np.packbits(masks).tobytes() + str(masks.shape).encode()).hexdigest()[:16]
+    return short_hash(np.packbits(masks).tobytes() + str(masks.shape).encode())

@@ -15,7 +15,7 @@ from mmrobust.config.compose import ENTRIES, columns_of, compose_config, entries
 from mmrobust.config.groups import check_choice, group_options, nearest
 from mmrobust.config.overrides import first, parse, root, text_of, texts, values, with_value
 from mmrobust.config.rules import check_config, check_type
-from mmrobust.errors import UserError
+from mmrobust.errors import Problems, UserError
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 
@@ -80,8 +80,7 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
                 found = [_one_line(error)]
             problems += [p for p in found if p not in problems and not p.startswith(doubtful)]
     if problems:
-        problems = list(dict.fromkeys(problems))
-        raise UserError("\n".join(f"- {p}" for p in problems) if len(problems) > 1 else problems[0])
+        raise UserError(str(Problems(dict.fromkeys(problems))))
     return entries(names)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.keys import NOT_IN_HASH
 from mmrobust.errors import UserError
+from mmrobust.files import short_hash
 
 
 def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
@@ -30,7 +29,7 @@ def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
         for parent in parents:
             node = (node or {}).get(parent)
         (node or {}).pop(last, None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+    return short_hash(plain, 12)
 
 
 def run_folder(config: DictConfig) -> Path:

@@ -28,3 +28,6 @@ NOT_IN_HASH = (
 
 # Further keys that runs of one row of a table may differ in.
 NOT_IN_RECIPE = ("seed", "data.run_seed", "method.seed")
+
+# Which checkpoints stay when a run is complete.
+KEEP = ("best", "last", "all", "none")

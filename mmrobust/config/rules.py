@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.build import allowed_prefixes, refused, targets_in
+from mmrobust.config.keys import KEEP
 from mmrobust.config.scaling import check_scaling
-from mmrobust.loggers.wandb_run import check_wandb
-from mmrobust.training.retention import KEEP
+from mmrobust.config.wandb_rules import check_wandb
 
 # Keys whose value may be of several types.
 ANY_TYPE = (

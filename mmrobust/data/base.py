@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from mmrobust.data.noise import Clean, SplitNoise
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Split
 from mmrobust.errors import UserError
+from mmrobust.files import short_hash
 
 
 class DataModule(LightningDataModule, ABC):
@@ -108,7 +108,7 @@ class DataModule(LightningDataModule, ABC):
     def fingerprint(self) -> str:
         """Hash of the ids and classes of all splits: runs with the same one saw the same data."""
         text = repr([(name, list(s.ids), [int(t) for t in s.targets]) for name, s in self.splits.items()])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return short_hash(text)
 
     def loader(self, split: str, *, shuffle: bool = False) -> DataLoader:
         """Batches of a split for this rank; training drops the last, incomplete batch."""

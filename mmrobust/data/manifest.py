@@ -31,7 +31,7 @@ from mmrobust.data.table.entries import (
 )
 from mmrobust.data.table.inference import OPTIONS, Inference, described, unlike
 from mmrobust.data.table.masks import VOID, MaskLabels
-from mmrobust.errors import UserError, note
+from mmrobust.errors import Problems, UserError
 
 AUGMENTATIONS = ("none", "flip", "crop_flip")
 SMALLEST = 0.5  # share of the area that a crop keeps
@@ -199,13 +199,13 @@ class Manifest(DataModule):
             )
         columns, table = modality_columns(self.manifest, self.columns), read_table(self.manifest)
         target, root = target_column(table, self.target), Path(self.root).expanduser()
-        problems, damaged = list[str](), list[str]()
+        problems, damaged = Problems(), Problems()
         if not root.is_dir():
             raise UserError(f"data.root={root} is no folder; the names in {self.manifest} start from it")
         if self.augment not in AUGMENTATIONS:
             problems.append(f"data.augment={self.augment} is not known; choose {', '.join(AUGMENTATIONS)}")
         taken = [m for m in columns if hasattr(nn.ModuleDict(), m)]
-        note(problems, "names that torch keeps for itself", taken, "rename these columns")
+        problems.add("names that torch keeps for itself", taken, "rename these columns")
         entries = read_entries(table, columns, target, root, problems, damaged)
         classes, self.how = None, list[str]()
         if target == "label":

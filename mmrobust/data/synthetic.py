@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, pairwise
 from typing import Any
@@ -19,6 +18,7 @@ from mmrobust.data.families.scenes import Scenes
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
+from mmrobust.files import short_hash
 
 NOISE = 0.5  # standard deviation; that of a pattern is 1, so that nobody needs to mistake one for another
 TASKS = ("classification", "segmentation")
@@ -189,7 +189,7 @@ class Synthetic(DataModule):
         text = repr([super().fingerprint, self.seed, self.shared, self.channels])
         if self.task == "segmentation":
             text = repr([super().fingerprint, self.scenes])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return short_hash(text)
 
 
 class Generated(Split):

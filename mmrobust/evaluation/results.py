@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from omegaconf import DictConfig
 
 from mmrobust.config.identity import config_hash
 from mmrobust.errors import UserError
+from mmrobust.files import replacing, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +31,7 @@ def write_results(folder: Path, results: Mapping[str, Any], name: str = "results
     """Write a result file; a reader sees an old or a new one, never half of it, even if several processes write."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-    part.replace(path)
+    write_text(path, json.dumps(results, indent=1, allow_nan=False) + "\n")
     return path
 
 
@@ -120,9 +118,8 @@ def write_predictions(
     import numpy as np  # here, because every command imports this file
 
     path = folder / name
-    part = path.with_name("part." + path.name)
-    np.savez_compressed(part, **predictions)  # type: ignore[arg-type]
-    part.replace(path)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **predictions)  # type: ignore[arg-type]
     return path
 
 

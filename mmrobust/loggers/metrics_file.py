@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
 
+from mmrobust.files import replacing
+
 
 class MetricsFile(loggers.logger.Logger):
     """`metrics.csv`: a row for every step at which something was logged, a column for every metric.
@@ -57,12 +59,10 @@ class MetricsFile(loggers.logger.Logger):
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, columns).writerows(new)
         elif new:
-            part = self.path.with_name("metrics.csv.part")
-            with part.open("w", newline="") as file:
+            with replacing(self.path) as part, part.open("w", newline="") as file:
                 writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 writer.writerows(self.rows)
-            part.replace(self.path)
         self.columns, self.written = columns, len(self.rows)
 
     @rank_zero_only

@@ -13,9 +13,10 @@ from lightning.pytorch import loggers
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from mmrobust.config.wandb_rules import CHECKPOINTS, MODES
 from mmrobust.errors import UserError
 from mmrobust.loggers import wandb_run
-from mmrobust.loggers.wandb_run import CHECKPOINT_SECONDS, CHECKPOINTS, MODES, OF_A_SWEEP, UPLOAD_SECONDS
+from mmrobust.loggers.wandb_run import CHECKPOINT_SECONDS, OF_A_SWEEP, UPLOAD_SECONDS
 from mmrobust.loggers.wandb_segment import STEP, Segment
 
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from mmrobust.config.identity import config_hash
 from mmrobust.config.keys import NOT_IN_RECIPE
+from mmrobust.config.wandb_rules import say_once
 from mmrobust.errors import UserError
 
-TARGET = "mmrobust.loggers.WandbLogger"
-MODES = ("auto", "online", "offline", "disabled", "dryrun")
-CHECKPOINTS = ("none", "best")
 CONNECT_SECONDS = 20  # then the run is offline
 UPLOAD_SECONDS = 60  # at the end of a run; what is left stays on disk for `wandb sync`
 CHECKPOINT_SECONDS = 600  # the same where a checkpoint is sent
@@ -58,46 +53,6 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, child in node.items():
         flat |= _leaves(child, f"{prefix}{key}.") if isinstance(child, Mapping) else {f"{prefix}{key}": child}
     return flat
-
-
-def check_wandb(config: DictConfig) -> list[str]:
-    """What is wrong with `logger=wandb`, in words. A key that cannot be one is wrong where the run must be online;
-    otherwise it is told, once, and the runs are offline."""
-    ours = config.logger.get("wandb")
-    if ours is None or ours.get("_target_") != TARGET:
-        return []
-    if importlib.util.find_spec("wandb") is None:
-        return ["logger=wandb needs wandb: pip install 'mmrobust[wandb]'"]
-    problems = []
-    mode = os.environ.get("WANDB_MODE") or ours.mode
-    if mode not in MODES:
-        problems.append(f"logger.wandb.mode or WANDB_MODE is {mode}; choose of {', '.join(MODES)}")
-    if ours.checkpoint not in CHECKPOINTS:
-        problems.append(
-            f"logger.wandb.checkpoint={ours.checkpoint} is not known; choose {' or '.join(CHECKPOINTS)}"
-        )
-    key = os.environ.get("WANDB_API_KEY")
-    if key is not None and mode in ("auto", "online") and (wrong := _wrong_key(key)):
-        text = f"WANDB_API_KEY is not a key of W&B ({wrong}); correct or unset it"
-        if mode == "online":
-            problems.append(f"{text}, or set logger.wandb.mode=offline")
-        else:
-            _tell(f"{text}. Until then runs are offline, and can be uploaded later")
-    return problems
-
-
-@cache
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-@cache
-def _wrong_key(key: str) -> str | None:
-    """W&B's own words on the form of a key."""
-    from wandb.sdk.lib.wbauth import check_api_key
-
-    wrong = check_api_key(key)
-    return wrong.rstrip(".") if wrong else None
 
 
 @contextmanager
@@ -173,7 +128,7 @@ def not_fatal(run: Any) -> Iterator[None]:
             "the upload takes too long" if slow else f"{type(error).__name__}: {error}".partition("\n")[0]
         )
         _remember(reason)
-        _tell(f"W&B: {reason}; to upload what is on disk: wandb sync --include-online {run.sync_dir}")
+        say_once(f"W&B: {reason}; to upload what is on disk: wandb sync --include-online {run.sync_dir}")
 
 
 def signed_in() -> bool:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mmrobust.files import write_text
+
 STEP = "trainer/global_step"
 
 
@@ -44,9 +46,7 @@ class Segment:
         lost = self._lost(run)
         kept = [line for line in self.lines if line not in lost]
         lines = [self.head, *kept, {"segment": Path(run.sync_dir).name}]
-        part = self.path.with_name(f"{self.path.name}.part")
-        part.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-        part.replace(self.path)
+        write_text(self.path, "".join(f"{json.dumps(line)}\n" for line in lines))
         self.count = run.starting_step
         for row in lost:
             self.log(run, row["metrics"], row["step"])

@@ -82,9 +82,9 @@ class OSMD(Method):
         **base: Any,
     ) -> None:
         super().__init__(fusion=None, **base)
-        one_of("privileged_mode", privileged_mode, ("joint", "pretrained_frozen"))
-        one_of("hallucination", hallucination, ("pair", "source", "head"))
-        one_of("aggregation", aggregation, ("cross_translation", "concat"))
+        one_of("method.privileged_mode", privileged_mode, ("joint", "pretrained_frozen"))
+        one_of("method.hallucination", hallucination, ("pair", "source", "head"))
+        one_of("method.aggregation", aggregation, ("cross_translation", "concat"))
         self.sources = sources_of(self.modalities, privileged)
         self.targets = [n for n in self.modalities if self.sources != [n]]  # what others can restore
         self.register_buffer("is_source", torch.tensor([m in self.sources for m in self.modalities]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -161,11 +160,6 @@ def load_method(folder: Path | str, which: str = "best") -> Method:
     method = build_method(load_run_config(folder), spec)
     load_weights(method, path)
     return method.eval()
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file, for the record."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class Checkpoint(ModelCheckpoint):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from mmrobust.files import short_hash
 from mmrobust.training.devices import number_of_devices, on_gpu, threads
 from mmrobust.training.locks import locked, release, take
 
@@ -30,7 +30,7 @@ def claim(ids: Sequence[str], count: int, sharing: int, folder: Path) -> Iterato
         sharing: how many jobs may use one device; a job that shares with none is alone whatever others allow.
         folder: of the locks, the same for all who use these devices.
     """
-    name = hashlib.sha256(" ".join(ids).encode()).hexdigest()[:12]
+    name = short_hash(" ".join(ids), 12)
     with ExitStack() as held:
         with locked(folder / f"queue-{name}.lock"):
             while len(found := _free(ids, count, max(PARTS // sharing, 1), folder)) < count:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from mmrobust.evaluation.results import (
     write_predictions,
     write_results,
 )
+from mmrobust.files import short_hash
 from mmrobust.reporting.run_table import plot_combinations, show
 from mmrobust.training.retention import require_checkpoint
 
@@ -124,6 +123,5 @@ def evaluate_rates(folder: Path, rates: Sequence[float]) -> None:
 def _protocol_hash(protocol: Mapping[str, Any]) -> str:
     """Eight letters for the test masks, eight more for noise in the test."""
     noise = protocol["noise"]["test"]["protocol"]
-    digest = hashlib.sha256(json.dumps(noise, sort_keys=True).encode()).hexdigest()
     masks = protocol["missing"]["test"]["hash"][:8]
-    return masks if noise["name"] == "clean" else f"{masks}-{digest[:8]}"
+    return masks if noise["name"] == "clean" else f"{masks}-{short_hash(noise, 8)}"

@@ -11,8 +11,6 @@ from mmrobust.config.identity import load_run_config
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
 
-KEEP = ("best", "last", "all", "none")
-
 
 def tested(folder: Path) -> str:
     """The checkpoint that is tested: `best`, or `last` where none was selected."""

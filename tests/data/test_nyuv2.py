@@ -11,7 +11,7 @@ import torch
 from mmrobust.data.files.matlab import read_variables
 from mmrobust.data.nyuv2 import CLASSES_13, CLASSES_40, LABELS_13, MEAN, SCENES, STD, mapping_of, read_splits
 from mmrobust.data.split import Key
-from mmrobust.errors import UserError
+from mmrobust.errors import Problems, UserError
 from tests.data.nyuv2_tree import KINDS, MAP_CLASS, make_nyuv2, prepare_nyuv2
 from tests.data.trees import problem, ready
 
@@ -171,7 +171,7 @@ def test_splits_out_of_range(tree):
 @pytest.mark.data
 @pytest.mark.skipif(not META.is_dir(), reason=f"{META} is absent; set MMROBUST_DATA")
 def test_real_metadata():
-    problems: list[str] = []
+    problems = Problems()
     splits = read_splits(META / "splits.mat", 1449, problems)
     assert problems == []
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 795, "test": 654}

@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from mmrobust.config.compose import compose_config, conf_folder
+from mmrobust.config.wandb_rules import check_wandb
 from mmrobust.evaluation.results import read_results
 from mmrobust.loggers import wandb_run
-from mmrobust.loggers.wandb_run import check_wandb
 from mmrobust.loggers.wandb_segment import STEP, Segment
 from mmrobust.run import main
 from tests.loggers.test_wandb_logger import config, make, runs

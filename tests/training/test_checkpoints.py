@@ -12,10 +12,11 @@ import torch
 
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
+from mmrobust.files import file_hash
 from mmrobust.methods.base import Method
 from mmrobust.methods.dropout import ModalityDropout
 from mmrobust.testing import describe_data, make_batch
-from mmrobust.training.checkpoints import checkpoint_path, file_hash, load_checkpoint, load_weights
+from mmrobust.training.checkpoints import checkpoint_path, load_checkpoint, load_weights
 
 Build = Callable[..., Method]
 SPEC = describe_data(kinds=["vector"])

@@ -20,7 +20,7 @@ from mmrobust.data.families.motion import (
     resampled,
 )
 from mmrobust.data.split import Key, Sample, Split
-from mmrobust.errors import UserError, few
+from mmrobust.errors import UserError, summarised
 
 MODALITIES = ("depth", "skeleton", "inertial")
 
@@ -115,7 +115,7 @@ def inertial_statistics(train: Actions, skip: bool) -> tuple[np.ndarray, np.ndar
         except UserError as error:
             damaged.append(str(error))
     if damaged and not skip:
-        raise UserError(f"{few(damaged)}, or leave out such samples with data.corrupt=skip")
+        raise UserError(f"{summarised(damaged)}, or leave out such samples with data.corrupt=skip")
     if not found:
         return np.zeros((CHANNELS, 1)), np.ones((CHANNELS, 1))
     every = np.concatenate(found, 1)

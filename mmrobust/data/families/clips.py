@@ -17,7 +17,7 @@ from mmrobust.data.files import images
 from mmrobust.data.files.audio import Spectrogram, is_lfs_pointer, read_audio
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
-from mmrobust.errors import UserError, note
+from mmrobust.errors import Problems, UserError
 
 EXTRACT_FRAMES = (  # glob and suffix of the videos, folder, frames a second
     'for f in {}; do d={}/$(basename "$f" {}); mkdir -p "$d"; '
@@ -148,7 +148,7 @@ class ClipModule(DataModule, ABC):
         }
         return DataSpec("classification", len(classes), len(parts["train"]), modalities, classes), splits
 
-    def refuse(self, problems: list[str], damaged: list[str]) -> None:
+    def refuse(self, problems: Problems, damaged: Problems) -> None:
         """Raise a UserError for all problems at once, and for damaged clips unless data.corrupt=skip."""
         if problems or (damaged and self.corrupt == "error"):
             if damaged and not problems:
@@ -163,7 +163,7 @@ def frames_in(folder: Path) -> list[Path]:
 
 def audit(
     clips: Mapping[str, Clip],
-    problems: list[str],
+    problems: Problems,
     *,
     sounds: str,
     get_sounds: str,
@@ -182,9 +182,9 @@ def audit(
             sizes |= {os.fspath(folder / file.name): file.stat().st_size for file in os.scandir(folder)}
     size = {name: sizes.get(os.fspath(clip.sound), -1) for name, clip in clips.items()}
     pointers = [n for n, clip in clips.items() if 0 <= size[n] < 1024 and is_lfs_pointer(clip.sound)]
-    note(problems, f"no {sounds}", [n for n in clips if size[n] < 0], get_sounds)
-    note(problems, f"only a git-LFS pointer as {sounds}", pointers, "run `git lfs pull` in its clone")
-    note(problems, f"no {frames}", [n for n, clip in clips.items() if not clip.frames], get_frames)
+    problems.add(f"no {sounds}", [n for n in clips if size[n] < 0], get_sounds)
+    problems.add(f"only a git-LFS pointer as {sounds}", pointers, "run `git lfs pull` in its clone")
+    problems.add(f"no {frames}", [n for n, clip in clips.items() if not clip.frames], get_frames)
 
 
 def with_held_out(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,8 @@ from mmrobust.data.files.folders import exists
 from mmrobust.data.files.kept import kept_value
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Split
-from mmrobust.errors import UserError, few, note
+from mmrobust.errors import Problems, UserError, summarised
+from mmrobust.files import short_hash
 
 log = logging.getLogger(__name__)
 Parts = dict[str, dict[str, Frame]]  # {split: {id: frame}}
@@ -131,7 +131,7 @@ class RGBD(DataModule, ABC):
     def fingerprint(self) -> str:
         """Hash of the ids and scenes of all splits, the task and the classes; the same for all forms on disk."""
         text = repr((super().fingerprint, self.spec.task, self.spec.classes))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return short_hash(text)
 
     def _check_keys(self) -> None:
         problems = [
@@ -152,13 +152,13 @@ class RGBD(DataModule, ABC):
         if not 0 <= self.validation < 1:
             problems.append(f"data.validation={self.validation} is not a share of train; use 0 <= share < 1")
         if problems:
-            raise UserError("\n".join(f"- {p}" for p in problems) if len(problems) > 1 else problems[0])
+            raise UserError(str(Problems(problems)))
 
     def _complete(self, frames: Parts) -> Parts:
         """The frames, marked where a modality's file is absent; refuses those that must not lack one."""
         folders: dict[str, set[str]] = {}
         found = {split: dict(part) for split, part in frames.items()}
-        damaged: list[str] = []
+        damaged = Problems()
         for part in ("rgb", "depth", "label"):
             absent: dict[str, Any] = {part: None}
             lacking = [
@@ -171,11 +171,13 @@ class RGBD(DataModule, ABC):
                 for split, name, _ in lacking:
                     found[split][name] = replace(found[split][name], **absent)
                 if lacking:
-                    log.warning("no %s of %s; kept without", part, few([name for _, name, _ in lacking]))
+                    log.warning(
+                        "no %s of %s; kept without", part, summarised([name for _, name, _ in lacking])
+                    )
             else:
                 remedy = "" if part == "label" else "; or keep them without: data.incomplete=allow"
                 told = [f"{name}: {place}" for _, name, place in lacking]
-                note(damaged, f"no {part} of", told, f"get the files again{remedy}")
+                damaged.add(f"no {part} of", told, f"get the files again{remedy}")
         if damaged and self.corrupt == "error":
             damaged[-1] += "; or leave these samples out: data.corrupt=skip"
             self.refuse(damaged)

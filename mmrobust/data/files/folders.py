@@ -7,6 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmrobust.errors import Problems
+
 log = logging.getLogger(__name__)
 
 
@@ -23,7 +25,7 @@ def names_in(path: Path, folders: dict[str, set[str]]) -> set[str]:
     return folders[folder]
 
 
-def find(name: str, folders: Sequence[Path], problems: list[str], remedy: str) -> Path | None:
+def find(name: str, folders: Sequence[Path], problems: Problems, remedy: str) -> Path | None:
     """The file of that name in the first of the folders that has it; else adds to `problems`."""
     for folder in folders:
         if (folder / name).is_file():

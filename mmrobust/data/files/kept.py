@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mmrobust.files import replacing, short_hash, write_text
 
 log = logging.getLogger(__name__)
 
@@ -50,20 +50,14 @@ def identity(path: Path, options: str) -> str:
     except OSError:
         return "absent"  # decoding will say so
     text = repr((os.fspath(path.resolve()), state.st_size, state.st_mtime_ns, options))
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return short_hash(text, 20)
 
 
 def write(path: Path, array: np.ndarray) -> None:
     """The file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with replacing(path) as part, part.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 @cache
@@ -78,7 +72,7 @@ def kept_value(what: str, files: Iterable[Path], options: Any, compute: Callable
     files keep their names, sizes and times of change and the options stay the same."""
     stats = {os.fspath(file.absolute()): file.stat() for file in sorted(files)}
     stamps = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()]
-    name = hashlib.sha256(json.dumps([what, stamps, options]).encode()).hexdigest()[:24]
+    name = short_hash([what, stamps, options], 24)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(os.environ.get("MMROBUST_CACHE") or Path(home) / "mmrobust") / f"{what}-{name}.json"
     with contextlib.suppress(OSError, ValueError):
@@ -86,9 +80,7 @@ def kept_value(what: str, files: Iterable[Path], options: Any, compute: Callable
     value = compute()
     try:  # several processes may do this at once: the last one wins, with the same content
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-            json.dump(value, file)
-        Path(file.name).replace(path)
+        write_text(path, json.dumps(value))
     except OSError as error:
         log.info(
             "%s cannot be kept in %s (%s); it is computed anew each time", what, path.parent, error.strerror

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import difflib
-import hashlib
 import io
 import re
 from collections import Counter
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmrobust.errors import UserError
+from mmrobust.files import short_hash
 
 OWN = ("id", "split", "label", "mask")  # the columns that are no modalities
 TARGETS = ("label", "mask")
@@ -40,7 +40,7 @@ class Table:
 
 def content_hash(path: Path | str) -> str:
     """Sixteen letters that two tables share if they say the same, byte by byte."""
-    return hashlib.sha256(_bytes(Path(path))).hexdigest()[:16]
+    return short_hash(_bytes(Path(path)))
 
 
 def modality_columns(path: Path | str, chosen: Sequence[str] | None = None) -> list[str]:

@@ -13,7 +13,7 @@ from mmrobust import keyed
 from mmrobust.data.base import hold_out
 from mmrobust.data.files.arrays import TYPES, type_of
 from mmrobust.data.table.csv_file import TARGETS, Table
-from mmrobust.errors import UserError, few, note
+from mmrobust.errors import Problems, UserError, summarised
 
 SPLITS = ("train", "val", "test")
 
@@ -33,7 +33,7 @@ Entries = dict[str, list[Entry]]  # by split
 
 
 def read_entries(
-    table: Table, columns: Sequence[str], target: str, root: Path, problems: list[str], damaged: list[str]
+    table: Table, columns: Sequence[str], target: str, root: Path, problems: Problems, damaged: Problems
 ) -> Entries:
     """The rows of a table; those without a split are in train. Adds to `problems`, and to `damaged` what
     data.corrupt=skip can leave out."""
@@ -65,25 +65,24 @@ def read_entries(
             f"line {row.line}: {file}" for file in [*files.values(), of_target] if file and not file.is_file()
         ]
         found.setdefault(split, []).append(Entry(row.line, name, files, of_target or told))
-    note(problems, "ids that occur before", twice, "every row needs one of its own")
-    note(
-        problems,
+    problems.add("ids that occur before", twice, "every row needs one of its own")
+    problems.add(
         f"unknown splits (known are {', '.join(SPLITS)})",
         unknown,
         "rename them, or leave them empty",
     )
-    note(problems, f"rows without a {target}", blank, "fill it in, or delete the rows")
-    note(problems, "rows without a file of any modality", empty, "name one, or delete the rows")
-    note(problems, "masks that are no image and no .npy", foreign, "convert them to PNG")
+    problems.add(f"rows without a {target}", blank, "fill it in, or delete the rows")
+    problems.add("rows without a file of any modality", empty, "name one, or delete the rows")
+    problems.add("masks that are no image and no .npy", foreign, "convert them to PNG")
     readable = " ".join(end for ends in TYPES.values() for end in ends)
     for column, by_type in types.items():
         strange = by_type.pop("", [])
         remedy = f"convert them, or, if {column} is no modality, leave it out: data.columns=[...]"
-        note(problems, f"column {column}: not one of {readable}", strange, remedy)
+        problems.add(f"column {column}: not one of {readable}", strange, remedy)
         if len(by_type) > 1:
-            both = "; ".join(f"{name} {few(lines)}" for name, lines in by_type.items())
+            both = "; ".join(f"{name} {summarised(lines)}" for name, lines in by_type.items())
             problems.append(f"column {column} mixes {both}; give each a column of its own")
-    note(damaged, f"no such files below {root}", absent, "mend the names, set data.root, or empty the cells")
+    damaged.add(f"no such files below {root}", absent, "mend the names, set data.root, or empty the cells")
     return found
 
 
@@ -131,7 +130,7 @@ def _one(labels: Sequence[int], seed: int, split: str) -> np.ndarray:
     return drawn[: min(1, count - 1)]
 
 
-def find_classes(entries: Entries, given: Sequence[str] | None, problems: list[str]) -> list[str]:
+def find_classes(entries: Entries, given: Sequence[str] | None, problems: Problems) -> list[str]:
     """The labels, whole numbers by size, else as words are sorted. Adds to `problems`."""
     lines: dict[str, list[int]] = {}
     for rows in entries.values():
@@ -142,7 +141,7 @@ def find_classes(entries: Entries, given: Sequence[str] | None, problems: list[s
     classes = sorted(lines, key=(lambda label: (int(label), label)) if whole else None)
     if given is not None:
         strange = [f"line {lines[c][0]}: {c}" for c in classes if c not in given]
-        note(problems, "labels that data.classes has not", strange, "add them there, or delete the rows")
+        problems.add("labels that data.classes has not", strange, "add them there, or delete the rows")
         classes = list(given)
     if len(classes) < 2:
         problems.append(
@@ -151,7 +150,7 @@ def find_classes(entries: Entries, given: Sequence[str] | None, problems: list[s
     return classes
 
 
-def note_unseen(entries: Entries, problems: list[str]) -> None:
+def note_unseen(entries: Entries, problems: Problems) -> None:
     """Labels that no row of train has."""
     known = {entry.target for entry in entries["train"]}
     unseen: dict[str, str] = {}
@@ -159,8 +158,7 @@ def note_unseen(entries: Entries, problems: list[str]) -> None:
         for entry in rows:
             if entry.target not in known:
                 unseen.setdefault(str(entry.target), f"{entry.target} ({split}, line {entry.line})")
-    note(
-        problems,
+    problems.add(
         "labels that no row of train has",
         list(unseen.values()),
         "add rows to train, or delete these",

@@ -16,7 +16,7 @@ from mmrobust.data.files.audio import read_audio
 from mmrobust.data.table.columns import Column, describe, side_for
 from mmrobust.data.table.entries import Entries, Entry, find_classes
 from mmrobust.data.table.masks import MaskLabels, find_labels, read_values
-from mmrobust.errors import UserError
+from mmrobust.errors import Problems, UserError
 
 OPTIONS = ("kind", "size", "mean", "std", "unit", "sample_rate")  # of a modality, None where it is inferred
 LOOKED_AT = 20  # files of a column, to say what it holds
@@ -59,7 +59,7 @@ class Inference:
         given = None if isinstance(self.classes, int) else self.classes
         if target == "label":
             columns = {m: self.column(m, None) for m in self.options}
-            masks, classes, weights = None, find_classes(self.entries, given, []), list[float]()
+            masks, classes, weights = None, find_classes(self.entries, given, Problems()), list[float]()
         else:
             labels, size = self.masks()
             masks = {**vars(labels), "values": labels.values and list(labels.values)}
@@ -75,7 +75,7 @@ class Inference:
             if masks and (not c.is_map or c.shape[-2:] != first.shape[-2:])
         ]
         if problems:
-            raise UserError("\n".join(f"- {p}" for p in problems) if len(problems) > 1 else problems[0])
+            raise UserError(str(Problems(problems)))
         return {
             "classes": classes,
             "masks": masks,

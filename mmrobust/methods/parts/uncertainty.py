@@ -32,8 +32,8 @@ class NoiseEstimator(nn.Module):
 
     def __init__(self, width: int, *, activation: str, dropout: float, sigma: str) -> None:
         super().__init__()
-        one_of("estimator.activation", activation, ("none", "relu"))
-        one_of("estimator.sigma", sigma, ("exp", "softplus"))
+        one_of("method.estimator.activation", activation, ("none", "relu"))
+        one_of("method.estimator.sigma", sigma, ("exp", "softplus"))
         hidden = max(width // 2, 1)
         layers = (
             nn.Linear(width, hidden),
@@ -80,7 +80,7 @@ class Reliance(nn.Module):
         in_warmup: bool,
     ) -> None:
         super().__init__()
-        one_of("reliance.measure", measure, ("l1_unimodal", "drop_diff"))
+        one_of("method.reliance.measure", measure, ("l1_unimodal", "drop_diff"))
         init = [1.0] * count if init is None else list(init)
         if len(init) != count or min(init) <= 0:
             raise UserError(f"method.reliance.init={init}, expected {count} positive numbers, one a modality")

@@ -8,7 +8,7 @@ from mmrobust.data.families.clips import Clip, Clips, with_held_out
 from mmrobust.data.files.audio import Spectrogram
 from mmrobust.data.spec import Modality
 from mmrobust.data.split import Key
-from mmrobust.errors import UserError, few, note
+from mmrobust.errors import Problems, UserError, summarised
 
 RATE = 8000
 
@@ -72,8 +72,8 @@ def test_held_out_share():
 
 
 def test_problems_are_counted():
-    problems: list[str] = []
-    note(problems, "none", [], "nothing to do")
-    note(problems, "no sound", list("abcd"), "get them")
+    problems = Problems()
+    problems.add("none", [], "nothing to do")
+    problems.add("no sound", list("abcd"), "get them")
     assert problems == ["no sound: 4 (a, b, c, …); get them"]
-    assert few(["a"]) == "1 (a)"
+    assert summarised(["a"]) == "1 (a)"
