@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
-from mmrobust.checks import check_command_line
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.check import check_command_line
+from mmrobust.config.compose import compose_config
+from mmrobust.config.overrides import with_quotes
+from mmrobust.config.rules import modality_names
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import is_complete, read_results
-from mmrobust.overrides import with_quotes
+from mmrobust.loggers.wandb_run import as_our_error, signed_in
 from mmrobust.report import find_results
-from mmrobust.values import modality_names
-from mmrobust.wandb_run import as_our_error, signed_in
 
 if TYPE_CHECKING:
-    from mmrobust.evaluation.wandb_panels import Shown
+    from mmrobust.loggers.wandb_panels import Shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +54,7 @@ def _dashboard(arguments: argparse.Namespace) -> int:
         import wandb_workspaces.workspaces  # noqa: F401
     except ModuleNotFoundError as error:
         raise UserError("the dashboard needs wandb-workspaces: pip install 'mmrobust[wandb]'") from error
-    from mmrobust.evaluation import wandb_panels
+    from mmrobust.loggers import wandb_panels
 
     shown = what_is_shown(arguments.outputs, arguments.data, arguments.metric)
     view = wandb_panels.workspace(entity, project, shown)
@@ -80,8 +81,8 @@ def what_is_shown(outputs: Path | None, data: Sequence[str], metric: str | None)
     Raises:
         UserError: neither or both are given, there are no runs, or they have no metric in common.
     """
-    from mmrobust.evaluation.wandb_panels import Shown
-    from mmrobust.missing import all_combinations, combination_name
+    from mmrobust.combinations import all_combinations, combination_name
+    from mmrobust.loggers.wandb_panels import Shown
 
     if (outputs is None) == (not data):
         raise UserError(

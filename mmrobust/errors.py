@@ -40,6 +40,22 @@ class Stopped(Exception):  # noqa: N818 (it is no error)
         self.status = 128 + number
 
 
+class Problems(list[str]):
+    """What is wrong, collected so that it is said all at once. Its text is the only problem, or a list of them."""
+
+    def add(self, what: str, found: Sequence[str], remedy: str) -> None:
+        """Add a problem, if anything was found to have it: how many, and the first few."""
+        if found:
+            self.append(f"{what}: {summarised(found)}; {remedy}")
+
+    def __str__(self) -> str:
+        return self.listed() if len(self) > 1 else "".join(self)
+
+    def listed(self) -> str:
+        """A line for each."""
+        return "\n".join(f"- {problem}" for problem in self)
+
+
 def as_user_error(error: BaseException | None) -> UserError | None:
     """What is a user's mistake although another library found it: a configuration that cannot be, a disk."""
     if isinstance(error, UserError):
@@ -78,7 +94,12 @@ def guarded(command: Callable[[], int]) -> int:
         return 2
 
 
-def one_of(key: str, value: str, known: Sequence[str]) -> None:
-    """Raises: UserError: `method.<key>` is none of the known."""
+def one_of(key: str, value: object, known: Sequence[str]) -> None:
+    """Raises: UserError: `key` has a value that is none of the known."""
     if value not in known:
-        raise UserError(f"method.{key}={value!r} is not known; choose {', '.join(known)}")
+        raise UserError(f"{key}={value!r} is not known; choose {', '.join(known)}")
+
+
+def summarised(found: Sequence[str]) -> str:
+    """How many, and the first three."""
+    return f"{len(found)} ({', '.join(found[:3])}{', …' if len(found) > 3 else ''})"

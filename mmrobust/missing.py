@@ -7,80 +7,14 @@ every epoch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations as itertools_combinations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mmrobust import keyed
-from mmrobust.errors import UserError
-
-
-def all_combinations(modalities: Sequence[str]) -> list[tuple[str, ...]]:
-    """The 2^M - 1 non-empty combinations, small ones first, each in the order of the modalities."""
-    sizes = range(1, len(modalities) + 1)
-    return [c for size in sizes for c in itertools_combinations(modalities, size)]
-
-
-def combination_name(combination: Sequence[str]) -> str:
-    """`audio+visual`."""
-    return "+".join(combination)
-
-
-def combination_masks(combinations: Sequence[Sequence[str]], modalities: Sequence[str]) -> Tensor:
-    """The combinations as rows of a bool tensor (K, M)."""
-    return torch.tensor([[m in c for m in modalities] for c in combinations], dtype=torch.bool)
-
-
-def combination_code(available: Tensor) -> Tensor:
-    """Rows of (B, M) as integers in [0, 2^M): bit m is modality m."""
-    powers = 2 ** torch.arange(available.shape[1], device=available.device)
-    return (available.long() * powers).sum(1)
-
-
-def sources_of(modalities: Sequence[str], privileged: Sequence[str] | None) -> list[str]:
-    """What may be available at inference.
-
-    Raises:
-        UserError: nothing is privileged, everything is, or an unknown modality.
-    """
-    known = ", ".join(modalities)
-    if len(modalities) < 2:
-        raise UserError(f"a modality is restored from another; the data has {known} alone, expected two")
-    if privileged is None:
-        return list(modalities)
-    if unknown := [m for m in privileged if m not in modalities]:
-        raise UserError(f"method.privileged names {unknown[0]!r}, but the modalities are {known}")
-    if not 0 < len(set(privileged)) < len(modalities):
-        raise UserError(
-            f"method.privileged={list(privileged)}: expected some but not all of {known}, or null, which draws "
-            "them anew for every sample"
-        )
-    return [m for m in modalities if m not in privileged]
-
-
-def draw_combinations(available: Tensor, index: Tensor, *salts: int | str) -> Tensor:
-    """Draw one non-empty combination per sample, uniformly among those that `available` allows.
-
-    Args:
-        available: (B, M) bool, at least one modality in every row.
-        index: (B,) int64 keys of the samples.
-        salts: seed, name of the stream, epoch.
-
-    Returns:
-        (B, M) bool, a subset of `available`, on its device.
-
-    Source: "uniform combinations" of MMANet and DMRNet's released code (not independent Bernoulli draws).
-    """
-    count = available.sum(1)
-    choices = (2**count - 1).to(torch.float64)
-    code = (keyed.uniform(index, *salts) * choices).long() + 1  # 1 ... 2^count - 1
-    rank = available.long().cumsum(1) - 1  # the how-manieth available modality this one is
-    return available & ((code[:, None] >> rank.clamp(min=0)) & 1).bool()
+from mmrobust.combinations import all_combinations, combination_masks
+from mmrobust.files import short_hash
 
 
 @dataclass(frozen=True)
@@ -181,4 +115,4 @@ def masks(
 
 def fingerprint(masks: np.ndarray) -> str:
     """A short hash of masks: runs that saw the same ones have the same."""
-    return hashlib.sha256(np.packbits(masks).tobytes() + str(masks.shape).encode()).hexdigest()[:16]
+    return short_hash(np.packbits(masks).tobytes() + str(masks.shape).encode())

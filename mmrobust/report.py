@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmrobust.errors import UserError, guarded
-from mmrobust.evaluation.comparison import Tables, make_tables, read_run, without_trials
-from mmrobust.evaluation.curves import curve_tables, plot_curves, read_curves
+from mmrobust.reporting.curves import curve_tables, plot_curves, read_curves
+from mmrobust.reporting.tables import Tables, make_tables, read_run, without_trials
 
 
 def find_results(folders: Iterable[Path]) -> list[Path]:

@@ -11,14 +11,14 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from omegaconf import DictConfig
 
-from mmrobust import config as configuration
-from mmrobust.checks import check_command_line
-from mmrobust.devices import place
+from mmrobust.config.check import check_command_line
+from mmrobust.config.compose import compose_config, conf_folder
+from mmrobust.config.overrides import with_quotes
 from mmrobust.errors import UserError, guarded
-from mmrobust.execution import execute, resume
-from mmrobust.launch import led
-from mmrobust.overrides import with_quotes
-from mmrobust.wandb_run import one_attempt
+from mmrobust.loggers.wandb_run import one_attempt
+from mmrobust.training.devices import place
+from mmrobust.training.lifecycle import execute, resume
+from mmrobust.training.processes import led
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +66,7 @@ def _main(argv: list[str]) -> int:
             from mmrobust.sweeps.sweep import sweep
 
             return sweep(arguments.overrides, more, arguments.config_dir)
-        config = configuration.compose_config(arguments.overrides, arguments.config_dir)
+        config = compose_config(arguments.overrides, arguments.config_dir)
         if config.plan:
             from mmrobust.sweeps.plan import plan_run
 
@@ -80,7 +80,7 @@ def _hydra(argv: list[str], task: Callable[[DictConfig], object]) -> int:
     """Hand the command line to Hydra's own main."""
     import hydra
 
-    main = hydra.main(version_base="1.3", config_path=str(configuration.conf_folder()), config_name="config")
+    main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
     with _argv(argv):
         main(task)()
     return 0

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmrobust.data.base import DataSpec
+from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.evaluation.families import FAMILIES
 from mmrobust.models.decoder import Decoder

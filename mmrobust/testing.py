@@ -15,10 +15,12 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from mmrobust.batch import Batch
-from mmrobust.data.base import KINDS, DataModule, DataSpec, Key, Modality
+from mmrobust.combinations import combination_masks, combination_name, draw_combinations
+from mmrobust.data.base import DataModule
+from mmrobust.data.spec import KINDS, DataSpec, Modality
+from mmrobust.data.split import Key
 from mmrobust.evaluation.combinations import stacked
 from mmrobust.methods.base import Method
-from mmrobust.missing import combination_masks, combination_name, draw_combinations
 
 _SHAPES = {
     "image": (3, 32, 32),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmrobust.data.base import DataSpec
+from mmrobust.data.spec import DataSpec
 from mmrobust.methods.base import Method
 from mmrobust.methods.fusion import Fusion
 from mmrobust.methods.late import LateFusion

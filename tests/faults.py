@@ -11,8 +11,8 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from mmrobust import checkpoints
 from mmrobust.batch import Batch
+from mmrobust.training import checkpoints
 
 
 class Signal(Callback):

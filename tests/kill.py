@@ -19,7 +19,7 @@ import torch
 
 from mmrobust.evaluation.results import is_complete
 from mmrobust.run import main as run
-from tests.test_resume import SMALL, differences, in_a_process, outcome
+from tests.training.test_resume import SMALL, differences, in_a_process, outcome
 
 METHODS = ("fusion", "dropout", "dmrnet")
 

@@ -15,12 +15,14 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
-from mmrobust import checkpoints, evaluate
-from mmrobust.data.base import DataSpec, Split
+from mmrobust import evaluate
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Split
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_predictions, read_results
 from mmrobust.methods.fusion import Fusion
 from mmrobust.run import main
+from mmrobust.training import checkpoints
 from tests.data.trees import TREES
 from tests.toys import ToySegmentation
 

@@ -9,8 +9,10 @@ import pytest
 import yaml
 from hydra.utils import get_class
 
-from mmrobust.config import compose_config, conf_folder, construct
-from mmrobust.data.base import KINDS, DataModule, DataSpec, Modality
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config, conf_folder
+from mmrobust.data.base import DataModule
+from mmrobust.data.spec import KINDS, DataSpec, Modality
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.models.encoders import build_encoder

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mmrobust.dashboard import main
-from tests.test_loggers import nobody_logged_in as nobody_logged_in
-from tests.test_loggers import runs
+from tests.loggers.test_wandb_logger import nobody_logged_in as nobody_logged_in
+from tests.loggers.test_wandb_logger import runs
 from tests.test_run import TINY
 
 pytest.importorskip("wandb_workspaces")

@@ -6,19 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.missing import (
-    MCAR,
-    Complete,
-    Fixed,
-    Uniform,
+from mmrobust.combinations import (
     all_combinations,
     combination_code,
     combination_masks,
     combination_name,
     draw_combinations,
-    fingerprint,
-    masks,
 )
+from mmrobust.missing import MCAR, Complete, Fixed, Uniform, fingerprint, masks
 
 N = 40_000
 AUDIO_VISUAL = ("audio", "visual")

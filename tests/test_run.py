@@ -216,7 +216,7 @@ def test_late_alone_equals_the_unimodal_networks(tmp_path: Path) -> None:
 def test_wandb_offline_run_holds_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.test_loggers import runs
+    from tests.loggers.test_wandb_logger import runs
 
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 
 
 def test_warmup_steps() -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mmrobust.checkpoints import load_checkpoint, load_method
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.evaluation.results import read_results
-from mmrobust.execution import execute
 from mmrobust.run import main
 from mmrobust.testing import check_dataset, check_method, describe_data
+from mmrobust.training.checkpoints import load_checkpoint, load_method
+from mmrobust.training.lifecycle import execute
 from tests.toys import HallucinationShaped, TeacherShaped, weak_names
 
 CONF = Path(__file__).parent / "conf"

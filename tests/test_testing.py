@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from mmrobust.batch import Batch
-from mmrobust.config import compose_config, construct
-from mmrobust.data.base import DataModule, DataSpec, Key, Sample
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
+from mmrobust.data.base import DataModule
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Key, Sample
 from mmrobust.data.synthetic import Generated
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.methods.dropout import ModalityDropout

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from mmrobust import keyed
 from mmrobust.batch import Batch
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split
+from mmrobust.combinations import all_combinations, combination_code, combination_masks, combination_name
+from mmrobust.data.base import DataModule
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.evaluation.combinations import Results
 from mmrobust.methods.base import Features, Method, Output
-from mmrobust.missing import all_combinations, combination_code, combination_masks, combination_name
+from mmrobust.methods.teacher import Teacher
 from mmrobust.models.fusion import masked, mean_over
 from mmrobust.models.pyramid import by_level, deepest, with_deepest
 from mmrobust.tasks import full_logits
-from mmrobust.teacher import Teacher
 
 
 class TeacherShaped(Method):

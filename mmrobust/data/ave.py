@@ -10,17 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mmrobust.data.base import DataSpec, Split
-from mmrobust.data.clips import (
-    EXTRACT_FRAMES,
-    EXTRACT_SOUNDS,
-    Clip,
-    ClipModule,
-    audit,
-    frames_in,
-    note,
-)
-from mmrobust.errors import UserError
+from mmrobust.data.families.clips import EXTRACT_FRAMES, EXTRACT_SOUNDS, Clip, ClipModule, audit, frames_in
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Split
+from mmrobust.errors import Problems, UserError
 
 # The order of the dataset's own features; it is that of the first appearance in Annotations.txt.
 CLASSES = (
@@ -69,7 +62,7 @@ class AVE(ClipModule):
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         if self.part not in ("clip", "event"):
             raise UserError(f"data.part={self.part} is not a part of AVE's clips; use clip or event")
-        root, problems, damaged = Path(self.root), list[str](), list[str]()
+        root, problems, damaged = Path(self.root), Problems(), Problems()
         if not root.is_dir():
             raise UserError(
                 f"data.root={root} does not exist; set it, or paths.data, to where Audio, Image-01-FPS, trainSet.txt, "
@@ -126,19 +119,18 @@ def first_rows(split: str, rows: Sequence[Row]) -> dict[str, Row]:
     return kept
 
 
-def read_splits(root: Path, problems: list[str]) -> dict[str, list[Row]]:
+def read_splits(root: Path, problems: Problems) -> dict[str, list[Row]]:
     """The rows of train, val and test; empty if there is a problem, which is added to `problems`."""
     lists = {split: root / name for split, name in LISTS.items()}
     annotations, orders = root / "Annotations.txt", {split: root / f"{split}_order.h5" for split in LISTS}
     if any(path.is_file() for path in lists.values()) or not annotations.is_file():
         absent = [path.name for path in lists.values() if not path.is_file()]
-        note(problems, f"no lists in {root}", absent, f"they are in {SOURCE}")
+        problems.add(f"no lists in {root}", absent, f"they are in {SOURCE}")
         found = {split: read_rows(path, problems) for split, path in lists.items() if path.is_file()}
     else:
         absent = [path.name for path in orders.values() if not path.is_file()]
         where = "they are in the folder data of github.com/YapengTian/AVE-ECCV18"
-        note(
-            problems,
+        problems.add(
             f"no split beside {annotations}",
             absent,
             f"{where}; or take trainSet.txt etc. from the zip",
@@ -149,7 +141,7 @@ def read_splits(root: Path, problems: list[str]) -> dict[str, list[Row]]:
     return {} if problems else found
 
 
-def ordered(rows: Sequence[Row], path: Path, problems: list[str]) -> list[Row]:
+def ordered(rows: Sequence[Row], path: Path, problems: Problems) -> list[Row]:
     """The rows whose numbers, from 0, a file `*_order.h5` holds."""
     try:
         import h5py
@@ -165,11 +157,11 @@ def ordered(rows: Sequence[Row], path: Path, problems: list[str]) -> list[Row]:
         problems.append(f"{path} is not an HDF5 file with the array 'order' ({error}); get it again")
         return []
     beyond = [str(n) for n in numbers if not 0 <= n < len(rows)]
-    note(problems, f"{path}: numbers beyond the {len(rows)} rows", beyond, "get both files again")
+    problems.add(f"{path}: numbers beyond the {len(rows)} rows", beyond, "get both files again")
     return [] if beyond else [rows[n] for n in numbers]
 
 
-def read_rows(path: Path, problems: list[str]) -> list[Row]:
+def read_rows(path: Path, problems: Problems) -> list[Row]:
     """Lines `Category&VideoID&Quality&StartTime&EndTime`, with or without these words as a header (class names hold
     commas and blanks); adds to `problems`."""
     rows, wrong = list[Row](), list[str]()
@@ -187,7 +179,7 @@ def read_rows(path: Path, problems: list[str]) -> list[Row]:
         else:
             wrong.append(f"line {number}: {line}")
     expected = "`Category&VideoID&Quality&StartTime&EndTime` with one of AVE's 28 classes and seconds 0 to 10"
-    note(problems, f"{path}: not {expected}", wrong, "mend or delete them")
+    problems.add(f"{path}: not {expected}", wrong, "mend or delete them")
     if not rows and not wrong:
         problems.append(f"{path} names no clips; expected lines {expected}")
     return rows

@@ -6,7 +6,6 @@ one digit and one split. Noise on pixels and waveforms keeps either half from su
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,10 +16,13 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mmrobust import keyed
-from mmrobust.data.audio import log, magnitude
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
-from mmrobust.data.digits import RATE, Pool, ensure, read_images, read_recordings
+from mmrobust.data.base import DataModule, hold_out
+from mmrobust.data.families.digits import RATE, Pool, ensure, read_images, read_recordings
+from mmrobust.data.files.audio import log, magnitude
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
+from mmrobust.files import short_hash
 
 NOISE = 1 << 20  # noise is a slice of one long array: a generator for every sample would cost 0.2 ms
 
@@ -151,7 +153,7 @@ class AVMNIST(DataModule):
     def fingerprint(self) -> str:
         """Other noise makes other data."""
         text = f"{super().fingerprint} {self.signal.image_noise} {self.signal.audio_snr}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return short_hash(text)
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         pools = self.pools()

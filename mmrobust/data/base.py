@@ -2,115 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from lightning import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from mmrobust import keyed, missing
 from mmrobust.data.loading import Collate, KeyedSampler, keyed_loader
-from mmrobust.data.loading import Key as Key
 from mmrobust.data.noise import Clean, SplitNoise
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Split
 from mmrobust.errors import UserError
-
-KINDS = ("image", "depth", "spectrogram", "sequence", "video", "vector")
-
-
-@dataclass(frozen=True)
-class Modality:
-    """One kind of input. Shapes (without the batch): image and spectrogram (C, H, W), depth (1, H, W),
-    sequence (C, T), video (C, T, H, W), vector (D,). Depth is metric, normalised by the dataset."""
-
-    kind: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """What a method needs to know of a dataset; saved with every checkpoint as plain data."""
-
-    task: str  # classification | segmentation
-    num_classes: int
-    num_train: int
-    modalities: Mapping[str, Modality]
-    classes: tuple[str, ...] = ()
-    ignore_index: int = -100  # label of pixels that do not count
-    class_weights: tuple[float, ...] = ()  # of the pixels' losses, one a class; none: all are 1
-    metrics: tuple[str, ...] = ()  # further families of metrics, see `evaluation.families`
-    primary: str = ""  # the metric that selects and is reported; none: the task's own
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> DataSpec:
-        modalities = {m: Modality(x["kind"], tuple(x["shape"])) for m, x in plain["modalities"].items()}
-        lists = {n: tuple(plain.get(n, ())) for n in ("classes", "class_weights", "metrics")}
-        return cls(**{**plain, "modalities": modalities, **lists})
-
-
-@dataclass
-class Sample:
-    """One sample as a dataset gives it: float32 inputs, None where a modality is not on disk.
-
-    In segmentation the target is (H, W) int64. In the training split it has the inputs' size; elsewhere its own, which
-    may differ between samples: predictions are resized to it.
-    """
-
-    inputs: Mapping[str, Tensor | None]
-    target: Tensor | int
-    noise_level: Mapping[str, float] | None = None  # 0 (the default) is clean
-
-
-class Split(Dataset, ABC):
-    """One split: `read` from disk, `augment`, `corrupt` where the signal is still physical, `finish`.
-
-    A subclass implements `read` and `finish`. In between a sample is what the dataset likes; for noise, a dict
-    that holds an array for each modality: uint8 pixels (..., H, W) or (..., H, W, 3), magnitudes (F, T), floats.
-    Every step must be a pure function of its arguments.
-    """
-
-    ids: Sequence[str]  # (N,) unique names
-    targets: Sequence[int]  # (N,) classes; empty for segmentation
-    present: np.ndarray  # (N, M) bool: what lies on disk
-    noise: SplitNoise | None = None  # none at all if null; set by the DataModule
-    magnitudes: bool = True  # whether spectrograms are |STFT| before `finish`, their logarithm after
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @abstractmethod
-    def read(self, key: Key) -> Any:
-        """The raw sample: uint8 pixels, waveforms, metric depth."""
-
-    def augment(self, raw: Any, key: Key) -> Any:
-        return raw
-
-    def corrupt(self, raw: Any, key: Key) -> Any:
-        """The noise of the split's protocol."""
-        return self.noise.corrupt(raw, key.epoch, key.index) if self.noise else raw
-
-    @abstractmethod
-    def finish(self, raw: Any, key: Key) -> Sample:
-        """Tensors: spectrograms, normalised images."""
-
-    def verify(self, index: int) -> None:
-        """Read all that any epoch may read of a sample; raises UserError if that fails."""
-        self.read(Key(0, index))
-
-    def noise_levels(self, epoch: int) -> np.ndarray:
-        """Of every sample and modality: (N, M), 0 is clean."""
-        return self.noise.levels(epoch) if self.noise else np.zeros(self.present.shape)
-
-    def __getitem__(self, key: Key) -> Sample:
-        sample = self.finish(self.corrupt(self.augment(self.read(key), key), key), key)
-        return replace(sample, noise_level=self.noise.level(key.epoch, key.index)) if self.noise else sample
+from mmrobust.files import short_hash
 
 
 class DataModule(LightningDataModule, ABC):
@@ -201,7 +108,7 @@ class DataModule(LightningDataModule, ABC):
     def fingerprint(self) -> str:
         """Hash of the ids and classes of all splits: runs with the same one saw the same data."""
         text = repr([(name, list(s.ids), [int(t) for t in s.targets]) for name, s in self.splits.items()])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return short_hash(text)
 
     def loader(self, split: str, *, shuffle: bool = False) -> DataLoader:
         """Batches of a split for this rank; training drops the last, incomplete batch."""

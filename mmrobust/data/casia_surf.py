@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from mmrobust import keyed
-from mmrobust.data import images
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split
-from mmrobust.data.clips import note
-from mmrobust.data.files import exists
-from mmrobust.errors import UserError
+from mmrobust.data.base import DataModule
+from mmrobust.data.files import images
+from mmrobust.data.files.folders import exists
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
+from mmrobust.errors import Problems, UserError
 
 MODALITIES = ("rgb", "depth", "ir")
 CLASSES = ("spoof", "live")
@@ -94,7 +95,7 @@ class CASIASURF(DataModule):
         self.lists, self.image_size, self.channels, self.primary = lists, image_size, channels, primary
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
-        root, problems, damaged = Path(self.root), list[str](), list[str]()
+        root, problems, damaged = Path(self.root), Problems(), Problems()
         if self.channels not in ("rgb", "bgr"):
             raise UserError(f"data.channels={self.channels} is no order of channels; use bgr or rgb")
         if strange := set(self.lists) - {"train", "val", "test"}:
@@ -116,7 +117,7 @@ class CASIASURF(DataModule):
             absent = [
                 str(p.relative_to(root)) for paths in files.values() for p in paths if not exists(p, folders)
             ]
-            note(damaged, f"{name}: not in {root}", absent, f"get them from {SOURCE}")
+            damaged.add(f"{name}: not in {root}", absent, f"get them from {SOURCE}")
             seed = self.run_seed if split == "train" else None
             splits[split] = Faces(files, targets, self.image_size, self.channels, seed)
         if problems or (damaged and self.corrupt == "error"):
@@ -150,7 +151,7 @@ def as_on_disk(paths: Paths, folders: dict[str, set[str]]) -> Paths:
     return rgb, depth, ir
 
 
-def read_list(root: Path, name: str, problems: list[str]) -> tuple[dict[str, Paths], list[int]]:
+def read_list(root: Path, name: str, problems: Problems) -> tuple[dict[str, Paths], list[int]]:
     """The triplets of a list by the name of their colour image, and their labels; adds to `problems`."""
     path = root / name
     if not path.is_file():
@@ -171,10 +172,8 @@ def read_list(root: Path, name: str, problems: list[str]) -> tuple[dict[str, Pat
             files[fields[0]] = (root / fields[0], root / fields[1], root / fields[2])
             targets.append(int(fields[3]))
     expected = "`rgb depth ir label` with label 1 (live) or 0 (spoof)"
-    note(
-        problems, f"{path}: not {expected}", wrong, "take the list with labels (…_private_list), or mend them"
-    )
-    note(problems, f"{path}: listed before", twice, "keep one row of each")
+    problems.add(f"{path}: not {expected}", wrong, "take the list with labels (…_private_list), or mend them")
+    problems.add(f"{path}: listed before", twice, "keep one row of each")
     if not files and not wrong:
         problems.append(f"{path} names no samples; expected rows {expected}")
     return files, targets

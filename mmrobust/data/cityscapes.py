@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmrobust.data import images
-from mmrobust.data.frames import VOID, Frame, Source, Statistics, as_classes, from_one
-from mmrobust.data.rgbd import RGBD, Contents, Parts
+from mmrobust.data.families.frames import VOID, Frame, Source, Statistics, as_classes, from_one
+from mmrobust.data.families.rgbd import RGBD, Contents, Parts
+from mmrobust.data.files import images
 from mmrobust.errors import UserError
 
 CLASSES = (

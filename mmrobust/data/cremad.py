@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.base import DataSpec, Split
-from mmrobust.data.clips import EXTRACT_FRAMES, Clip, ClipModule, audit, frames_in, note, with_held_out
-from mmrobust.errors import UserError
+from mmrobust.data.families.clips import EXTRACT_FRAMES, Clip, ClipModule, audit, frames_in, with_held_out
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Split
+from mmrobust.errors import Problems, UserError
 
 # Ids are like 1001_DFA_ANG_XX: actor id[:4], sentence, emotion id[9:12], level.
 EMOTIONS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")  # the order of OGM-GE and all that build on it
@@ -42,7 +43,7 @@ class CREMAD(ClipModule):
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         if self.split not in ("ogm", "actor"):
             raise UserError(f"data.split={self.split} is not a split of CREMA-D; use ogm or actor")
-        root, problems, damaged = Path(self.root), list[str](), list[str]()
+        root, problems, damaged = Path(self.root), Problems(), Problems()
         if not root.is_dir():
             raise UserError(
                 f"data.root={root} does not exist; set it, or paths.data, to where AudioWAV, Image-01-FPS, train.csv "
@@ -54,7 +55,7 @@ class CREMAD(ClipModule):
         labels = [read_labels(path, problems) for path in lists]
         if len(labels) > 1:
             both = [stem for stem in labels[0] if stem in labels[1]]
-            note(problems, "in train.csv and test.csv", both, "take them out of one")
+            problems.add("in train.csv and test.csv", both, "take them out of one")
         folder = root / f"Image-{self.fps:02d}-FPS"
         train, *tests = (
             {
@@ -95,7 +96,7 @@ def by_actor(clips: Mapping[str, Clip], seed: int) -> dict[str, Mapping[str, Cli
     return {n: {s: clip for s, clip in clips.items() if s[:4] in group} for n, group in groups.items()}
 
 
-def read_labels(source: Path, problems: list[str]) -> Labels:
+def read_labels(source: Path, problems: Problems) -> Labels:
     """The clips of a list of rows `id,EMOTION` or of the folder AudioWAV; adds to `problems`."""
     rows: list[str] = []
     if source.is_dir():
@@ -114,8 +115,8 @@ def read_labels(source: Path, problems: list[str]) -> Labels:
         elif row.strip():
             wrong.append(f"line {number}: {row}")
     expected = f"`id,EMOTION` with one of {', '.join(EMOTIONS)}"
-    note(problems, f"{source}: not {expected}", wrong, "mend or delete them")
-    note(problems, f"{source}: listed before", twice, "keep one row of each")
+    problems.add(f"{source}: not {expected}", wrong, "mend or delete them")
+    problems.add(f"{source}: listed before", twice, "keep one row of each")
     if not labels and source.exists():
         problems.append(f"{source} names no clips; expected {expected}")
     return labels

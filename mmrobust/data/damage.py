@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from mmrobust.data.base import Key, Sample, Split
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
-from mmrobust.data.matlab import read_mat
-from mmrobust.errors import UserError
+from mmrobust.data.base import DataModule, hold_out
+from mmrobust.data.files.matlab import read_mat
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
+from mmrobust.errors import Problems, UserError
 
 # Pixel averages, Fourier coefficients, profile correlations, Zernike moments, Karhunen-Loève coefficients,
 # morphological features; x1 to x6 in the file.
@@ -66,7 +68,7 @@ class Handwritten(DataModule):
             raise UserError(
                 f"no {FILE} in data.root={self.root}; get it from {SOURCE}, or set data.root or paths.data"
             )
-        problems: list[str] = []
+        problems = Problems()
         train, test = read_parts(path, problems)
         if problems:
             raise UserError(f"{path} cannot be used:\n- " + "\n- ".join(problems))
@@ -96,7 +98,7 @@ class Handwritten(DataModule):
         return DataSpec("classification", 10, len(kept), modalities, tuple("0123456789")), splits
 
 
-def read_parts(path: Path, problems: list[str]) -> tuple[Part, Part]:
+def read_parts(path: Path, problems: Problems) -> tuple[Part, Part]:
     """The two halves of the file; adds to `problems`."""
     halves = []
     for half in ("train", "test"):

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.base import DataSpec, Split
-from mmrobust.data.clips import Clip, ClipModule, audit, few, frames_in, note, with_held_out
-from mmrobust.errors import UserError
+from mmrobust.data.families.clips import Clip, ClipModule, audit, frames_in, with_held_out
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Split
+from mmrobust.errors import Problems, UserError, summarised
 
 FOLDERS = {"train": ("train_img", "train"), "test": ("val_img", "test")}  # of visual, of audio
 LISTS = {"train": "my_train.txt", "test": "my_test.txt"}
@@ -70,7 +71,7 @@ class KineticsSounds(ClipModule):
         self.min_frames, self.tiled = min_frames, tiled
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
-        root, problems, damaged = Path(self.root), list[str](), list[str]()
+        root, problems, damaged = Path(self.root), Problems(), Problems()
         if self.split not in ("folders", "lists"):
             raise UserError(
                 f"data.split={self.split} is not a split of Kinetics-Sounds; use folders or lists"
@@ -91,9 +92,11 @@ class KineticsSounds(ClipModule):
             halves = self.listed(halves, problems, damaged)
         classes = tuple(name for name in self.names if any(f.category == name for f in halves["train"]))
         strange = sorted({f.category for f in halves["test"]} - set(classes))
-        note(problems, "classes with clips in test, none in train", strange, "take them out of data.classes")
+        problems.add("classes with clips in test, none in train", strange, "take them out of data.classes")
         if not classes:
-            problems.append(f"none of data.classes ({few(self.names)}) has a clip in train under {root}")
+            problems.append(
+                f"none of data.classes ({summarised(self.names)}) has a clip in train under {root}"
+            )
         parts = {
             split: {
                 f"{split}/{f.category}/{f.stem}": replace(f.clip, target=classes.index(f.category))
@@ -120,7 +123,11 @@ class KineticsSounds(ClipModule):
         )
         self.refuse(problems, damaged)
         lacking = [name for name in self.names if name not in classes]
-        log.info("%d classes; of data.classes, not on disk: %s", len(classes), few(lacking) if lacking else 0)
+        log.info(
+            "%d classes; of data.classes, not on disk: %s",
+            len(classes),
+            summarised(lacking) if lacking else 0,
+        )
         train = self.without_overlap(parts["train"], parts["test"])
         return self.described(
             classes, with_held_out(train, parts["test"], self.validation, self.seed), self.tiled
@@ -147,11 +154,14 @@ class KineticsSounds(ClipModule):
                     short.append(f"{name}/{stem}")
         if short:
             log.info(
-                "%s: clips with fewer than %d frames are left out: %s", split, self.min_frames, few(short)
+                "%s: clips with fewer than %d frames are left out: %s",
+                split,
+                self.min_frames,
+                summarised(short),
             )
 
     def listed(
-        self, halves: Mapping[str, Sequence[Found]], problems: list[str], damaged: list[str]
+        self, halves: Mapping[str, Sequence[Found]], problems: Problems, damaged: Problems
     ) -> dict[str, list[Found]]:
         """What the two lists name, with their labels checked against the class folders."""
         disk = {identity(f.stem): f for found in halves.values() for f in found}
@@ -161,19 +171,17 @@ class KineticsSounds(ClipModule):
             found[split] = [disk[key] for key in map(identity, labels) if key in disk]
             absent = [stem for stem in labels if identity(stem) not in disk]
             where = "no class folder of data.classes has enough frames or a sound of them"
-            note(damaged, f"{LISTS[split]}: {where}", absent, f"get them from {SOURCE}")
+            damaged.add(f"{LISTS[split]}: {where}", absent, f"get them from {SOURCE}")
         folder = {
             label: {disk[identity(s)].category for r in rows.values() for s in r if r[s] == label and identity(s) in disk}
             for label in {label for r in rows.values() for label in r.values()}
         }  # fmt: skip
         mixed = [f"label {label}: {' and '.join(sorted(names))}" for label, names in sorted(folder.items())
                  if len(names) > 1]  # fmt: skip
-        note(
-            problems, "one label of the lists for clips in several class folders", mixed, "put them into one"
-        )
+        problems.add("one label of the lists for clips in several class folders", mixed, "put them into one")
         keys = {split: {identity(stem) for stem in labels} for split, labels in rows.items()}
         both = sorted(f"{video} at {start} s" for video, start in keys["train"] & keys["test"])
-        note(problems, f"in {LISTS['train']} and {LISTS['test']}", both, "take them out of one")
+        problems.add(f"in {LISTS['train']} and {LISTS['test']}", both, "take them out of one")
         return found
 
     def without_overlap(self, train: Mapping[str, Clip], test: Mapping[str, Clip]) -> Mapping[str, Clip]:
@@ -183,7 +191,7 @@ class KineticsSounds(ClipModule):
         if overlap:
             does = "leaves them out of train" if self.drop_overlap else "keeps them"
             told = "clips of train whose YouTube id is also in test: %s; data.drop_overlap=%s %s"
-            log.info(told, few(overlap), str(self.drop_overlap).lower(), does)
+            log.info(told, summarised(overlap), str(self.drop_overlap).lower(), does)
         if not self.drop_overlap or not overlap:
             return train
         if len(overlap) == len(train):
@@ -203,7 +211,7 @@ def identity(stem: str) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else (stem, -1)
 
 
-def read_list(path: Path, problems: list[str]) -> dict[str, int]:
+def read_list(path: Path, problems: Problems) -> dict[str, int]:
     """{stem: label} of rows `stem,seconds,label` (or `stem,label`); adds to `problems`."""
     if not path.is_file():
         problems.append(f"no {path}; put it there, or go without lists: data.split=folders")
@@ -218,8 +226,8 @@ def read_list(path: Path, problems: list[str]) -> dict[str, int]:
             labels[stem] = int(label)
         elif row.strip():
             wrong.append(f"line {number}: {row}")
-    note(problems, f"{path}: not `stem,seconds,label`", wrong, "mend or delete them")
-    note(problems, f"{path}: listed before", twice, "keep one row of each")
+    problems.add(f"{path}: not `stem,seconds,label`", wrong, "mend or delete them")
+    problems.add(f"{path}: listed before", twice, "keep one row of each")
     if not labels and not wrong:
         problems.append(f"{path} names no clips; expected rows `stem,seconds,label`")
     return labels

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,18 +12,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mmrobust import keyed
 from mmrobust.batch import Batch
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
-
-if TYPE_CHECKING:
-    from mmrobust.data.base import DataSpec, Sample, Split
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Which sample, and in which epoch: all randomness of a sample is a function of it (and a seed)."""
-
-    epoch: int
-    index: int
 
 
 class KeyedSplit(Dataset):

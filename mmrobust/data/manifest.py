@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from mmrobust import keyed
-from mmrobust.data import images
-from mmrobust.data.base import DataModule, DataSpec, Key, Sample, Split
-from mmrobust.data.clips import note
-from mmrobust.data.columns import Column
-from mmrobust.data.entries import (
+from mmrobust.data.base import DataModule
+from mmrobust.data.files import images
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Key, Sample, Split
+from mmrobust.data.table.columns import Column
+from mmrobust.data.table.csv_file import content_hash, modality_columns, read_table
+from mmrobust.data.table.entries import (
     SPLITS,
     Entries,
     Entry,
@@ -27,10 +29,9 @@ from mmrobust.data.entries import (
     target_column,
     with_splits,
 )
-from mmrobust.data.inference import OPTIONS, Inference, described, unlike
-from mmrobust.data.masks import VOID, MaskLabels
-from mmrobust.data.table import content_hash, modality_columns, read_table
-from mmrobust.errors import UserError
+from mmrobust.data.table.inference import OPTIONS, Inference, described, unlike
+from mmrobust.data.table.masks import VOID, MaskLabels
+from mmrobust.errors import Problems, UserError
 
 AUGMENTATIONS = ("none", "flip", "crop_flip")
 SMALLEST = 0.5  # share of the area that a crop keeps
@@ -198,13 +199,13 @@ class Manifest(DataModule):
             )
         columns, table = modality_columns(self.manifest, self.columns), read_table(self.manifest)
         target, root = target_column(table, self.target), Path(self.root).expanduser()
-        problems, damaged = list[str](), list[str]()
+        problems, damaged = Problems(), Problems()
         if not root.is_dir():
             raise UserError(f"data.root={root} is no folder; the names in {self.manifest} start from it")
         if self.augment not in AUGMENTATIONS:
             problems.append(f"data.augment={self.augment} is not known; choose {', '.join(AUGMENTATIONS)}")
         taken = [m for m in columns if hasattr(nn.ModuleDict(), m)]
-        note(problems, "names that torch keeps for itself", taken, "rename these columns")
+        problems.add("names that torch keeps for itself", taken, "rename these columns")
         entries = read_entries(table, columns, target, root, problems, damaged)
         classes, self.how = None, list[str]()
         if target == "label":

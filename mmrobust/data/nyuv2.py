@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmrobust.data import images
-from mmrobust.data.clips import note
-from mmrobust.data.files import Tables, find, read_mat
-from mmrobust.data.frames import VOID, Frame, Source, Statistics, as_classes, from_one
-from mmrobust.data.rgbd import RGBD, Contents, Parts
+from mmrobust.data.families.frames import VOID, Frame, Source, Statistics, as_classes, from_one
+from mmrobust.data.families.rgbd import RGBD, Contents, Parts
+from mmrobust.data.files import images
+from mmrobust.data.files.folders import find
+from mmrobust.data.files.hdf5 import Tables
+from mmrobust.data.files.matlab import read_variables
+from mmrobust.errors import Problems
 
 CLASSES_40 = (
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",
@@ -88,7 +90,7 @@ class NYUv2(RGBD):
         return Contents(form, frames, source, statistics, SCENES if self.task == "scene" else classes)
 
     def _official(self, root: Path) -> Contents:
-        problems: list[str] = []
+        problems = Problems()
         folders = [root, root.with_name(f"{root.name}_meta")]
         mat = find(MAT, folders[:1], problems, f"expected {self.layout}")
         where = "it comes with the dataset's toolbox, or github.com/ankurhanda/nyuv2-meta-data"
@@ -125,14 +127,12 @@ class NYUv2(RGBD):
         if not (root / "train" / labels).is_dir() and (root / "train/labels_40").is_dir():
             labels = "labels_40"
         table = from_one(self.classes) if labels != "labels_40" else of_40(self.classes)
-        problems, frames = list[str](), Parts()
+        problems, frames = Problems(), Parts()
         for split in ("train", "test"):
             lines = (root / f"{split}.txt").read_text("utf-8-sig", errors="replace").split()
             names = sorted({line.removesuffix(".png") for line in lines})
             odd = [name for name in names if not name.isdecimal()]
-            note(
-                problems, f"{root / split}.txt: not numbers of frames", odd, "expected one a line, like 0003"
-            )
+            problems.add(f"{root / split}.txt: not numbers of frames", odd, "expected one a line, like 0003")
             parts = {name: self._files(root / split, labels, name) for name in names if name.isdecimal()}
             frames[split] = {f"{int(name):04d}": frame for name, frame in parts.items()}
         if problems:
@@ -146,7 +146,7 @@ class NYUv2(RGBD):
         return Frame(rgb, depth, label)
 
 
-def check_axes(tables: Tables, names: Sequence[str], problems: list[str]) -> int:
+def check_axes(tables: Tables, names: Sequence[str], problems: Problems) -> int:
     """How many frames there are; adds to `problems` if an array is not stored as MATLAB does, axes reversed."""
     found = {name: tables.array(name).shape for name in names}
     shape = found["images"]
@@ -162,16 +162,16 @@ def check_axes(tables: Tables, names: Sequence[str], problems: list[str]) -> int
     return shape[0]
 
 
-def read_splits(path: Path, count: int, problems: list[str]) -> dict[str, list[int]]:
+def read_splits(path: Path, count: int, problems: Problems) -> dict[str, list[int]]:
     """Rows, from 0, of train and test in a file that counts them from 1; adds to `problems`."""
-    found = read_mat(path, ["trainNdxs", "testNdxs"])
+    found = read_variables(path, ["trainNdxs", "testNdxs"])
     numbers = {s: np.atleast_1d(found[f"{s}Ndxs"]).astype(int).ravel().tolist() for s in ("train", "test")}
     for split, part in numbers.items():
         beyond = [str(n) for n in part if not 1 <= n <= count]
         remedy = f"get both files again: {SOURCE}"
-        note(problems, f"{path}: {split}Ndxs beyond the frames 1 to {count}", beyond, remedy)
+        problems.add(f"{path}: {split}Ndxs beyond the frames 1 to {count}", beyond, remedy)
     both = sorted(set(numbers["train"]) & set(numbers["test"]))
-    note(problems, f"{path}: in train and test", [f"{n:04d}" for n in both], "get it again")
+    problems.add(f"{path}: in train and test", [f"{n:04d}" for n in both], "get it again")
     return {split: [n - 1 for n in part] for split, part in numbers.items()}
 
 
@@ -186,7 +186,7 @@ def mapping_of(path: Path, classes: int) -> np.ndarray:
     Raises:
         UserError: the file is not classMapping40.mat.
     """
-    mapping = np.ravel(read_mat(path, ["mapClass"])["mapClass"])
+    mapping = np.ravel(read_variables(path, ["mapClass"])["mapClass"])
     as_40 = as_classes(mapping, of_40(classes), f"mapClass of {path}")
     return np.concatenate([[VOID], as_40]).astype(np.uint8)
 

@@ -9,13 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmrobust.data import images
-from mmrobust.data.clips import note
-from mmrobust.data.files import Tables, cached, find, names_in, read_mat
-from mmrobust.data.frames import Frame, Source, Statistics, as_classes, from_one
+from mmrobust.data.families.frames import Frame, Source, Statistics, as_classes, from_one
+from mmrobust.data.families.rgbd import RGBD, Contents
+from mmrobust.data.files import images
+from mmrobust.data.files.folders import find, names_in
+from mmrobust.data.files.hdf5 import Tables
+from mmrobust.data.files.kept import kept_value
+from mmrobust.data.files.matlab import read_variables
 from mmrobust.data.nyuv2 import CLASSES_40
-from mmrobust.data.rgbd import RGBD, Contents
-from mmrobust.errors import UserError
+from mmrobust.errors import Problems, UserError
 
 CLASSES = tuple({"refridgerator": "fridge", "television": "tv"}.get(name, name) for name in CLASSES_40[:37])
 # Those with more than 80 frames in Song et al.; office_kitchen, with 81, is not among them.
@@ -62,7 +64,7 @@ class SUNRGBD(RGBD):
         self.depth = depth
 
     def index(self, root: Path) -> Contents:
-        problems, folders = list[str](), dict[str, set[str]]()
+        problems, folders = Problems(), dict[str, set[str]]()
         samples = root / "SUNRGBD" if (root / "SUNRGBD").is_dir() else root
         near = [root, root.parent, root.with_name(f"{root.name}_meta")]
         near = [n / part for n in near for part in ("SUNRGBDtoolbox", ".")]
@@ -98,7 +100,7 @@ class SUNRGBD(RGBD):
         return Contents(form, frames, source, STATISTICS[self.depth], classes)
 
     def _splits(
-        self, root: Path, near: Sequence[Path], problems: list[str]
+        self, root: Path, near: Sequence[Path], problems: Problems
     ) -> tuple[dict[str, list[str]], str]:
         """The names of train and test, and which form they are from."""
         lists = {split: root / f"{split}_rgb.txt" for split in ("train", "test")}
@@ -113,7 +115,7 @@ class SUNRGBD(RGBD):
         return (read_splits(path, problems) if path else {}), "official"
 
     def _official_labels(
-        self, near: Sequence[Path], names: Sequence[str], problems: list[str]
+        self, near: Sequence[Path], names: Sequence[str], problems: Problems
     ) -> tuple[dict[str, int], Source]:
         """The rows of the samples in SUNRGBD2Dseg.mat, and how they are read."""
         folders = [folder / "Metadata" for folder in near]
@@ -122,12 +124,11 @@ class SUNRGBD(RGBD):
         seg = find("SUNRGBD2Dseg.mat", folders, problems, where)
         if not (meta and seg):
             return {}, Source(images.read_image, depth_image, label_array)
-        order: list[str] = cached("sunrgbd_order", [meta], None, partial(read_order, meta))
+        order: list[str] = kept_value("sunrgbd_order", [meta], None, partial(read_order, meta))
         tables = Tables(seg)
         count = tables.array("SUNRGBD2Dseg/seglabel").size
         rows = {name: row for row, name in enumerate(order)}
-        note(
-            problems,
+        problems.add(
             f"not in {meta}",
             [n for n in names if n not in rows],
             f"get it again, it is in {SOURCE}",
@@ -138,7 +139,7 @@ class SUNRGBD(RGBD):
             )
         return rows, Source(images.read_image, depth_image, partial(label_of, tables), (meta, seg))
 
-    def _scenes(self, samples: Path, names: Sequence[str], problems: list[str]) -> dict[str, int]:
+    def _scenes(self, samples: Path, names: Sequence[str], problems: Problems) -> dict[str, int]:
         """{name: class} of the samples that show one of the 19 kinds; without scene.txt a sample is left out if
         data.corrupt=skip."""
         scenes, absent = dict[str, int](), list[str]()
@@ -152,7 +153,7 @@ class SUNRGBD(RGBD):
                 scenes[name] = SCENES.index(kind)
         if self.corrupt == "error":
             remedy = f"get them again ({SOURCE}), or leave these samples out: data.corrupt=skip"
-            note(problems, f"no scene.txt in {samples}/", absent, remedy)
+            problems.add(f"no scene.txt in {samples}/", absent, remedy)
         return scenes
 
 
@@ -164,21 +165,21 @@ def sample_name(path: str, deeper: int) -> str:
     return "/".join(parts[start : len(parts) - deeper])
 
 
-def read_splits(path: Path, problems: list[str]) -> dict[str, list[str]]:
+def read_splits(path: Path, problems: Problems) -> dict[str, list[str]]:
     """The sorted names of train and test; adds to `problems`."""
-    found = read_mat(path, ["alltrain", "alltest"])
+    found = read_variables(path, ["alltrain", "alltest"])
     splits = {
         split: sorted(sample_name(str(p), 0) for p in np.atleast_1d(found[f"all{split}"]))
         for split in ("train", "test")
     }
     both = sorted(set(splits["train"]) & set(splits["test"]))
-    note(problems, f"{path}: in train and test", both, "get it again")
+    problems.add(f"{path}: in train and test", both, "get it again")
     return splits
 
 
 def read_order(path: Path) -> list[str]:
     """The names of all samples in the order of SUNRGBDMeta.mat."""
-    rows = np.atleast_1d(read_mat(path, ["SUNRGBDMeta"])["SUNRGBDMeta"])
+    rows = np.atleast_1d(read_variables(path, ["SUNRGBDMeta"])["SUNRGBDMeta"])
     return [sample_name(str(row.rgbpath), 2) for row in rows]
 
 

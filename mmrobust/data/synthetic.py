@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, pairwise
 from typing import Any
@@ -12,11 +11,14 @@ import torch
 from torch import Tensor
 
 from mmrobust import keyed
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split
-from mmrobust.data.channels import MIN_SIZE, Channel
-from mmrobust.data.scenes import Scenes
+from mmrobust.combinations import all_combinations, combination_name
+from mmrobust.data.base import DataModule
+from mmrobust.data.families.channels import MIN_SIZE, Channel
+from mmrobust.data.families.scenes import Scenes
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
-from mmrobust.missing import all_combinations, combination_name
+from mmrobust.files import short_hash
 
 NOISE = 0.5  # standard deviation; that of a pattern is 1, so that nobody needs to mistake one for another
 TASKS = ("classification", "segmentation")
@@ -187,7 +189,7 @@ class Synthetic(DataModule):
         text = repr([super().fingerprint, self.seed, self.shared, self.channels])
         if self.task == "segmentation":
             text = repr([super().fingerprint, self.scenes])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return short_hash(text)
 
 
 class Generated(Split):

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.actions import MODALITIES, Actions, Signal, Take, inertial_statistics
-from mmrobust.data.base import DataModule, DataSpec, Modality, Split, hold_out
-from mmrobust.data.clips import note
-from mmrobust.data.motion import CHANNELS, JOINTS
-from mmrobust.errors import UserError
+from mmrobust.data.base import DataModule, hold_out
+from mmrobust.data.families.actions import MODALITIES, Actions, Signal, Take, inertial_statistics
+from mmrobust.data.families.motion import CHANNELS, JOINTS
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Split
+from mmrobust.errors import Problems, UserError
 
 # fmt: off
 CLASSES = (
@@ -59,7 +60,7 @@ class UTDMHAD(DataModule):
         self.signal = Signal(frames, image_size, skeleton_steps, inertial_steps, jitter, motion, folder)
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
-        root, problems = Path(self.root), self.wrong_keys()
+        root, problems = Path(self.root), Problems(self.wrong_keys())
         if not root.is_dir():
             raise UserError(
                 f"data.root={root} does not exist; set it, or paths.data, to where Depth, Skeleton and Inertial lie: "
@@ -70,7 +71,7 @@ class UTDMHAD(DataModule):
             for m in MODALITIES:
                 lacking = [name for name, take in takes.items() if m not in take.files]
                 remedy = f"get them from {SOURCE}, or keep these samples without it: data.incomplete=allow"
-                note(problems, f"no {m} file in {root / m.title()}", lacking, remedy)
+                problems.add(f"no {m} file in {root / m.title()}", lacking, remedy)
         chosen = self.chosen_subjects({take.subject for take in takes.values()}, problems) if takes else {}
         if problems:
             raise UserError(f"data.root={root} cannot be used:\n- " + "\n- ".join(problems))
@@ -127,14 +128,14 @@ class UTDMHAD(DataModule):
             problems.append(f"data.incomplete={self.incomplete} is not known; choose error or allow")
         return problems
 
-    def chosen_subjects(self, found: set[int], problems: list[str]) -> dict[str, list[int]]:
+    def chosen_subjects(self, found: set[int], problems: Problems) -> dict[str, list[int]]:
         """The subjects of each split; adds to `problems`."""
         chosen = {}
         for split, odd in (("train", 1), ("test", 0)):
             given = self.subjects[split]
             chosen[split] = sorted(s for s in found if s % 2 == odd) if given is None else list(given)
             absent = [str(s) for s in chosen[split] if s not in found]
-            note(problems, f"data.{split}_subjects: not on disk", absent, f"choose from {sorted(found)}")
+            problems.add(f"data.{split}_subjects: not on disk", absent, f"choose from {sorted(found)}")
             if not chosen[split]:
                 problems.append(
                     f"no subject to {split} on: found {sorted(found)}; name some with data.{split}_subjects=[...]"
@@ -146,7 +147,7 @@ class UTDMHAD(DataModule):
         return chosen
 
 
-def find_takes(root: Path, problems: list[str]) -> dict[str, Take]:
+def find_takes(root: Path, problems: Problems) -> dict[str, Take]:
     """All recordings by name, in order of action, subject and trial; adds to `problems`."""
     files: dict[tuple[int, int, int], dict[str, Path]] = {}
     strange: list[str] = []
@@ -159,7 +160,7 @@ def find_takes(root: Path, problems: list[str]) -> dict[str, Take]:
             else:
                 strange.append(f"{m.title()}/{path.name}")
     expected = f"aA_sS_tT_<modality>.mat with action A from 1 to {len(CLASSES)}"
-    note(problems, f"files not called {expected}", strange, "rename them, or take them away")
+    problems.add(f"files not called {expected}", strange, "rename them, or take them away")
     if not files and not strange:
         problems.append(
             f"no files called {expected} in {', '.join(str(root / m.title()) for m in MODALITIES)}: {SOURCE}"

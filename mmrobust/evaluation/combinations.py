@@ -14,6 +14,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from mmrobust.batch import Batch
+from mmrobust.combinations import all_combinations, combination_code, combination_masks, combination_name
 from mmrobust.evaluation.families import THRESHOLD, measure_families
 from mmrobust.evaluation.metrics import (
     calibration_counts,
@@ -22,7 +23,6 @@ from mmrobust.evaluation.metrics import (
     segmentation_metrics,
 )
 from mmrobust.evaluation.results import direction
-from mmrobust.missing import all_combinations, combination_code, combination_masks, combination_name
 from mmrobust.tasks import Classification, Task
 
 STACK_BYTES = 256 * 2**20  # of features and logits fused at a time

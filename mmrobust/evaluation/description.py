@@ -6,20 +6,23 @@ import functools
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import missing
-from mmrobust.checkpoints import checkpoint_path, file_hash
-from mmrobust.config import NOT_IN_RECIPE, config_hash
-from mmrobust.data.base import DataModule
+from mmrobust.config.identity import config_hash
+from mmrobust.config.keys import NOT_IN_RECIPE
+from mmrobust.config.scaling import describe_optimization
 from mmrobust.evaluation.combinations import Results
 from mmrobust.evaluation.results import SCHEMA, direction, study_of
-from mmrobust.methods.base import Method
-from mmrobust.scaling import describe_optimization
+from mmrobust.files import file_hash
+
+if TYPE_CHECKING:
+    from mmrobust.data.base import DataModule
+    from mmrobust.methods.base import Method
 
 
 def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:
@@ -32,7 +35,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         "identity": {
             **{key: config.choices.get(key) for key in ("method", "data", "encoder", "fusion", "experiment")},
             "task": data.spec.task,
-            "unverified": cast(type[Method], get_class(config.method._target_)).unverified,
+            "unverified": cast("type[Method]", get_class(config.method._target_)).unverified,
             "seed": config.seed,
             "config_hash": config_hash(config),
             "recipe_hash": config_hash(config, without=NOT_IN_RECIPE),
@@ -110,6 +113,8 @@ def _git_commit() -> str | None:
 
 
 def _teacher(config: DictConfig) -> dict[str, str] | None:
+    from mmrobust.training.checkpoints import checkpoint_path
+
     teacher = config.method.get("teacher")
     if not teacher:
         return None

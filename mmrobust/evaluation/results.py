@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 
-from mmrobust.config import config_hash
+from mmrobust.config.identity import config_hash
 from mmrobust.errors import UserError
+from mmrobust.files import replacing, write_text
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.table import Table
 
 SCHEMA = 1
 LOWER_IS_BETTER = ("ece", "acer", "apcer", "bpcer", "hter", "eer")
@@ -32,9 +31,7 @@ def write_results(folder: Path, results: Mapping[str, Any], name: str = "results
     """Write a result file; a reader sees an old or a new one, never half of it, even if several processes write."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
-    part.replace(path)
+    write_text(path, json.dumps(results, indent=1, allow_nan=False) + "\n")
     return path
 
 
@@ -121,9 +118,8 @@ def write_predictions(
     import numpy as np  # here, because every command imports this file
 
     path = folder / name
-    part = path.with_name("part." + path.name)
-    np.savez_compressed(part, **predictions)  # type: ignore[arg-type]
-    part.replace(path)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **predictions)  # type: ignore[arg-type]
     return path
 
 
@@ -140,59 +136,3 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}; evaluate the run again") from error
-
-
-def result_table(results: Mapping[str, Any], title: str) -> Table:
-    """A row for every combination, then the aggregates."""
-    from rich.table import Table
-
-    rows = results["combinations"]
-    metrics = list(next(row["metrics"] for row in rows.values() if row))
-    table = Table(title=title, title_justify="left")
-    table.add_column("combination")
-    table.add_column("n", justify="right")
-    for metric in metrics:
-        table.add_column(metric, justify="right")
-    for name, row in rows.items():
-        table.add_row(
-            name, *([str(row["n"])] if row else ["-"]), *_cells(row["metrics"] if row else {}, metrics)
-        )
-    table.add_section()
-    shown = ["average", "worst"] + (["available"] if not _is_full(results) else [])
-    for name in shown:
-        table.add_row(name, "", *_cells(results["aggregates"][name], metrics), style="bold")
-    return table
-
-
-def _is_full(results: Mapping[str, Any]) -> bool:
-    return results["aggregates"]["available"] == results["aggregates"]["full"]
-
-
-def _cells(values: Mapping[str, float | None], metrics: list[str]) -> list[str]:
-    return ["-" if values.get(m) is None else f"{values[m]:.4f}" for m in metrics]
-
-
-def plot_combinations(results: Mapping[str, Any], path: Path, title: str) -> None:
-    """A bar for every combination: the primary metric, with the average as a line."""
-    from matplotlib.figure import Figure
-
-    metric = results["primary"]["metric"]
-    names = [name for name, row in results["combinations"].items() if row]
-    values = [results["combinations"][name]["metrics"][metric] or 0.0 for name in names]
-    sizes = [name.count("+") for name in names]
-    figure = Figure(figsize=(5, 1.2 + 0.3 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    axes.barh(range(len(names)), values, color=[f"C{size % 10}" for size in sizes])
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    for i, value in enumerate(values):
-        label = axes.text(value + 0.01, i, f"{value:.3f}", va="center", fontsize=8)
-        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # above the dotted line
-    average = results["aggregates"]["average"][metric]
-    if average is not None:
-        axes.axvline(average, color="black", linestyle=":", linewidth=1)
-        axes.set_xlabel(f"{metric} (dotted: average {average:.3f})")
-    axes.set_xlim(0, max([1.0, *values]) * 1.12)
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)

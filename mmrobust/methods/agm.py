@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmrobust.balance import gradients, mean_of_others, mean_over_rows
 from mmrobust.batch import Batch
+from mmrobust.combinations import all_combinations, combination_masks
 from mmrobust.methods.base import Features, Method
-from mmrobust.missing import all_combinations, combination_masks
+from mmrobust.methods.parts.balance import gradients, mean_of_others, mean_over_rows
 
 
 def shapley_weights(masks: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmrobust.balance import mean_over_rows
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method, tensors
+from mmrobust.methods.parts.balance import mean_over_rows
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from torch.optim import Optimizer
 
 from mmrobust import keyed, ranks
 from mmrobust.batch import Batch
-from mmrobust.data.base import DataSpec
+from mmrobust.combinations import all_combinations, draw_combinations
+from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import CombinationScores, Results
 from mmrobust.evaluation.families import add_thresholds, keep_thresholds, kept_thresholds
 from mmrobust.methods.output import Features as Features
 from mmrobust.methods.output import Output as Output
 from mmrobust.methods.output import tensors as tensors
-from mmrobust.missing import all_combinations, draw_combinations
 from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, takes_encoders
 from mmrobust.models.encoders import few_rows, running_statistics, scatter_rows
 from mmrobust.tasks import TASKS

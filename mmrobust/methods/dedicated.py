@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.batch import Batch
+from mmrobust.combinations import all_combinations, combination_code, combination_masks, combination_name
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.methods.fusion import Fusion
-from mmrobust.missing import all_combinations, combination_code, combination_masks, combination_name
 
 
 class Dedicated(Method):

@@ -11,8 +11,8 @@ from mmrobust import losses
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method, Output
+from mmrobust.methods.teacher import Teacher
 from mmrobust.models.pyramid import deepest
-from mmrobust.teacher import Teacher
 
 FEATURES = {  # of the fused features
     "fitnet": losses.hint,

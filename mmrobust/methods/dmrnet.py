@@ -12,8 +12,8 @@ from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.losses import gaussian_kl
 from mmrobust.methods.base import Features, Method, Output
-from mmrobust.mining import VarianceMining
-from mmrobust.models.probabilistic import NormalisedLinear, predict_from_mean, sample_gaussian
+from mmrobust.methods.parts.gaussian import NormalisedLinear, predict_from_mean, sample_gaussian
+from mmrobust.methods.parts.mining import VarianceMining
 from mmrobust.models.pyramid import deepest, with_deepest
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
-from mmrobust.models.statistics import Moments
+from mmrobust.methods.parts.moments import Moments
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
-from mmrobust.models.correlation import LatentCorrelation
+from mmrobust.methods.parts.correlation import LatentCorrelation
 
 
 class LCR(Method):

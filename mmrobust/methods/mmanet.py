@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmrobust.batch import Batch
+from mmrobust.combinations import combination_code
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import Results
 from mmrobust.losses import margin_aware_distillation
 from mmrobust.methods.base import Method, Output
-from mmrobust.mining import PredictionMining
-from mmrobust.missing import combination_code
+from mmrobust.methods.parts.mining import PredictionMining
+from mmrobust.methods.teacher import Teacher
 from mmrobust.models.pyramid import levels
-from mmrobust.teacher import Teacher
 
 LEVELS = 3  # of a pyramid that are distilled, from the deepest on
 

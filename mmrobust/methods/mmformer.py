@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrobust.batch import Batch
-from mmrobust.data.base import Modality
+from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.models.assembly import skips_of

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust import keyed
-from mmrobust.balance import gradients, mean_of_others, mean_over_rows
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
+from mmrobust.methods.parts.balance import gradients, mean_of_others, mean_over_rows
 
 
 def damping(scores: Tensor, seen: Tensor, alpha: float) -> Tensor:

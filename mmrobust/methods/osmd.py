@@ -12,21 +12,22 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from mmrobust.batch import Batch
+from mmrobust.combinations import all_combinations, draw_combinations
 from mmrobust.errors import UserError, one_of
 from mmrobust.methods.base import Features, Method, Output
-from mmrobust.missing import all_combinations, draw_combinations, sources_of
-from mmrobust.models.adaptation import JointAdaptation, loss_of_rows
-from mmrobust.models.encoders import PointwiseLinear
-from mmrobust.models.fusion import rows_like
-from mmrobust.models.pyramid import deepest, with_deepest
-from mmrobust.models.translation import (
+from mmrobust.methods.parts.adaptation import JointAdaptation, loss_of_rows
+from mmrobust.methods.parts.translation import (
     CrossTranslation,
     Frozen,
     Layer,
     hallucinate,
+    sources_of,
     where_rows,
     with_stream_skips,
 )
+from mmrobust.models.encoders import PointwiseLinear
+from mmrobust.models.fusion import rows_like
+from mmrobust.models.pyramid import deepest, with_deepest
 from mmrobust.tasks import full_logits
 
 
@@ -81,9 +82,9 @@ class OSMD(Method):
         **base: Any,
     ) -> None:
         super().__init__(fusion=None, **base)
-        one_of("privileged_mode", privileged_mode, ("joint", "pretrained_frozen"))
-        one_of("hallucination", hallucination, ("pair", "source", "head"))
-        one_of("aggregation", aggregation, ("cross_translation", "concat"))
+        one_of("method.privileged_mode", privileged_mode, ("joint", "pretrained_frozen"))
+        one_of("method.hallucination", hallucination, ("pair", "source", "head"))
+        one_of("method.aggregation", aggregation, ("cross_translation", "concat"))
         self.sources = sources_of(self.modalities, privileged)
         self.targets = [n for n in self.modalities if self.sources != [n]]  # what others can restore
         self.register_buffer("is_source", torch.tensor([m in self.sources for m in self.modalities]))

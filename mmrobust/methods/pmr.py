@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust import ranks
-from mmrobust.balance import mean_of_others, mean_over_rows
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
+from mmrobust.methods.parts.balance import mean_of_others, mean_over_rows
 
 
 class Prototypes(nn.Module):

@@ -15,10 +15,10 @@ from mmrobust.batch import Batch
 from mmrobust.errors import UserError, one_of
 from mmrobust.losses import gaussian_kl, inverse_variance_weights
 from mmrobust.methods.base import Features, Method, Output
+from mmrobust.methods.parts.gaussian import NormalisedLinear, sample_gaussian
+from mmrobust.methods.parts.uncertainty import NoiseEstimator, Reliance
 from mmrobust.models.fusion import rows_like
-from mmrobust.models.probabilistic import NormalisedLinear, sample_gaussian
 from mmrobust.models.pyramid import deepest, with_deepest
-from mmrobust.models.uncertainty import NoiseEstimator, Reliance
 from mmrobust.tasks import full_logits
 
 MAX_LEVEL = 11  # pure noise
@@ -91,10 +91,10 @@ class UDML(Method):
         **base: Any,
     ) -> None:
         super().__init__(**base)
-        one_of("prior", prior, ("unit", "level"))
-        one_of("uncertainty", uncertainty, ("estimator", "variance", "none"))
-        one_of("weight_rule", weight_rule, ("inverse_variance", "cross_sum"))
-        one_of("apply", apply, ("residual", "plain"))
+        one_of("method.prior", prior, ("unit", "level"))
+        one_of("method.uncertainty", uncertainty, ("estimator", "variance", "none"))
+        one_of("method.weight_rule", weight_rule, ("inverse_variance", "cross_sum"))
+        one_of("method.apply", apply, ("residual", "plain"))
         if prior == "level" and clean_level <= 0:
             raise UserError("method.prior=level needs a variance for clean inputs: set method.clean_level=1")
         if epochs < 1:

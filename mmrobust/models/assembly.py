@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mmrobust.data.base import DataSpec
+from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.models.encoders import build_encoder
 from mmrobust.models.pyramid import Levelwise, NoSkips, Skips

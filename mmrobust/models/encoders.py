@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust import ranks
-from mmrobust.data.base import Modality
+from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.models.initialization import keep_weights
 

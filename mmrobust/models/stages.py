@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from mmrobust.data.base import Modality
+from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.models.encoders import (
     PointwiseLinear,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust.checks import check_command_line
+from mmrobust.config.check import check_command_line
+from mmrobust.config.overrides import key_of, texts
 from mmrobust.errors import UserError
-from mmrobust.overrides import key_of, texts
 from mmrobust.sweeps.jobs import Outcome
 from mmrobust.sweeps.space import of_jobs, reference, with_declared
 from mmrobust.sweeps.storage import default_name, finished

@@ -20,13 +20,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mmrobust import config as configuration
-from mmrobust.devices import place
+from mmrobust.config.compose import compose_config, with_choices
+from mmrobust.config.identity import run_folder
 from mmrobust.errors import Stopped, as_user_error
 from mmrobust.evaluation.results import is_complete
-from mmrobust.execution import execute
-from mmrobust.launch import led
-from mmrobust.sweeps.pool import POOL, Pool
+from mmrobust.training.claims import POOL, Pool
+from mmrobust.training.devices import place
+from mmrobust.training.lifecycle import execute
+from mmrobust.training.processes import led
 
 AGAIN = "the same command goes on with what is not complete"
 STOP = "stop"  # a file: no job begins any more
@@ -113,10 +114,10 @@ def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, ta
     outcome: dict[str, Any] = {"number": number, "overrides": given, "folder": None}
     try:
         if task.more:
-            config = configuration.compose_config(overrides, task.config_dir)  # with this job's modalities
+            config = compose_config(overrides, task.config_dir)  # with this job's modalities
         else:
-            config = configuration.with_choices(config, choices)
-        skipped = is_complete(configuration.run_folder(config))
+            config = with_choices(config, choices)
+        skipped = is_complete(run_folder(config))
         folder = execute(config, given, again=False, config_dir=task.config_dir)
         outcome |= {"status": "skipped" if skipped else "complete", "folder": str(folder)}
     except Stopped:

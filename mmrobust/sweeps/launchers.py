@@ -21,10 +21,10 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from mmrobust import config as configuration
+from mmrobust.config.compose import compose_config, our_hydra, search_override
+from mmrobust.config.identity import run_folder
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
-from mmrobust.execution import finish
 from mmrobust.sweeps.jobs import (
     Outcome,
     Task,
@@ -35,6 +35,7 @@ from mmrobust.sweeps.jobs import (
     write_outcome,
 )
 from mmrobust.sweeps.needs import Need, fitted, groups, needs, prepare
+from mmrobust.training.lifecycle import finish
 
 ENGINES = {  # a launcher of the user's builds on one of these
     "BasicLauncher": "basic",
@@ -70,12 +71,12 @@ class Launcher:
             Stopped: a signal ended the sweep.
             UserError: the launcher cannot work, or lost a process.
         """
-        with configuration.our_hydra():
+        with our_hydra():
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             master = hydra.compose_config(
                 "config",
-                [*self.given, *self.more, *configuration.search_override(self.config_dir)],
+                [*self.given, *self.more, *search_override(self.config_dir)],
                 RunMode.MULTIRUN,
             )
             engine = ENGINES.get(master.hydra.launcher._target_.rpartition(".")[2], "other")
@@ -125,8 +126,8 @@ class Launcher:
         """Where a job's run lies if nothing of it is left to do, and what the job needs. Nothing if there is something
         wrong, which the job will tell."""
         try:
-            config = configuration.compose_config(job, self.config_dir)
-            folder = configuration.run_folder(config)
+            config = compose_config(job, self.config_dir)
+            folder = run_folder(config)
             if not is_complete(folder) or config.test_rates:  # which may have to be evaluated
                 return None, needs(config)
             finish(folder, config)

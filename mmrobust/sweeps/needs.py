@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, open_dict
 
-from mmrobust.devices import number_of_devices, on_gpu, threads, usable_cores, visible_gpus
 from mmrobust.errors import UserError
-from mmrobust.sweeps.pool import Pool
+from mmrobust.training.claims import Pool
+from mmrobust.training.devices import number_of_devices, on_gpu, threads, usable_cores, visible_gpus
 
 CLUSTERS = ("submitit_slurm", "ray")  # which ask for what a job needs
 WEEK = 7 * 24 * 60  # minutes

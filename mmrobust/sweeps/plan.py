@@ -9,10 +9,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from mmrobust import config as configuration
+from mmrobust.config.compose import compose_config
+from mmrobust.config.identity import config_hash, run_folder
+from mmrobust.config.keys import NOT_IN_RECIPE
+from mmrobust.config.overrides import key_of
 from mmrobust.errors import as_user_error
 from mmrobust.evaluation.results import is_complete
-from mmrobust.overrides import key_of
 from mmrobust.sweeps.space import of_jobs
 from mmrobust.sweeps.timing import measure
 
@@ -43,7 +45,7 @@ class Plan:
     def add(self, config: DictConfig, overrides: Sequence[str] = ()) -> None:
         """Add a run, and the teacher that it needs; `overrides` tell it from the others."""
         if config.method.get("teacher") and config.method.teacher.run is None:
-            from mmrobust.teacher import teacher_config
+            from mmrobust.training.teacher_run import teacher_config
 
             teacher = teacher_config(config, self.config_dir)
             if teacher.paths.run not in self.teachers:  # shared by others
@@ -53,11 +55,11 @@ class Plan:
         self._note(
             config,
             told or f"{config.choices.method} on {config.choices.data}",
-            configuration.run_folder(config),
+            run_folder(config),
         )
 
     def _note(self, config: DictConfig, label: str, folder: Path) -> None:
-        kind = configuration.config_hash(config, configuration.NOT_IN_RECIPE)
+        kind = config_hash(config, NOT_IN_RECIPE)
         self.kinds.setdefault(f"{label} {kind}", Kind(config, label)).states[state_of(folder)] += 1
 
     def show(self) -> int:
@@ -124,14 +126,14 @@ def plan_sweep(given: Sequence[str], config_dir: str | None, config: DictConfig)
         given, config_dir: as of `sweep`.
         config: what the first value of everything listed gives.
     """
-    from mmrobust.sweeps.sweep import grid
+    from mmrobust.sweeps.space import grid
 
     plan = Plan(config_dir)
     varied = {o.key_or_group for o in of_jobs(given) if o.is_sweep_override()}
     if config.sweep.kind == "grid":
         for job in grid(given):
             shown = [text for text in job if key_of(text) in varied]
-            plan.add(configuration.compose_config(job, config_dir), shown)
+            plan.add(compose_config(job, config_dir), shown)
     elif config.sweep.kind == "optuna":
         _add_study(plan, given, config)
     else:
@@ -152,7 +154,7 @@ def _add_study(plan: Plan, given: Sequence[str], config: DictConfig, name: str |
     study = found(given, config, name)
     before, done = stored(study.storage, study.name), 0
     if before is not None:
-        compare(before, study.space, study.fixed, configuration.config_hash(config), study.storage)
+        compare(before, study.space, study.fixed, config_hash(config), study.storage)
         done = min(finished(before), config.sweep.trials)
     states = {"complete": done, "interrupted": 0, "new": config.sweep.trials - done}
     plan.kinds[f"study {study.name}"] = Kind(config, f"trial of study {study.name}", states)

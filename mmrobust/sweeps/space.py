@@ -11,13 +11,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mmrobust import config as configuration
+from mmrobust.config.compose import compose_config, our_hydra, search_override
+from mmrobust.config.groups import with_globs
+from mmrobust.config.overrides import first, key_of, parse, root, text_of, texts
 from mmrobust.errors import UserError
-from mmrobust.groups import with_globs
-from mmrobust.overrides import first, key_of, parse, root, text_of, texts
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 OF_THE_SWEEP = ("sweep", "hydra", "plan")  # keys that no job has
 DECLARE = ("sweep", "hydra", "experiment")  # keys that can say what is swept
@@ -36,7 +37,7 @@ def firsts(given: Sequence[str]) -> list[str]:
 def reference(given: Sequence[str], config_dir: str | None) -> DictConfig:
     """The configuration that the first value of everything listed gives, `sweep` included."""
     own = [text for text in given if root(text) in ("sweep", "plan")]
-    return configuration.compose_config([*own, *firsts(given)], config_dir)
+    return compose_config([*own, *firsts(given)], config_dir)
 
 
 def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
@@ -54,10 +55,8 @@ def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
     declaring = [text for text in given if root(text) in DECLARE]
     try:
         one = [*(t for t in declaring if root(t) in OF_THE_SWEEP), *firsts(declaring)]
-        with configuration.our_hydra():
-            config = compose(
-                "config", [*one, *configuration.search_override(config_dir)], return_hydra_config=True
-            )
+        with our_hydra():
+            config = compose("config", [*one, *search_override(config_dir)], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException):
         return given
     declared: dict[str, Any] = {**(config.hydra.sweeper.get("params") or {}), **config.sweep.space}
@@ -118,3 +117,15 @@ def distributions(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
 
 def _whole(text: str) -> bool:
     return text.lstrip("-").isdigit()
+
+
+def grid(given: Sequence[str]) -> list[list[str]]:
+    """The overrides of every job: the product of what the overrides list. Those of `hydra.` are not a job's.
+
+    Raises:
+        UserError: an interval, which lists nothing.
+    """
+    parsed = of_jobs(given)
+    require_lists(parsed)
+    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [list(job) for job in jobs]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from omegaconf import DictConfig
 
-from mmrobust.config import NOT_IN_HASH
+from mmrobust.config.keys import NOT_IN_HASH
+from mmrobust.config.overrides import key_of, text_of
 from mmrobust.errors import UserError
-from mmrobust.overrides import key_of, text_of
 from mmrobust.sweeps.space import distributions, of_jobs
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from mmrobust import config as configuration
+from mmrobust.config.identity import config_hash
+from mmrobust.config.overrides import as_override, key_of
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import direction, ended_early, read_results
-from mmrobust.locks import locked
-from mmrobust.overrides import as_override, key_of
 from mmrobust.sweeps.storage import compare, finished, found, load, study_folder
+from mmrobust.training.locks import locked
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -165,7 +165,7 @@ def opened(given: Sequence[str], config: DictConfig, name: str | None = None) ->
         metric = config.data.get("primary") or "accuracy"  # the tasks' own are better the higher
         goal = DIRECTIONS[config.sweep.direction or direction(metric)]
         stored = load(study.storage, study.name, goal)
-        compare(stored, study.space, study.fixed, configuration.config_hash(config), study.storage)
+        compare(stored, study.space, study.fixed, config_hash(config), study.storage)
         yield Search(stored, study.space, study.fixed, config.sweep, study.storage)
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
 from mmrobust.errors import UserError
 from mmrobust.sweeps.fair import fair
 from mmrobust.sweeps.launchers import Launcher
-from mmrobust.sweeps.space import of_jobs, reference, require_lists
+from mmrobust.sweeps.space import grid, reference
 from mmrobust.sweeps.studies import opened
 
 KINDS = ("grid", "optuna", "fair")
@@ -48,15 +46,3 @@ def sweep(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> 
         lines = (f"  {' '.join(outcome.overrides)}: {outcome.message}" for outcome in failed)
         print(f"{len(failed)} runs failed:\n" + "\n".join(lines), file=sys.stderr)
     return 1 if failed else 0
-
-
-def grid(given: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job: the product of what the overrides list. Those of `hydra.` are not a job's.
-
-    Raises:
-        UserError: an interval, which lists nothing.
-    """
-    parsed = of_jobs(given)
-    require_lists(parsed)
-    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [list(job) for job in jobs]

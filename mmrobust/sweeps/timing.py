@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust import config as configuration
+from mmrobust.config.build import construct
 from mmrobust.evaluation.results import is_complete
 
 BATCHES = 3  # that are timed; the first warms up
@@ -43,7 +43,7 @@ def measure(config: DictConfig, config_dir: str | None) -> Cost:
         config = config.copy()
         OmegaConf.set_struct(config, False)
         if config.method.get("teacher") and config.method.teacher.run is None:
-            from mmrobust.teacher import teacher_config
+            from mmrobust.training.teacher_run import teacher_config
 
             teacher = teacher_config(config, config_dir)
             there = Path(teacher.paths.run)
@@ -55,11 +55,13 @@ def measure(config: DictConfig, config_dir: str | None) -> Cost:
 
 
 def _measure(config: DictConfig, folder: Path) -> Cost:
-    from mmrobust import training
-    from mmrobust.callbacks import StopOnBadLoss
-    from mmrobust.checkpoints import build_method
     from mmrobust.evaluation.results import write_predictions
-    from mmrobust.launch import count_devices
+    from mmrobust.training.checkpoints import build_method
+    from mmrobust.training.devices import count_devices
+    from mmrobust.training.progress import Position
+    from mmrobust.training.session import start_process
+    from mmrobust.training.stopping import StopOnBadLoss
+    from mmrobust.training.trainer import build_trainer, monitored
 
     folder.mkdir()
     devices = count_devices(config)
@@ -72,10 +74,10 @@ def _measure(config: DictConfig, folder: Path) -> Cost:
         max_steps=-1, min_steps=None, min_epochs=None, max_time=None, check_val_every_n_epoch=1, val_check_interval=None,
     )  # fmt: skip
     if "inferred" in config.data and config.data.inferred is None:
-        config.data.inferred = configuration.construct(config.data).infer()
+        config.data.inferred = construct(config.data).infer()
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    training.start_process(folder, config)
-    data = configuration.construct(config.data)
+    start_process(folder, config)
+    data = construct(config.data)
     data.validation_split = "test" if config.selection == "paper" else "val"
     data.setup()
     counts = {
@@ -88,10 +90,10 @@ def _measure(config: DictConfig, folder: Path) -> Cost:
     for key, count in counts.items():
         config.trainer[f"limit_{key}_batches"] = min(count, BATCHES)
     method = build_method(config, data.spec)
-    trainer, times = training.build_trainer(config, folder, method), batch_times()
+    trainer, times = build_trainer(config, folder, method), batch_times()
     kept = [c for c in trainer.callbacks if not isinstance(c, StopOnBadLoss)]  # type: ignore[attr-defined]
     trainer.callbacks = kept  # type: ignore[attr-defined]  # a first value may diverge, and takes as long as others
-    trainer.callbacks.extend([times, training.Position(0.0, training.monitored(method))])  # type: ignore[attr-defined]
+    trainer.callbacks.extend([times, Position(0.0, monitored(method))])  # type: ignore[attr-defined]
     trainer.fit(method, datamodule=data)
     trainer.test(method, datamodule=data, verbose=False)
     each = times.seconds

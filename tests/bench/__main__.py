@@ -31,14 +31,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from mmrobust.batch import Batch
-from mmrobust.checkpoints import build_method
-from mmrobust.config import compose_config
-from mmrobust.data.base import DataSpec, Modality
+from mmrobust.combinations import all_combinations
+from mmrobust.config.compose import compose_config
+from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.evaluation.combinations import CombinationScores
 from mmrobust.methods.base import Method
-from mmrobust.missing import all_combinations
 from mmrobust.testing import make_batch
-from mmrobust.training import build_trainer
+from mmrobust.training.checkpoints import build_method
+from mmrobust.training.trainer import build_trainer
 from tests.bench import segmentation
 from tests.bench.methods import METHODS, step_seconds
 from tests.bench.plain import autocast, plain_loss, plain_steps

@@ -12,11 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mmrobust.batch import Batch
-from mmrobust.checkpoints import build_method
-from mmrobust.config import compose_config
-from mmrobust.data.base import DataSpec, Modality
+from mmrobust.config.compose import compose_config
+from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.methods.base import Method, tensors
 from mmrobust.testing import make_batch
+from mmrobust.training.checkpoints import build_method
 
 METHODS = ("dmrnet", "mmanet", "osmd", "udml")
 SIZES = {

@@ -20,11 +20,12 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
-from mmrobust.checkpoints import build_method, load_checkpoint
-from mmrobust.config import compose_config, construct
-from mmrobust.data.base import DataSpec, Modality
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
+from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.testing import make_batch
-from mmrobust.training import build_trainer
+from mmrobust.training.checkpoints import build_method, load_checkpoint
+from mmrobust.training.trainer import build_trainer
 from tests.bench.plain import plain_steps
 
 

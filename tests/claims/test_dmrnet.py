@@ -16,10 +16,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mmrobust.combinations import all_combinations, combination_masks
 from mmrobust.data.base import DataModule
 from mmrobust.methods.base import Method
 from mmrobust.methods.dmrnet import DMRNet
-from mmrobust.missing import all_combinations, combination_masks
 from tests.claims.training import accuracies, train
 
 pytestmark = pytest.mark.slow

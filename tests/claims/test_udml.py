@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from mmrobust.batch import Batch
-from mmrobust.config import compose_config, construct
-from mmrobust.data.base import DataSpec, Modality
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
+from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.methods.base import Output
 from mmrobust.methods.udml import UDML
 

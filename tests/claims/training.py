@@ -8,11 +8,12 @@ import warnings
 import torch
 from lightning import Trainer
 
-from mmrobust.checkpoints import build_method
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.data.base import DataModule
 from mmrobust.evaluation.combinations import CombinationScores, Results
 from mmrobust.methods.base import Method
+from mmrobust.training.checkpoints import build_method
 
 
 def train(*overrides: str) -> tuple[Method, DataModule]:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mmrobust.data.ave import AVE, CLASSES, first_rows, read_rows, read_splits
-from mmrobust.data.base import Key
 from mmrobust.data.noise import Clean
-from mmrobust.errors import UserError
+from mmrobust.data.split import Key
+from mmrobust.errors import Problems, UserError
 from mmrobust.missing import Complete
 from tests.data.ave_tree import make_ave, write_sound
 from tests.data.clip_tree import write_clip
@@ -199,7 +199,7 @@ def test_orders(tree):
 @pytest.mark.skipif(not META.is_dir(), reason=f"{META} is absent; set MMROBUST_DATA")
 class TestRealLists:
     def test_annotations(self):
-        problems: list[str] = []
+        problems = Problems()
         rows = read_rows(META / "Annotations.txt", problems)
         assert problems == []
         assert (len(rows), len({row.video for row in rows})) == (4143, 4097)
@@ -209,7 +209,7 @@ class TestRealLists:
 
     @needs_h5py
     def test_splits(self):
-        problems: list[str] = []
+        problems = Problems()
         splits = read_splits(META, problems)
         assert problems == []
         assert {name: len(rows) for name, rows in splits.items()} == {"train": 3339, "val": 402, "test": 402}

@@ -14,10 +14,10 @@ import pytest
 import soundfile
 import torch
 
-from mmrobust.data import digits
 from mmrobust.data.avmnist import AVMNIST, Pairs, deal
-from mmrobust.data.base import Key
+from mmrobust.data.families import digits
 from mmrobust.data.noise import Clean, UDMLv1
+from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.missing import Complete
 

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from mmrobust import keyed
-from mmrobust.data.base import DataModule, DataSpec, Key, Modality, Sample, Split, hold_out
+from mmrobust.data.base import DataModule, hold_out
 from mmrobust.data.loading import KeyedSampler
 from mmrobust.data.noise import Clean
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
 from mmrobust.missing import MCAR, Complete, Fixed, Uniform
 from mmrobust.testing import check_dataset

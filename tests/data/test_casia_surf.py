@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.data.base import Key
 from mmrobust.data.casia_surf import CASIASURF, MODALITIES, read_list
 from mmrobust.data.noise import Clean
-from mmrobust.errors import UserError
+from mmrobust.data.split import Key
+from mmrobust.errors import Problems, UserError
 from mmrobust.missing import Complete
 from tests.data.casia_surf_tree import make_casia_surf
 
@@ -152,7 +152,7 @@ def test_missing_and_damaged_images_are_named(tree):
     ],
 )
 def test_real_lists(name, spoof, live):
-    problems: list[str] = []
+    problems = Problems()
     files, targets = read_list(META, name, problems)
     assert problems == []
     assert len(files) == spoof + live

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmrobust.data.base import Key
 from mmrobust.data.cityscapes import CLASSES, LABEL_IDS, STATISTICS, official_depth
+from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from tests.data.cityscapes_tree import make_cityscapes
 from tests.data.trees import problem, ready

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 import torch
 
-from mmrobust.data.base import Key
 from mmrobust.data.cremad import CREMAD, EMOTIONS, read_labels
 from mmrobust.data.noise import Clean
-from mmrobust.errors import UserError
+from mmrobust.data.split import Key
+from mmrobust.errors import Problems, UserError
 from mmrobust.missing import Complete
 from tests.data.cremad_tree import make_cremad
 
@@ -307,7 +307,7 @@ def test_hidden_files_are_no_frames(tree):
 @pytest.mark.skipif(not META.is_dir(), reason=f"{META} is absent; set MMROBUST_DATA")
 class TestRealLists:
     def test_lists(self):
-        problems: list[str] = []
+        problems = Problems()
         train, test = (read_labels(META / f"{name}.csv", problems) for name in ("train", "test"))
         assert problems == []
         assert (len(train), len(test)) == (6698, 744)
@@ -329,7 +329,7 @@ class TestRealLists:
         (tmp_path / "AudioWAV").mkdir()
         for name in ("train", "test"):
             shutil.copy(META / f"{name}.csv", tmp_path)
-            for stem in read_labels(META / f"{name}.csv", []):
+            for stem in read_labels(META / f"{name}.csv", Problems()):
                 (tmp_path / "AudioWAV" / f"{stem}.wav").hardlink_to(sound)
                 folder = tmp_path / "Image-01-FPS" / stem
                 folder.mkdir(parents=True)

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.data.base import Key
+from mmrobust.combinations import all_combinations
 from mmrobust.data.handwritten import FILE, VIEWS, Handwritten
 from mmrobust.data.noise import Clean
+from mmrobust.data.split import Key
 from mmrobust.errors import UserError
-from mmrobust.missing import Complete, all_combinations
+from mmrobust.missing import Complete
 from tests.data.handwritten_tree import arrays, make_handwritten
 
 REAL = Path(os.environ.get("MMROBUST_DATA", "data")) / "handwritten6"

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
-from mmrobust.config import conf_folder
-from mmrobust.data.base import Key
+from mmrobust.config.compose import conf_folder
 from mmrobust.data.kinetics_sounds import KineticsSounds, identity, normalised, read_list
 from mmrobust.data.noise import Clean
-from mmrobust.errors import UserError
+from mmrobust.data.split import Key
+from mmrobust.errors import Problems, UserError
 from mmrobust.missing import Complete
 from tests.data.clip_tree import write_clip
 from tests.data.kinetics_sounds_tree import make_kinetics_sounds
@@ -172,7 +172,7 @@ def test_names():
 @pytest.mark.skipif(not META.is_dir(), reason=f"{META} is absent; set MMROBUST_DATA")
 class TestRealLists:
     def test_lists(self):
-        problems: list[str] = []
+        problems = Problems()
         train, test = (read_list(META / f"my_{name}.txt", problems) for name in ("train", "test"))
         assert problems == []
         assert (len(train), len(test)) == (14799, 2597)

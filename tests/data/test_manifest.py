@@ -13,9 +13,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from mmrobust.config import compose_config, config_hash, construct, load_run_config
-from mmrobust.data.base import Key
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
+from mmrobust.config.identity import config_hash, load_run_config
 from mmrobust.data.manifest import Manifest
+from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.evaluate import main as evaluate
 from mmrobust.evaluation.results import read_results

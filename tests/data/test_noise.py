@@ -9,11 +9,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mmrobust.config import compose_config, construct
-from mmrobust.data.base import DataModule, Key, Sample, Split
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
+from mmrobust.data.base import DataModule
 from mmrobust.data.damage import Kept
 from mmrobust.data.noise import Clean, Gaussian, Salt, SplitNoise, UDMLv1, UDMLv2, in_pixel_units
-from mmrobust.evaluate import changed, parse
+from mmrobust.data.split import Key, Sample, Split
+from mmrobust.evaluate import parse
+from mmrobust.training.reevaluate import changed
 
 OFF = {"wrap_negative": False, "same_pattern": False}
 RNG = np.random.default_rng

@@ -8,10 +8,10 @@ import pytest
 import scipy.io
 import torch
 
-from mmrobust.data.base import Key
-from mmrobust.data.files import read_mat
+from mmrobust.data.files.matlab import read_variables
 from mmrobust.data.nyuv2 import CLASSES_13, CLASSES_40, LABELS_13, MEAN, SCENES, STD, mapping_of, read_splits
-from mmrobust.errors import UserError
+from mmrobust.data.split import Key
+from mmrobust.errors import Problems, UserError
 from tests.data.nyuv2_tree import KINDS, MAP_CLASS, make_nyuv2, prepare_nyuv2
 from tests.data.trees import problem, ready
 
@@ -171,7 +171,7 @@ def test_splits_out_of_range(tree):
 @pytest.mark.data
 @pytest.mark.skipif(not META.is_dir(), reason=f"{META} is absent; set MMROBUST_DATA")
 def test_real_metadata():
-    problems: list[str] = []
+    problems = Problems()
     splits = read_splits(META / "splits.mat", 1449, problems)
     assert problems == []
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 795, "test": 654}
@@ -183,8 +183,8 @@ def test_real_metadata():
         assert table.shape == (895,)
         assert table[0] == 255
         assert set(table[1:].tolist()) == set(range(classes))
-    names = read_mat(META / "classMapping40.mat", ["className"])["className"]
+    names = read_variables(META / "classMapping40.mat", ["className"])["className"]
     assert tuple(names) == CLASSES_40
-    mapping = read_mat(META / "class13Mapping.mat", ["classMapping13"])["classMapping13"]
+    mapping = read_variables(META / "class13Mapping.mat", ["classMapping13"])["classMapping13"]
     assert tuple(mapping.labels13) == LABELS_13
     assert tuple(mapping.classNames) == CLASSES_13

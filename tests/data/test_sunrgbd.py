@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mmrobust.data.base import Key
+from mmrobust.data.split import Key
 from mmrobust.data.sunrgbd import (
     CLASSES,
     SCENES,
@@ -18,7 +18,7 @@ from mmrobust.data.sunrgbd import (
     read_splits,
     sample_name,
 )
-from mmrobust.errors import UserError
+from mmrobust.errors import Problems, UserError
 from tests.data.sunrgbd_tree import make_sunrgbd, prepare_sunrgbd, rotated
 from tests.data.trees import problem, ready
 
@@ -145,7 +145,7 @@ def test_rotation(tmp_path):
     not (DATA / "sunrgbd_meta").is_dir(), reason=f"{DATA} has no sunrgbd_meta; set MMROBUST_DATA"
 )
 def test_real_splits():
-    problems: list[str] = []
+    problems = Problems()
     splits = read_splits(DATA / "sunrgbd_meta/traintestSUNRGBD/allsplit.mat", problems)
     assert problems == []
     assert {split: len(set(names)) for split, names in splits.items()} == {"train": 5285, "test": 5050}

@@ -9,11 +9,13 @@ import pytest
 import torch
 import yaml
 
-from mmrobust.data.base import KINDS, Key
+from mmrobust.combinations import all_combinations, combination_name
 from mmrobust.data.noise import Clean
+from mmrobust.data.spec import KINDS
+from mmrobust.data.split import Key
 from mmrobust.data.synthetic import Synthetic, halves
 from mmrobust.errors import UserError
-from mmrobust.missing import Complete, all_combinations, combination_name
+from mmrobust.missing import Complete
 
 YAML = Path(__file__).parents[2] / "conf/data/synthetic.yaml"
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.data.base import Key
-from mmrobust.data.depth_video import cropped_video, cut_out, normalised_depth
-from mmrobust.data.motion import HIP, NECK, normalised_skeleton, resampled
+from mmrobust.data.families.depth_video import cropped_video, cut_out, normalised_depth
+from mmrobust.data.families.motion import HIP, NECK, normalised_skeleton, resampled
 from mmrobust.data.noise import Clean, Gaussian
+from mmrobust.data.split import Key
 from mmrobust.data.utd_mhad import CLASSES, MODALITIES, UTDMHAD
 from mmrobust.errors import UserError
 from mmrobust.missing import Complete
@@ -223,7 +223,7 @@ def test_noise_is_on_physical_values(shared):
 
 def test_depth_is_decoded_once(tree, tmp_path, monkeypatch):
     first = ready(tree, cache=str(tmp_path / "cache")).splits["test"][Key(0, 0)].inputs["depth"]
-    monkeypatch.setattr("mmrobust.data.depth_video.read_mat", None)  # would fail
+    monkeypatch.setattr("mmrobust.data.families.depth_video.read_mat", None)  # would fail
     again = ready(tree, cache=str(tmp_path / "cache")).splits["test"]
     assert torch.equal(again[Key(0, 0)].inputs["depth"], first)
     with pytest.raises(TypeError):
@@ -231,7 +231,8 @@ def test_depth_is_decoded_once(tree, tmp_path, monkeypatch):
 
 
 def test_cache_is_no_part_of_what_a_run_is():
-    from mmrobust.config import compose_config, config_hash
+    from mmrobust.config.compose import compose_config
+    from mmrobust.config.identity import config_hash
 
     here, there = (config_hash(compose_config(["data=utd_mhad", f"data.cache={c}"])) for c in ("null", "/x"))
     assert here == there

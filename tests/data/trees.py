@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import UserError
 from tests.data.ave_tree import make_ave

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from mmrobust.batch import Batch
+from mmrobust.combinations import all_combinations, combination_masks, combination_name
 from mmrobust.evaluation import combinations
 from mmrobust.evaluation.combinations import CombinationScores, Results, from_predictions, stacked
 from mmrobust.methods.base import Method
 from mmrobust.methods.fusion import Fusion
 from mmrobust.methods.late import LateFusion
-from mmrobust.missing import all_combinations, combination_masks, combination_name
 from mmrobust.testing import describe_data, make_batch
 
 Build = Callable[..., Method]

@@ -12,13 +12,12 @@ from rich.console import Console
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import (
     is_complete,
-    plot_combinations,
     read_predictions,
     read_results,
-    result_table,
     write_predictions,
     write_results,
 )
+from mmrobust.reporting.run_table import plot_combinations, result_table
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
-from mmrobust.config import compose_config, construct
+from mmrobust.combinations import all_combinations, combination_masks
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.methods.agm import AGM, shapley_weights
-from mmrobust.missing import all_combinations, combination_masks
 from mmrobust.testing import describe_data, make_batch, step
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.methods.arl import ARL, asymmetric_coefficients
 from mmrobust.testing import describe_data, make_batch, step

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.testing import describe_data, make_batch, step
-from mmrobust.training import build_trainer
+from mmrobust.training.trainer import build_trainer
 
 CONF = str(Path(__file__).parents[1] / "conf")
 
@@ -68,7 +69,7 @@ def test_a_single_row_keeps_running_statistics() -> None:
 
 def test_encoder_of_one_modality() -> None:
     config = compose_config(["data=avmnist", "encoder.audio.width=4", "encoder.width=8"]).method
-    from mmrobust.data.base import DataSpec, Modality
+    from mmrobust.data.spec import DataSpec, Modality
 
     modalities = {"image": Modality("image", (1, 28, 28)), "audio": Modality("spectrogram", (1, 32, 32))}
     method: Method = construct(config, spec=DataSpec("classification", 10, 4, modalities))

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from mmrobust.batch import Batch
-from mmrobust.config import compose_config, construct
-from mmrobust.data.base import DataSpec, Modality
+from mmrobust.combinations import all_combinations, combination_masks, combination_name
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
+from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.errors import UserError
 from mmrobust.methods.dedicated import Dedicated
-from mmrobust.missing import all_combinations, combination_masks, combination_name
 from mmrobust.testing import check_method, describe_data, fill_absent, make_batch, step
 
 

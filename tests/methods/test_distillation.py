@@ -7,7 +7,8 @@ import torch
 
 from mmrobust import losses
 from mmrobust.batch import Batch
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method, Output
 from mmrobust.methods.distillation import KINDS, Distillation

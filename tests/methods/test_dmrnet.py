@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmrobust.config import compose_config, construct
+from mmrobust.combinations import combination_code
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.methods.dmrnet import DMRNet
-from mmrobust.missing import combination_code
 from mmrobust.testing import describe_data, make_batch, step
 
 

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from torchvision.models import resnet34
 
 from mmrobust import keyed
-from mmrobust.checkpoints import build_method
-from mmrobust.config import compose_config
-from mmrobust.data.base import DataSpec, Modality
+from mmrobust.config.compose import compose_config
+from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.testing import make_batch
+from mmrobust.training.checkpoints import build_method
 
 STEPS = 3
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.methods.mla import MLA, mix_by_entropy, shrink
 from mmrobust.testing import describe_data, make_batch

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmrobust.batch import Batch
-from mmrobust.config import compose_config, construct
+from mmrobust.combinations import combination_code
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.losses import margin_aware_distillation
 from mmrobust.methods.base import Output
 from mmrobust.methods.mmanet import MMANet
-from mmrobust.missing import combination_code
 from mmrobust.models.pyramid import levels
 from mmrobust.testing import describe_data, make_batch, step
 

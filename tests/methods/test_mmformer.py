@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmrobust.config import compose_config, construct
-from mmrobust.data.base import DataSpec, Modality
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
+from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.errors import UserError
 from mmrobust.methods.mmformer import MMFormer
 from mmrobust.testing import check_method, describe_data, make_batch, step

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.losses import maximum_mean_discrepancy
 from mmrobust.methods.osmd import OSMD

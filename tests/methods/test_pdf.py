@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.methods.pdf import PDF, calibration, co_belief, confidence_network
 from mmrobust.testing import check_method, describe_data, fill_absent, make_batch, step
 

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmrobust import ranks
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.methods.qmf import QMF, rank_loss
 from mmrobust.tasks import full_logits

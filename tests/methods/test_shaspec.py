@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.methods.shaspec import ShaSpec, fill_in_turn, fill_with_mean
 from mmrobust.testing import check_method, describe_data, make_batch, step
 

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from mmrobust.batch import Batch
-from mmrobust.checks import check_command_line
-from mmrobust.config import compose_config, construct
+from mmrobust.config.build import construct
+from mmrobust.config.check import check_command_line
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
+from mmrobust.methods.parts.uncertainty import NoiseEstimator, Reliance
 from mmrobust.methods.udml import UDML
-from mmrobust.models.uncertainty import NoiseEstimator, Reliance
 from mmrobust.testing import describe_data, make_batch, step
 
 KINDS = ("image", "vector", "sequence")

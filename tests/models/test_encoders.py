@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmrobust.data.base import Modality
+from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.models.encoders import PointwiseLinear, build_encoder, running_statistics, scatter_rows
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mmrobust.combinations import all_combinations, combination_masks, draw_combinations
 from mmrobust.errors import UserError
-from mmrobust.missing import all_combinations, combination_masks, draw_combinations
 from mmrobust.models.fusion import Concat, FiLM, Gated, Sum
 
 FUSIONS = {

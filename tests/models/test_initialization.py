@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from mmrobust.checkpoints import build_method
-from mmrobust.config import compose_config
+from mmrobust.config.compose import compose_config
+from mmrobust.config.rules import INIT
 from mmrobust.models.initialization import RULES, initialize, keep_weights
 from mmrobust.testing import describe_data
-from mmrobust.values import INIT
+from mmrobust.training.checkpoints import build_method
 
 
 def network() -> nn.Module:

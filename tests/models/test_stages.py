@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmrobust.data.base import Modality
+from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.models.pyramid import Pyramid
 from mmrobust.models.stages import Staged, build_levels, build_pyramid, build_pyramids, skip_levels

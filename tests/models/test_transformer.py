@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmrobust.combinations import all_combinations, combination_masks
 from mmrobust.errors import UserError
-from mmrobust.missing import all_combinations, combination_masks
 from mmrobust.models.transformer import Block, ModalityTransformer
 
 

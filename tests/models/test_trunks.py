@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmrobust.config import compose_config, construct
-from mmrobust.data.base import DataSpec, Modality
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
+from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.models.stages import Staged, build_levels

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmrobust.checks import check_command_line
-from mmrobust.config import compose_config
+from mmrobust.config.check import check_command_line
+from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
 from mmrobust.report import main as report
 from mmrobust.run import main
 from mmrobust.sweeps.needs import groups, needs
 from tests import slurm
-from tests.test_resume import differences, in_a_process, outcome
-from tests.test_two_processes import seen, witness
+from tests.training.test_resume import differences, in_a_process, outcome
+from tests.training.test_two_processes import seen, witness
 
 SMALL = [
     "encoder.width=8",
@@ -83,7 +83,7 @@ def test_a_misspelt_launcher(launcher: str, message: str) -> None:
 
 
 def test_a_launcher_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmrobust.sweeps.extras.find_spec", lambda name: None)
+    monkeypatch.setattr("mmrobust.config.groups.find_spec", lambda name: None)
     for launcher, extra in {"ray": "ray", "submitit_slurm": "slurm", "joblib": "joblib"}.items():
         with pytest.raises(UserError, match="is not installed") as error:
             check_command_line([f"hydra/launcher={launcher}"], None, True)

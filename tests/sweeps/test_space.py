@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmrobust.errors import UserError
-from mmrobust.sweeps.space import distributions, firsts, of_jobs, with_declared
-from mmrobust.sweeps.sweep import grid
+from mmrobust.sweeps.space import distributions, firsts, grid, of_jobs, with_declared
 
 
 def test_jobs_have_no_overrides_of_the_sweep_itself() -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from mmrobust.evaluate import main as evaluate
 from mmrobust.evaluation.results import read_results
-from mmrobust.locks import locked
 from mmrobust.report import main as report
 from mmrobust.run import main
-from tests.test_resume import in_a_process
+from mmrobust.training.locks import locked
+from tests.training.test_resume import in_a_process
 
 optuna = pytest.importorskip("optuna")
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from mmrobust.checks import check_command_line
-from mmrobust.config import conf_folder
+from mmrobust.config.check import check_command_line
+from mmrobust.config.compose import conf_folder
 from mmrobust.run import main
 from mmrobust.sweeps.forget import Forget
-from mmrobust.sweeps.space import with_declared
-from mmrobust.sweeps.sweep import grid
+from mmrobust.sweeps.space import grid, with_declared
 
 SPACES = sorted(path.stem for path in (conf_folder() / "sweep/space").glob("*.yaml"))
 

@@ -1,0 +1,1 @@
+"""What may be written on the command line, and what it means."""

@@ -1,0 +1,217 @@
+"""Checks of a command line: all that is wrong, at once, before anything is computed. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override, RangeSweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mmrobust.config.compose import ENTRIES, columns_of, compose_config, entries
+from mmrobust.config.groups import check_choice, group_options, nearest
+from mmrobust.config.overrides import first, parse, root, text_of, texts, values, with_value
+from mmrobust.config.rules import check_config, check_type
+from mmrobust.errors import Problems, UserError
+
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
+
+# Where keys lie that come with a choice, if it is not the folder named like the group.
+COMES_WITH = {
+    "data": ("data.", "encoder.", "missing."),
+    "method": ("method.", "noise."),
+    "experiment": ("data.", "encoder.", "method.", "missing.", "noise."),
+    "missing/pattern": ("missing.",),
+    "noise/pattern": ("noise.",),
+}
+
+
+def check_command_line(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> list[str]:
+    """Check every override, then the composed configuration.
+
+    Returns:
+        Overrides that Hydra needs beside these: entries of modalities that a table of the user's names.
+
+    Raises:
+        UserError: everything that is wrong, at once, with the nearest valid names.
+    """
+    if config_dir and not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir {config_dir}: no such folder")
+    problems: list[str] = []
+    given = _parse(overrides, problems)
+    options = group_options(config_dir)
+    doubtful: tuple[str, ...] = ()  # keys that nobody can judge, because a choice is wrong
+    good: list[Override] = []
+    for o in given:
+        found = []
+        if o.is_sweep_override() and not multirun:
+            found = [f"{o.input_line!r} lists several values; add -m to run each of them"]
+        elif root(o.key_or_group) == "sweep" and not multirun:
+            found = [f"{o.input_line} is about many runs; add -m"]
+        elif isinstance(o.value(), RangeSweep) and not texts(o):
+            found = [f"{o.input_line} is an empty range: from, below which number, and the step"]
+        elif o.key_or_group in options and not o.is_add():
+            found = check_choice(o, options[o.key_or_group])
+        problems += found
+        if not found:
+            good.append(o)
+        elif o.key_or_group in options:
+            doubtful += COMES_WITH.get(o.key_or_group, (f"{o.key_or_group}.",))
+    good = [o for o in good if not o.key_or_group.startswith(doubtful)]
+    problems += _check_experiment(good, config_dir)
+    names, unread = _columns(good, config_dir)
+    problems += unread
+    if unread:  # as after a wrong choice of the data
+        names, doubtful = [], doubtful + COMES_WITH["data"]
+        good = [o for o in good if o.key_or_group not in ("data", "experiment")]
+        good = [o for o in good if not o.key_or_group.startswith(doubtful)]
+    good = _check_keys(good, options, config_dir, problems, entries(names))
+    numbers = [o for o in good if o.is_sweep_override() and o.key_or_group not in options and not o.is_add()]
+    kinds = [o for o in good if o not in numbers]  # what other keys may hang on
+    for i, job in enumerate(_jobs(kinds)):
+        config, _ = _compose([*job, *map(first, numbers)], config_dir, problems)
+        for changed in (config, *(_variants(config, numbers) if i == 0 else ())):
+            try:
+                found = check_config(changed, [o.key_or_group for o in good])
+            except OmegaConfBaseException as error:
+                found = [_one_line(error)]
+            problems += [p for p in found if p not in problems and not p.startswith(doubtful)]
+    if problems:
+        raise UserError(str(Problems(dict.fromkeys(problems))))
+    return entries(names)
+
+
+def _parse(overrides: Sequence[str], problems: list[str]) -> list[Override]:
+    parsed = []
+    for text in overrides:
+        try:
+            parsed.append(parse(text))
+        except HydraException as error:
+            problems.append(f"{text!r} is not an override (key=value): {str(error).splitlines()[0]}")
+    return parsed
+
+
+def _variants(config: DictConfig, given: Sequence[Override], most: int = 64) -> Iterable[DictConfig]:
+    """The configuration with every further value of each override, one at a time."""
+    for o in given:
+        for value in values(o)[1:most]:
+            if OmegaConf.select(config, o.key_or_group, default=None) is not None:
+                changed = config.copy()
+                OmegaConf.update(changed, o.key_or_group, value, merge=False)
+                yield changed
+
+
+def _compose(
+    overrides: Sequence[str], config_dir: str | None, problems: list[str]
+) -> tuple[DictConfig, list[str]]:
+    """Compose; overrides that Hydra refuses are reported and left out. Also returns the others."""
+    try:
+        return compose_config(overrides, config_dir), list(overrides)
+    except CONFIG_ERRORS:
+        kept: list[str] = []
+    for text in overrides:
+        try:
+            compose_config([*kept, text], config_dir)
+            kept.append(text)
+        except CONFIG_ERRORS as error:
+            problems.append(f"{text} cannot be applied: {_one_line(error)}")
+    return compose_config(kept, config_dir), kept
+
+
+def _one_line(error: Exception) -> str:
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _check_experiment(given: Sequence[Override], config_dir: str | None) -> list[str]:
+    """An experiment fixes its method and data."""
+    experiment = next((o for o in given if o.key_or_group == "experiment"), None)
+    if experiment is None or experiment.is_sweep_override() or experiment.value() is None:
+        return []
+    choices = _compose([text_of(experiment)], config_dir, [])[0].choices
+    return [
+        f"experiment={experiment.value()} fixes {o.key_or_group}={choices[o.key_or_group]}; leave out "
+        f"{o.input_line}, or leave out the experiment"
+        for o in given
+        if o.key_or_group in ("method", "data") and str(o.value()) != choices[o.key_or_group]
+    ]
+
+
+def _columns(given: Sequence[Override], config_dir: str | None) -> tuple[list[str], list[str]]:
+    """The columns of the tables that the jobs name as their data, and what is wrong with these."""
+    about = ("data", "experiment", "paths.data")
+    given = [o for o in given if f"{o.key_or_group}.".startswith(tuple(f"{key}." for key in about))]
+    names: dict[str, None] = {}
+    problems: list[str] = []
+    if not any(o.key_or_group in about for o in given):  # the default's modalities are all in conf/
+        return [], []
+    for job in _jobs([o for o in given if not o.key_or_group.startswith(ENTRIES)]):
+        try:
+            names |= dict.fromkeys(columns_of(compose_config(job, config_dir)))
+        except UserError as error:
+            problems.append(str(error))
+        except CONFIG_ERRORS:
+            pass  # told where keys are checked
+    return list(names), problems
+
+
+# Keys and values
+
+
+def _check_keys(
+    given: Sequence[Override],
+    groups: Iterable[str],
+    config_dir: str | None,
+    problems: list[str],
+    more: Sequence[str],
+) -> list[Override]:
+    """Report keys that do not exist even with the overrides `more`, and values of another type than the key's
+    default; returns the others."""
+    choices = [o for o in given if o.key_or_group in groups]
+    config, kept = _compose([*more, *map(first, choices)], config_dir, problems)
+    plain: Any = OmegaConf.to_container(config)
+    known, good = {key for key in _flat_keys(plain) if not key.startswith("sweep.space.")}, []
+    for o in given:
+        key, found = o.key_or_group, []
+        added = (o.is_add() or o.is_force_add()) and not key.startswith(
+            "trainer."
+        )  # whose keys are all there
+        if o in choices:
+            if o.is_sweep_override() or text_of(o) in kept:
+                good.append(o)
+            continue
+        if key not in known and not added and not key.startswith("hydra"):
+            found = [f"there is no key {key}{nearest(key, known | set(groups))}"]
+        elif key in known and not o.is_delete():
+            default = _default(config, key)
+            found = [p for value in values(o) if (p := check_type(key, value, default))]
+        problems += found
+        if not found:
+            good.append(o)
+    return good
+
+
+def _flat_keys(node: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+    for key, child in node.items():
+        yield f"{prefix}{key}"
+        if isinstance(child, dict):
+            yield from _flat_keys(child, f"{prefix}{key}.")
+
+
+def _default(config: DictConfig, key: str) -> Any:
+    try:
+        value = OmegaConf.select(config, key, throw_on_missing=False)
+    except OmegaConfBaseException:
+        return None
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _jobs(given: Sequence[Override], most: int = 64) -> list[list[str]]:
+    """The overrides of the first jobs of a sweep."""
+    jobs: list[list[str]] = [[]]
+    for o in given:
+        choices = [with_value(o, text) for text in texts(o)] if o.is_sweep_override() else [text_of(o)]
+        jobs = [[*job, choice] for job in jobs for choice in choices][:most] or jobs
+    return jobs

@@ -1,0 +1,119 @@
+"""The groups of the configuration and their choices, the user's own among them. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+
+from mmrobust.config.compose import our_hydra, search_path
+from mmrobust.config.overrides import parse, text_of, values, with_value
+from mmrobust.errors import UserError
+
+
+def group_options(config_dir: str | None) -> dict[str, list[str]]:
+    """The choices of every group.
+
+    Args:
+        config_dir: the user's folder of further configurations.
+    """
+    with our_hydra():
+        loader = GlobalHydra.instance().config_loader()
+        if config_dir:
+            loader.get_search_path().append("command-line", search_path(config_dir))
+            loader = type(loader)(loader.get_search_path())  # type: ignore[call-arg]
+        # For each group the loader would read all the files again.
+        repository = loader.repository  # type: ignore[attr-defined]
+        options = {
+            group: [n for n in repository.get_group_options(group, ObjectType.CONFIG) if n != "inherit"]
+            for group in _groups(repository)
+        }
+        launchers = loader.get_group_options("hydra/launcher", ObjectType.CONFIG)  # of what is installed
+        return options | {"hydra/launcher": sorted({*launchers, *EXTRAS})}
+
+
+def _groups(repository: ConfigRepository, parent: str = "") -> Iterable[str]:
+    for group in repository.get_group_options(parent, ObjectType.GROUP):
+        name = f"{parent}/{group}" if parent else group
+        if name != "hydra":
+            yield name
+            yield from _groups(repository, name)
+
+
+def check_choice(override: Override, options: Sequence[str]) -> list[str]:
+    """What is wrong with a choice, or the several of a sweep, in words."""
+    group, problems = override.key_or_group, []
+    for value in values(override):
+        word = "null" if value is None else str(value)
+        if word not in options and not override.is_delete():
+            hint = nearest(word, options) or f"; choose one of {', '.join(options)}, or leave it out"
+            problems.append(f"{group}={word} is not known{hint}")
+        elif group == "hydra/launcher" and (problem := not_installed(word)):
+            problems.append(problem)
+    return problems
+
+
+def with_globs(given: Sequence[str], config_dir: str | None) -> list[str]:
+    """The overrides of a sweep, of which `group=glob(pattern)` has become a list of the choices that match.
+
+    Args:
+        given: overrides, not checked yet.
+        config_dir: the user's folder of further configurations.
+
+    Raises:
+        UserError: no choice matches; the key is no group.
+    """
+    if not any("glob(" in text for text in given):
+        return list(given)
+    options = group_options(config_dir)
+    return [_without_glob(text, options) for text in given]
+
+
+def _without_glob(text: str, options: dict[str, list[str]]) -> str:
+    try:
+        override = parse(text)
+    except HydraException:  # told where the rest is checked
+        return text
+    glob, group = override.value(), override.key_or_group
+    if not isinstance(glob, Glob):
+        return text
+    if group not in options:
+        raise UserError(
+            f"{text}: glob lists the choices of a group, and {group} is none{nearest(group, options)}"
+        )
+    matching = glob.filter(options[group])
+    if not matching:
+        raise UserError(f"{text_of(override)} matches no choice; there are {', '.join(options[group])}")
+    return with_value(override, ",".join(matching))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, by the whole name or its last part."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    if not close:
+        last = {name.rpartition(".")[2]: name for name in known}
+        close = [last[n] for n in difflib.get_close_matches(word.rpartition(".")[2], list(last), 3, 0.7)]
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it
+    "joblib": ("hydra_joblib_launcher", "joblib"),
+    "submitit_local": ("hydra_submitit_launcher", "slurm"),
+    "submitit_slurm": ("hydra_submitit_launcher", "slurm"),
+    "ray": ("hydra_ray_launcher", "ray"),
+}
+
+
+def not_installed(launcher: str) -> str | None:
+    """What is to be installed before a launcher can be used."""
+    package, extra = EXTRAS.get(launcher, ("", ""))
+    if not package or (find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{package}")):
+        return None
+    return f"hydra/launcher={launcher} is not installed: pip install 'mmrobust[{extra}]'"

@@ -1,0 +1,56 @@
+"""A configuration's hash, the folder of its run, and the configuration that lies in a folder. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmrobust.config.keys import NOT_IN_HASH
+from mmrobust.errors import UserError
+from mmrobust.files import short_hash
+
+
+def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
+    """Twelve letters that two runs share if and only if they should give the same numbers.
+
+    Args:
+        config: a composed configuration.
+        without: further keys to leave out: with NOT_IN_RECIPE, runs that differ in the seed share them.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    if plain["paths"]["teacher"] is not None:
+        plain["method"]["teacher"]["run"] = None  # made for this configuration, which says all about it
+    for key in (*NOT_IN_HASH, *without):
+        *parents, last = key.split(".")
+        node: Any = plain
+        for parent in parents:
+            node = (node or {}).get(parent)
+        (node or {}).pop(last, None)
+    return short_hash(plain, 12)
+
+
+def run_folder(config: DictConfig) -> Path:
+    """Where this run's files go: `paths.run`, or a folder named after its configuration."""
+    if config.paths.run is not None:
+        return Path(config.paths.run)
+    name = f"{config.choices.method}_{config.choices.data}"
+    return Path(config.paths.outputs) / name / config_hash(config)
+
+
+def load_run_config(folder: Path | str) -> DictConfig:
+    """The configuration that a run was made with.
+
+    Raises:
+        UserError: the folder is not a run's.
+    """
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not a run's folder: it has no config.yaml; give a folder that a run printed"
+        )
+    config = OmegaConf.load(path)
+    assert isinstance(config, DictConfig)
+    return config

@@ -1,0 +1,215 @@
+"""What RGB-D datasets share: two tasks, splits, class weights, and what is done about files that are absent."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+
+from mmrobust.data.base import DataModule, hold_out
+from mmrobust.data.families import frame_augmentation
+from mmrobust.data.families.frames import VOID, Frame, Frames, Source, Statistics, median_frequency
+from mmrobust.data.files.folders import exists
+from mmrobust.data.files.kept import kept_value
+from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.split import Split
+from mmrobust.errors import Problems, UserError, summarised
+from mmrobust.files import short_hash
+
+log = logging.getLogger(__name__)
+Parts = dict[str, dict[str, Frame]]  # {split: {id: frame}}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a dataset found on disk: {split: {id: frame}} for train and test, and how to read it."""
+
+    form: str
+    frames: Parts
+    source: Source
+    statistics: Statistics
+    classes: tuple[str, ...]
+
+
+class RGBD(DataModule, ABC):
+    """Base of RGB-D datasets: `rgb`, an image (3, H, W), and `depth` (1, H, W), for two tasks.
+
+    In segmentation the target is (H, W), in training of the inputs' size, in validation and testing of its own; void is
+    255. In scene classification it is a class. Training frames are augmented as `augmentation.segmentation` and
+    `augmentation.scene` say, others resized to the inputs' size.
+
+    Args:
+        task: `segmentation` or, where there are classes of scenes, `scene`.
+        image_size: [height, width] of the inputs.
+        scale: in segmentation, the least and the largest factor by which training frames are enlarged.
+        rescale_depth: divide depth by that factor; the published recipes do not.
+        incomplete: a sample without rgb or depth on disk is an `error`, or `allow`ed and lacks that modality.
+        validation: share of train (of every class of scenes) held out to validate; at 0 there is no split `val`.
+        class_weights: `median_frequency`, median(f) / f_c, where f_c are the pixels of class c in train over all pixels
+            of the images in which it occurs (1 for classes that never do); or `none`.
+    """
+
+    choices: ClassVar[Mapping[str, tuple[str | int, ...]]]  # of keys that have few values
+    layout: ClassVar[str]  # what lies at `root`, and where it comes from
+
+    def __init__(
+        self,
+        *,
+        task: str,
+        image_size: Sequence[int],
+        scale: Sequence[float],
+        rescale_depth: bool,
+        incomplete: str,
+        validation: float,
+        class_weights: str,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        self.task, self.size, self.scale, self.rescale_depth = (
+            task,
+            tuple(image_size),
+            tuple(scale),
+            rescale_depth,
+        )
+        self.incomplete, self.validation, self.class_weights = incomplete, validation, class_weights
+
+    @abstractmethod
+    def index(self, root: Path) -> Contents:
+        """What lies on disk. Raises: UserError: all that is wrong with it, at once (see `refuse`)."""
+
+    def refuse(self, problems: Sequence[str]) -> NoReturn:
+        raise UserError(f"data.root={self.root} cannot be used:\n- " + "\n- ".join(problems))
+
+    def load(self) -> tuple[DataSpec, dict[str, Split]]:
+        self._check_keys()
+        root = Path(self.root)
+        if not root.is_dir():
+            raise UserError(
+                f"data.root={root} does not exist; set it, or paths.data, to where there is {self.layout}"
+            )
+        contents = self.index(root)
+        log.info("form on disk, in %s: %s", root, contents.form)
+        self.source, self.frames = contents.source, self._with_held_out(self._complete(contents.frames))
+        for name, part in self.frames.items():
+            log.info("%s: %d frames", name, len(part))
+            if not part:
+                raise UserError(f"split {name!r} of data.root={root} has no frames; expected {self.layout}")
+        scenes, (height, width), (low, high) = self.task == "scene", self.size, self.scale
+        augmented = (
+            frame_augmentation.scene((height, width))
+            if scenes
+            else frame_augmentation.segmentation((height, width), (low, high), self.rescale_depth)
+        )
+        shared = contents.source, contents.statistics, (height, width), scenes, augmented
+        splits: dict[str, Split] = {
+            name: Frames(part, *shared, self.run_seed if name == "train" else None)
+            for name, part in self.frames.items()
+        }
+        modalities = {
+            "rgb": Modality("image", (3, height, width)),
+            "depth": Modality("depth", (1, height, width)),
+        }
+        classes, count = contents.classes, len(splits["train"])
+        if scenes:
+            return DataSpec("classification", len(classes), count, modalities, classes), splits
+        return DataSpec("segmentation", len(classes), count, modalities, classes, VOID), splits
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits:
+            return
+        super().setup(stage)
+        if self.task == "segmentation" and self.class_weights == "median_frequency":
+            weights = self._class_weights(self.splits["train"].ids)
+            self.spec = replace(self.spec, class_weights=weights)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the ids and scenes of all splits, the task and the classes; the same for all forms on disk."""
+        text = repr((super().fingerprint, self.spec.task, self.spec.classes))
+        return short_hash(text)
+
+    def _check_keys(self) -> None:
+        problems = [
+            f"data.{key}={getattr(self, key)} is not known; use {' or '.join(map(str, known))}"
+            for key, known in {
+                "incomplete": ("error", "allow"),
+                "class_weights": ("median_frequency", "none"),
+                **self.choices,
+            }.items()
+            if getattr(self, key) not in known
+        ]
+        if len(self.size) != 2 or min(self.size) < 1:
+            problems.append(
+                f"data.image_size={list(self.size)} is no [height, width]; use two whole numbers above 0"
+            )
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+            problems.append(f"data.scale={list(self.scale)} is no range; use [least, largest], both above 0")
+        if not 0 <= self.validation < 1:
+            problems.append(f"data.validation={self.validation} is not a share of train; use 0 <= share < 1")
+        if problems:
+            raise UserError(str(Problems(problems)))
+
+    def _complete(self, frames: Parts) -> Parts:
+        """The frames, marked where a modality's file is absent; refuses those that must not lack one."""
+        folders: dict[str, set[str]] = {}
+        found = {split: dict(part) for split, part in frames.items()}
+        damaged = Problems()
+        for part in ("rgb", "depth", "label"):
+            absent: dict[str, Any] = {part: None}
+            lacking = [
+                (split, name, place)
+                for split, of_split in found.items()
+                for name, frame in of_split.items()
+                if isinstance(place := getattr(frame, part), Path) and not exists(place, folders)
+            ]
+            if part != "label" and self.incomplete == "allow":
+                for split, name, _ in lacking:
+                    found[split][name] = replace(found[split][name], **absent)
+                if lacking:
+                    log.warning(
+                        "no %s of %s; kept without", part, summarised([name for _, name, _ in lacking])
+                    )
+            else:
+                remedy = "" if part == "label" else "; or keep them without: data.incomplete=allow"
+                told = [f"{name}: {place}" for _, name, place in lacking]
+                damaged.add(f"no {part} of", told, f"get the files again{remedy}")
+        if damaged and self.corrupt == "error":
+            damaged[-1] += "; or leave these samples out: data.corrupt=skip"
+            self.refuse(damaged)
+        return found
+
+    def _with_held_out(self, frames: Parts) -> Parts:
+        train, share = frames["train"], self.validation
+        names = list(train)
+        rows = hold_out([frame.scene for frame in train.values()], share, self.seed)[1]
+        if share and not len(rows):
+            raise UserError(f"data.validation={share} of {len(train)} frames is none; raise it, or set 0")
+        val = {names[i]: train[names[i]] for i in rows}
+        rest = {name: frame for name, frame in train.items() if name not in val}
+        return {"train": rest, **({"val": val} if val else {}), "test": frames["test"]}
+
+    def _class_weights(self, ids: Sequence[str]) -> tuple[float, ...]:
+        """Over the training frames of those ids; remembered until their labels change."""
+        places = {name: self.frames["train"][name].label for name in ids}
+        files = {place for place in places.values() if isinstance(place, Path)} | set(self.source.tables)
+        rows = [place for place in places.values() if not isinstance(place, Path)]
+        count = self.spec.num_classes
+
+        def label(name: str) -> np.ndarray:
+            try:
+                return self.source.label(places[name])
+            except UserError as error:
+                raise UserError(
+                    f"sample {name}: {error}, or leave out such samples with data.corrupt=skip"
+                ) from error
+
+        def count_classes() -> list[float]:
+            log.info("counting the classes of %d labels, once", len(ids))
+            return median_frequency(map(label, ids), count)
+
+        return tuple(kept_value("class_weights", files, [type(self).__name__, count, rows], count_classes))

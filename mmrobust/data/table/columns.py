@@ -1,0 +1,256 @@
+"""How the files of one column of a user's table become inputs of one kind, size and scale."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from mmrobust.data.files import images
+from mmrobust.data.files.arrays import (
+    BY_AXES,
+    channels_last,
+    header,
+    last_shape,
+    read_array,
+    shape_of,
+    type_of,
+)
+from mmrobust.data.files.audio import Spectrogram
+from mmrobust.data.spec import Modality
+from mmrobust.errors import UserError
+
+KINDS_OF = {  # what the files of a type may be taken for
+    "images": ("image", "depth"),
+    "sounds": ("spectrogram",),
+    "arrays": ("vector", "sequence", "image", "video", "depth"),
+}
+SIDES = (32, 64, 128, 224)  # pixels
+LONGEST = 10.0  # seconds
+HIGHEST = 22050  # Hz
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is known of a column; `read`, `prepare` and `finish` lead from a file to a float32 tensor of `shape`.
+
+    Args:
+        kind, shape: as of `Modality`.
+        mean, std: of each channel (of each number of a vector), or one for all; pixels of 8 bits lie in [0, 1].
+        unit: metres for which 1 in a file of depth stands.
+        sample_rate, n_fft, hop, seconds: of sounds, see `Spectrogram`.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    unit: float = 1.0
+    sample_rate: int = 0
+    n_fft: int = 0
+    hop: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Column:
+        lists = {key: tuple(plain[key]) for key in ("shape", "mean", "std")}
+        return cls(**{**plain, **lists})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @property
+    def modality(self) -> Modality:
+        return Modality(self.kind, self.shape)
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it has a height and a width that are ours to choose."""
+        return self.kind in ("image", "depth")
+
+    @property
+    def spectrogram(self) -> Spectrogram:
+        return Spectrogram(self.sample_rate, self.seconds, self.n_fft, self.hop, standardise=False)
+
+    def read(self, path: Path) -> np.ndarray:
+        """Image (H, W, C), uint8 as a rule; depth (H, W) float32 in metres, 0 where unknown; spectrogram: waveform
+        (T,); video (T, H, W, 3) uint8 or (C, T, H, W); sequence (C, T); vector (D,).
+
+        Raises:
+            UserError: the file cannot be read, or is not what the column holds.
+        """
+        if self.kind == "spectrogram":
+            return self.spectrogram.read(path)
+        array = type_of(path) == "arrays"
+        if self.kind == "depth":
+            x = (channels_last(read_array(path))[..., 0] if array else images.read_map(path)).astype(
+                np.float32
+            )
+            return np.where(np.isfinite(x) & (x > 0), x, 0) * np.float32(self.unit)
+        if self.kind == "image":
+            x = channels_last(read_array(path)) if array else images.read_image(path)
+            found, expected = x.shape[-1:], self.shape[:1]
+        else:
+            x = read_array(path)
+            x = x.ravel() if self.kind == "vector" else x
+            found, expected = shape_of(self.kind, x.shape, x.dtype), self.shape
+        if found != expected:
+            what = "channels" if self.kind == "image" else "shape"
+            raise UserError(f"{path} has {what} {found}, where {expected} was expected; mend or leave it out")
+        x = x if x.dtype == np.uint8 and self.kind in ("image", "video") else x.astype(np.float32)
+        if x.dtype != np.uint8 and not np.isfinite(x).all():
+            raise UserError(f"{path} holds NaN or infinity; mend it or leave it out")
+        return x
+
+    def prepare(self, x: np.ndarray) -> np.ndarray:
+        """What noise acts on: maps in their final size, sounds as magnitudes |STFT| (F, T)."""
+        if self.kind == "spectrogram":
+            return self.spectrogram.magnitude(x)
+        height, width = self.shape[-2:] if self.is_map else (0, 0)
+        return images.scaled_to(x, (height, width), nearest=self.kind == "depth") if self.is_map else x
+
+    def finish(self, x: np.ndarray) -> Tensor:
+        """Normalised; depth is 0, its mean, where unknown."""
+        if self.kind == "spectrogram":
+            return self._normalised(self.spectrogram.finish(x))
+        tensor = torch.from_numpy(x).float()
+        if x.dtype == np.uint8:
+            tensor = tensor / 255
+        if self.kind == "depth":
+            return torch.where(tensor > 0, self._normalised(tensor), 0.0)[None]
+        last = self.kind == "image" or (self.kind == "video" and tensor.shape != self.shape)
+        return self._normalised(tensor.movedim(-1, 0) if last else tensor)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        mean, std = (torch.tensor(v).reshape(-1, *[1] * (x.dim() - 1)) for v in (self.mean, self.std))
+        return (x - mean) / std if self.kind != "depth" else (x - self.mean[0]) / self.std[0]
+
+    def with_statistics(self, files: Iterable[Path], mean: Any, std: Any) -> Column:
+        """With mean and standard deviation of some files where they are not given; std is 1 where nothing varies."""
+        found_mean, found_std = self.mean, self.std
+        if mean is None or std is None:
+            plain = replace(self, mean=(0.0,), std=(1.0,))
+            sums: Any = 0
+            for file in files:
+                x = plain.finish(plain.prepare(plain.read(file))).double()
+                x = x[x != 0][None] if self.kind == "depth" else x.reshape(len(x), -1)
+                sums = sums + torch.stack([torch.full((len(x),), x.shape[1]), x.sum(1), x.square().sum(1)])
+            count, total, squares = sums
+            average = total / count.clamp(min=1)
+            spread = (squares / count.clamp(min=1) - average.square()).clamp(min=0).sqrt()
+            spread = torch.where(spread > 1e-6 * (1 + average.abs()), spread, 1.0)
+            found_mean = tuple(float(f"{v:.6g}") for v in average.tolist())
+            found_std = tuple(float(f"{v:.6g}") for v in spread.tolist())
+        return replace(
+            self,
+            mean=found_mean if mean is None else numbers(mean),
+            std=found_std if std is None else numbers(std),
+        )
+
+    def problems(self, key: str) -> list[str]:
+        """What is wrong with the keys that were set."""
+        channels = len(self.shape) and (1 if self.kind == "depth" else self.shape[0])
+        found = [
+            f"{key}.{name} has {len(v)} numbers; give 1 or {channels}"
+            for name, v in (("mean", self.mean), ("std", self.std))
+            if len(v) not in (1, channels)
+        ]
+        return found + ([f"{key}.std={list(self.std)} must be above 0"] if min(self.std) <= 0 else [])
+
+
+def describe(
+    key: str, files: Sequence[Path], options: Mapping[str, Any], size: Any, n_fft: int, hop: int
+) -> Column:
+    """What a column holds, from some of its files and what the user set under `key`; without mean and std.
+
+    Args:
+        key: `data.modalities.<name>`.
+        files: all of one type.
+        options: the keys there.
+        size: of maps, pixels, if `options` has none.
+        n_fft, hop: of spectrograms.
+
+    Raises:
+        UserError: files that do not go together, values that cannot be.
+    """
+    type_ = str(type_of(files[0]))
+    kind, kinds = options["kind"], KINDS_OF[type_]
+    if kind is not None and kind not in kinds:
+        raise UserError(f"{key}.kind={kind}, but {files[0]} and the like can be {' or '.join(kinds)}")
+    if type_ == "sounds":
+        return _sound(key, files, options, n_fft, hop)
+    heads = [header(file) for file in files]
+    if kind is None:
+        found = [_kind(type_, *head) for head in heads]
+        kind = found[0]
+        for file, other in zip(files, found, strict=True):
+            if other is None:
+                raise UserError(f"{file} has {len(header(file)[0])} axes; an array can have 1 to 4")
+            if other != kind:
+                raise UserError(
+                    f"{file} looks like {other}, {files[0]} like {kind}; if they are alike, say so: {key}.kind="
+                    f"{kinds[0]} (possible are {', '.join(kinds)}), else give each a column of its own"
+                )
+    shape, dtype = heads[0]
+    if kind not in ("image", "depth"):
+        if options["size"] is not None:
+            raise UserError(f"{key}.size is for images, depth and sounds; leave it out: this is a {kind}")
+        return Column(kind, shape_of(kind, shape, dtype))
+    shapes = [last_shape(*head) for head in heads]
+    size = options["size"] or size
+    if size is None:
+        alike = type_ == "arrays" and len(set(shapes)) == 1
+        size = list(shapes[0][:2]) if alike else side_for([min(s[:2]) for s in shapes])
+    if kind == "image":
+        return Column(kind, (shapes[0][2] if type_ == "arrays" else 3, *pixels(key, size)))
+    unit = options["unit"] or (1.0 if dtype.kind == "f" else 0.001)
+    return Column(kind, (1, *pixels(key, size)), unit=float(unit))
+
+
+def _kind(type_: str, shape: tuple[int, ...], dtype: np.dtype) -> str | None:
+    if type_ == "images":
+        return "image" if dtype == np.uint8 else "depth"
+    return BY_AXES[len(shape)] if len(shape) < len(BY_AXES) else None
+
+
+def _sound(key: str, files: Sequence[Path], options: Mapping[str, Any], n_fft: int, hop: int) -> Column:
+    rates, lengths = [], []
+    for file in files:
+        try:
+            with soundfile.SoundFile(file) as sound:
+                rates.append(sound.samplerate)
+                lengths.append(sound.frames / sound.samplerate)
+        except (soundfile.SoundFileError, OSError) as error:
+            raise UserError(f"{file} cannot be read as sound: {error}; get the file again") from error
+    rate = options["sample_rate"] or min(Counter(rates).most_common(1)[0][0], HIGHEST)
+    seconds = options["size"] or round(min(float(np.median(lengths)), LONGEST), 2)
+    if isinstance(seconds, list) or seconds <= 0:
+        raise UserError(f"{key}.size={seconds}: of sounds it is a number of seconds")
+    seconds = max(float(seconds), n_fft / rate)
+    column = Column("spectrogram", (), sample_rate=int(rate), n_fft=n_fft, hop=hop, seconds=seconds)
+    return replace(column, shape=column.spectrogram.shape)
+
+
+def side_for(sides: Sequence[int]) -> int:
+    """The largest of SIDES that most of the images fill."""
+    return max([side for side in SIDES if side <= np.median(sides)], default=SIDES[0])
+
+
+def pixels(key: str, size: Any) -> tuple[int, int]:
+    """(height, width) of a `size`. Raises: UserError: it is none."""
+    pair = size if isinstance(size, list | tuple) else [size, size]
+    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
+        raise UserError(f"{key}.size={size} is no size; write 112, or [height, width]")
+    return pair[0], pair[1]
+
+
+def numbers(value: Any) -> tuple[float, ...]:
+    """One number or a list of them."""
+    return tuple(map(float, value)) if isinstance(value, list | tuple) else (float(value),)

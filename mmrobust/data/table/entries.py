@@ -1,0 +1,179 @@
+"""The rows of a user's table as samples: everything that is wrong with them, at once, with their lines; the splits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmrobust import keyed
+from mmrobust.data.base import hold_out
+from mmrobust.data.files.arrays import TYPES, type_of
+from mmrobust.data.table.csv_file import TARGETS, Table
+from mmrobust.errors import Problems, UserError, summarised
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sample: the line of its row, its files (None where the cell is empty), and its label or the file of its
+    mask."""
+
+    line: int
+    id: str
+    files: Mapping[str, Path | None]
+    target: str | Path
+
+
+Entries = dict[str, list[Entry]]  # by split
+
+
+def read_entries(
+    table: Table, columns: Sequence[str], target: str, root: Path, problems: Problems, damaged: Problems
+) -> Entries:
+    """The rows of a table; those without a split are in train. Adds to `problems`, and to `damaged` what
+    data.corrupt=skip can leave out."""
+    first: dict[str, int] = {}
+    found: Entries = {split: [] for split in SPLITS}
+    twice, unknown, empty, blank, foreign, absent = ([] for _ in range(6))
+    types: dict[str, dict[str, list[str]]] = {name: {} for name in columns}
+    for row in table.rows:
+        name, split = row.cells.get("id") or f"line {row.line}", row.cells.get("split") or "train"
+        place = f"line {row.line}: {name}"
+        files = {c: root / cell if (cell := row.cells[c]) else None for c in columns}
+        told = row.cells[target]
+        if name in first:
+            twice.append(f"{place}, first in line {first[name]}")
+        first.setdefault(name, row.line)
+        if split not in SPLITS:
+            unknown.append(f"line {row.line}: {split}")
+        if not told:
+            blank.append(place)
+        if not any(files.values()):
+            empty.append(place)
+        for column, file in files.items():
+            if file is not None:
+                types[column].setdefault(type_of(file) or "", []).append(f"line {row.line}: {file.name}")
+        of_target = root / told if target == "mask" and told else None
+        if of_target is not None and type_of(of_target) not in ("images", "arrays"):
+            foreign.append(f"line {row.line}: {of_target.name}")
+        absent += [
+            f"line {row.line}: {file}" for file in [*files.values(), of_target] if file and not file.is_file()
+        ]
+        found.setdefault(split, []).append(Entry(row.line, name, files, of_target or told))
+    problems.add("ids that occur before", twice, "every row needs one of its own")
+    problems.add(
+        f"unknown splits (known are {', '.join(SPLITS)})",
+        unknown,
+        "rename them, or leave them empty",
+    )
+    problems.add(f"rows without a {target}", blank, "fill it in, or delete the rows")
+    problems.add("rows without a file of any modality", empty, "name one, or delete the rows")
+    problems.add("masks that are no image and no .npy", foreign, "convert them to PNG")
+    readable = " ".join(end for ends in TYPES.values() for end in ends)
+    for column, by_type in types.items():
+        strange = by_type.pop("", [])
+        remedy = f"convert them, or, if {column} is no modality, leave it out: data.columns=[...]"
+        problems.add(f"column {column}: not one of {readable}", strange, remedy)
+        if len(by_type) > 1:
+            both = "; ".join(f"{name} {summarised(lines)}" for name, lines in by_type.items())
+            problems.append(f"column {column} mixes {both}; give each a column of its own")
+    damaged.add(f"no such files below {root}", absent, "mend the names, set data.root, or empty the cells")
+    return found
+
+
+def with_splits(
+    entries: Entries, classes: Sequence[str] | None, validation: float, test: float, seed: int
+) -> tuple[Entries, list[str]]:
+    """The splits where some are not named: a share of every class of train, the same for the same seed; and in
+    words, what was done."""
+    told = []
+    for split, share in (("test", test), ("val", validation)):
+        if not 0 <= share < 1:
+            key = "validation" if split == "val" else split
+            raise UserError(f"data.{key}={share} is not a share of train; use 0 <= share < 1")
+        if entries[split] or not share:
+            continue
+        rows = entries["train"]
+        labels = [classes.index(str(e.target)) if classes else 0 for e in rows]
+        _, held = hold_out(labels, share, keyed.seed_of(seed, split))
+        held = held if len(held) else _one(labels, seed, split)
+        if not len(held):
+            continue
+        out = set(held.tolist())
+        entries = entries | {
+            split: [rows[i] for i in sorted(out)],
+            "train": [e for i, e in enumerate(rows) if i not in out],
+        }
+        told.append(f"{split} held out of train, data.{'validation' if split == 'val' else 'test'}={share}")
+    for split in ("train", "test"):
+        if not entries[split]:
+            raise UserError(
+                f"no row is left for the split {split!r}: there are {sum(map(len, entries.values()))} rows; "
+                + ("set data.test above 0, or name it" if split == "test" else "name it")
+                + " in the column split"
+            )
+    return {split: rows for split, rows in entries.items() if rows}, told
+
+
+def _one(labels: Sequence[int], seed: int, split: str) -> np.ndarray:
+    """One row of the most frequent class, if another is left of it."""
+    if not labels:
+        return np.array([], dtype=np.int64)
+    label, count = Counter(labels).most_common(1)[0]
+    rows = np.flatnonzero(np.asarray(labels) == label)
+    drawn = rows[np.argsort(keyed.uniform(rows.astype(np.int64), seed, "one", split))]
+    return drawn[: min(1, count - 1)]
+
+
+def find_classes(entries: Entries, given: Sequence[str] | None, problems: Problems) -> list[str]:
+    """The labels, whole numbers by size, else as words are sorted. Adds to `problems`."""
+    lines: dict[str, list[int]] = {}
+    for rows in entries.values():
+        for entry in rows:
+            lines.setdefault(str(entry.target), []).append(entry.line)
+    lines.pop("", None)
+    whole = all(label.lstrip("+-").isdecimal() for label in lines)
+    classes = sorted(lines, key=(lambda label: (int(label), label)) if whole else None)
+    if given is not None:
+        strange = [f"line {lines[c][0]}: {c}" for c in classes if c not in given]
+        problems.add("labels that data.classes has not", strange, "add them there, or delete the rows")
+        classes = list(given)
+    if len(classes) < 2:
+        problems.append(
+            f"the column label holds {len(classes)} classes ({', '.join(classes)}); expected two or more"
+        )
+    return classes
+
+
+def note_unseen(entries: Entries, problems: Problems) -> None:
+    """Labels that no row of train has."""
+    known = {entry.target for entry in entries["train"]}
+    unseen: dict[str, str] = {}
+    for split, rows in entries.items():
+        for entry in rows:
+            if entry.target not in known:
+                unseen.setdefault(str(entry.target), f"{entry.target} ({split}, line {entry.line})")
+    problems.add(
+        "labels that no row of train has",
+        list(unseen.values()),
+        "add rows to train, or delete these",
+    )
+
+
+def target_column(table: Table, chosen: str | None) -> str:
+    """`label` or `mask`. Raises: UserError: both, and none was chosen; or the chosen one is not there."""
+    there = [name for name in TARGETS if name in table.header]
+    if chosen is None and len(there) == 1:
+        return there[0]
+    if chosen is None:
+        raise UserError(
+            f"data.manifest={table.path} has both a label and a mask; choose data.target=label or mask"
+        )
+    if chosen not in there:
+        raise UserError(f"data.target={chosen}, but {table.path} has {' and '.join(there)}; choose that")
+    return chosen

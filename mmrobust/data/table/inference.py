@@ -1,0 +1,233 @@
+"""What a user's table leaves open and its files say: kinds, sizes, means and standard deviations, classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmrobust import keyed
+from mmrobust.data.families.frames import median_frequency
+from mmrobust.data.files.arrays import header, last_shape, shape_of, type_of
+from mmrobust.data.files.audio import read_audio
+from mmrobust.data.table.columns import Column, describe, side_for
+from mmrobust.data.table.entries import Entries, Entry, find_classes
+from mmrobust.data.table.masks import MaskLabels, find_labels, read_values
+from mmrobust.errors import Problems, UserError
+
+OPTIONS = ("kind", "size", "mean", "std", "unit", "sample_rate")  # of a modality, None where it is inferred
+LOOKED_AT = 20  # files of a column, to say what it holds
+SKIP = "or leave out such samples with data.corrupt=skip"
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What to look at.
+
+    Args:
+        entries: the samples of every split.
+        options: name of a modality -> what the user set, see OPTIONS.
+        classes, ignore_index, label_offset: see `Manifest`.
+        class_weights: of the loss of masks: none, median_frequency over train (see `frames`), or one for each class.
+        skip: whether files that cannot be read are left out.
+        seed, inspect: which rows of train mean and std are computed from, and how many.
+        n_fft, hop: of spectrograms.
+    """
+
+    entries: Entries
+    options: Mapping[str, Mapping[str, Any]]
+    classes: Sequence[str] | int | None
+    ignore_index: int | None
+    label_offset: int
+    class_weights: str | Sequence[float]
+    skip: bool
+    seed: int
+    inspect: int
+    n_fft: int
+    hop: int
+
+    def infer(self, target: str) -> dict[str, Any]:
+        """Plain data: `classes`; `masks`, what `MaskLabels` holds (None for classification); `class_weights`, none if
+        all are 1; `modalities`, for each what its `Column` holds.
+
+        Raises:
+            UserError: files that cannot be read or do not go together.
+        """
+        given = None if isinstance(self.classes, int) else self.classes
+        if target == "label":
+            columns = {m: self.column(m, None) for m in self.options}
+            masks, classes, weights = None, find_classes(self.entries, given, Problems()), list[float]()
+        else:
+            labels, size = self.masks()
+            masks = {**vars(labels), "values": labels.values and list(labels.values)}
+            sizes = [options["size"] for options in self.options.values() if options["size"] is not None]
+            columns = {m: self.column(m, sizes[0] if sizes else size) for m in self.options}
+            classes = [str(v) for v in labels.values or range(labels.count)] if given is None else list(given)
+            weights = self.weights(labels)
+        problems = [p for m, c in columns.items() for p in c.problems(f"data.modalities.{m}")]
+        first = next(iter(columns.values()))
+        problems += [
+            f"column {m} is {c.kind} {list(c.shape)}; segmentation needs images or depth, all of one size"
+            for m, c in columns.items()
+            if masks and (not c.is_map or c.shape[-2:] != first.shape[-2:])
+        ]
+        if problems:
+            raise UserError(str(Problems(problems)))
+        return {
+            "classes": classes,
+            "masks": masks,
+            "class_weights": weights,
+            "modalities": {m: c.to_dict() for m, c in columns.items()},
+        }
+
+    def column(self, name: str, size: Any) -> Column:
+        """What one modality is; `size` is that of maps, if the user set none."""
+        train = [f for e in self.entries["train"] if (f := e.files[name]) is not None]
+        if not train:
+            raise UserError(
+                f"no row of train has a file in the column {name}; leave it out: data.columns=[...]"
+            )
+        options = self.options[name]
+        first = self.readable(look, train, LOOKED_AT)
+        column = describe(f"data.modalities.{name}", first, options, size, self.n_fft, self.hop)
+        if column.kind in ("vector", "sequence", "video"):
+            self.agree(name, column, first[0])
+        order = np.argsort(keyed.uniforms(len(train), self.seed, "inspect", name))
+        drawn = self.readable(column.read, [train[i] for i in order], max(self.inspect, 1))
+        return column.with_statistics(drawn, options["mean"], options["std"])
+
+    def readable(self, read: Callable[[Path], object], files: Sequence[Path], count: int) -> list[Path]:
+        """The first `count` files that can be read. Raises: UserError: one cannot, unless it may be left out."""
+        kept: list[Path] = []
+        errors: list[UserError] = []
+        for file in files:
+            if len(kept) == count:
+                break
+            try:
+                read(file)
+                kept.append(file)
+            except UserError as error:
+                if not self.skip:
+                    raise UserError(f"{error}, {SKIP}") from error
+                errors.append(error)
+        if not kept:
+            raise errors[0]
+        return kept
+
+    def agree(self, name: str, column: Column, first: Path) -> None:
+        """Raises: UserError: an array is of another shape than the first one."""
+        for entry in (e for rows in self.entries.values() for e in rows if e.files[name] is not None):
+            file = entry.files[name]
+            assert file is not None
+            try:
+                found = shape_of(column.kind, *header(file))
+            except UserError as error:
+                if self.skip:
+                    continue
+                raise UserError(f"line {entry.line}: {error}, {SKIP}") from error
+            if found != column.shape and not self.skip:
+                raise UserError(
+                    f"line {entry.line}: {file} has shape {list(found)}, {first} has {list(column.shape)}; all arrays "
+                    f"of a column must agree, {SKIP}"
+                )
+
+    def masks(self) -> tuple[MaskLabels, list[int]]:
+        """What the masks hold, and (height, width) of the inputs: like most masks, in multiples of 32."""
+        counts: dict[int, int] = {}
+        shapes, problems = [], []
+        for entry in (e for rows in self.entries.values() for e in rows):
+            try:
+                values = self.checked_mask(entry)
+            except UserError as error:
+                problems.append(f"line {entry.line}: {error}")
+                continue
+            shapes.append(values.shape)
+            for value in np.unique(values).tolist():
+                counts[value] = counts.get(value, 0) + 1
+        if (problems and not self.skip) or not shapes:
+            more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
+            raise UserError(
+                f"masks that cannot be used; mend them, {SKIP}:\n- " + "\n- ".join([*problems[:10], *more])
+            )
+        height, width = np.median(np.array(shapes), axis=0)
+        scale = side_for([min(shape) for shape in shapes]) / min(height, width)
+        size = [max(32, round(scale * n / 32) * 32) for n in (height, width)]
+        return find_labels(counts, self.ignore_index, self.label_offset, self.classes), size
+
+    def weights(self, labels: MaskLabels) -> list[float]:
+        """One a class, or none. Raises: UserError: not as many as classes, not above 0, or another word."""
+        given = self.class_weights
+        if given == "none":
+            return []
+        if given == "median_frequency":
+            files = [Path(entry.target) for entry in self.entries["train"]]
+            return median_frequency(
+                map(labels.read, self.readable(labels.read, files, len(files))), labels.count
+            )
+        if isinstance(given, str) or len(given) != labels.count or not min(given) > 0:
+            raise UserError(
+                f"data.class_weights={given if isinstance(given, str) else list(given)}; choose none, median_frequency, "
+                f"or {labels.count} numbers above 0, one for each class"
+            )
+        return [float(w) for w in given]
+
+    def checked_mask(self, entry: Entry) -> np.ndarray:
+        """The values of a mask. Raises: UserError: void everywhere, or not as large as the images."""
+        values = read_values(Path(entry.target))
+        sizes = {m: last_shape(*header(f))[:2] for m, f in entry.files.items() if f and _is_map(f)}
+        if problem := unlike(sizes, values.shape):
+            raise UserError(problem)
+        if ((values == self.ignore_index) | (values + self.label_offset < 0)).all():
+            raise UserError(f"{entry.target} is void everywhere")
+        return values
+
+
+def look(file: Path) -> None:
+    """Raises: UserError: not even the beginning of the file can be read."""
+    if type_of(file) == "sounds":
+        read_audio(file, 8000)
+    else:
+        header(file)
+
+
+def _is_map(file: Path) -> bool:
+    return type_of(file) != "sounds" and len(header(file)[0]) in (2, 3)
+
+
+def unlike(sizes: Mapping[str, Sequence[int]], mask: Sequence[int]) -> str:
+    """What is wrong with maps of another (height, width) than the mask; empty if nothing is."""
+    wrong = [f"{m} has {tuple(size)}" for m, size in sizes.items() if tuple(size) != tuple(mask)]
+    return f"the mask has (height, width) {tuple(mask)}, {', '.join(wrong)}; make them alike" if wrong else ""
+
+
+def described(inferred: Mapping[str, Any], entries: Entries) -> list[tuple[str, str]]:
+    """Classes, modalities and how to set them otherwise, as lines of a table."""
+    classes = list(inferred["classes"])
+    names = ", ".join(classes if len(classes) < 9 else [*classes[:7], "...", classes[-1]])
+    lines = [("classes", f"{len(classes)}: {names}")]
+    if inferred["class_weights"]:
+        lines.append(("weights", f"{few_numbers(inferred['class_weights'])}, of the classes in the loss"))
+    for m, plain in inferred["modalities"].items():
+        column = Column.from_dict(plain)
+        missing = sum(e.files[m] is None for rows in entries.values() for e in rows)
+        parts = [
+            f"{column.kind} {'×'.join(map(str, column.shape))}",
+            f"mean {few_numbers(column.mean)}, std {few_numbers(column.std)}",
+            *([f"{column.sample_rate} Hz, {column.seconds:g} s"] if column.kind == "spectrogram" else []),
+            *([f"unit {column.unit:g} m"] if column.kind == "depth" else []),
+            f"missing in {missing} rows" if missing else "in all rows",
+        ]
+        lines.append((m, "; ".join(parts)))
+    keys = f"data.modalities.{next(iter(inferred['modalities']))}.size=112 ({', '.join(OPTIONS)})"
+    return [
+        *lines,
+        ("to change", f"{keys}, data.classes=[...], data.columns=[...], see conf/data/manifest.yaml"),
+    ]
+
+
+def few_numbers(values: Sequence[float]) -> str:
+    """Three of them."""
+    return " ".join(f"{v:.3g}" for v in values[:3]) + (" ..." if len(values) > 3 else "")

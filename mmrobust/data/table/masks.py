@@ -1,0 +1,109 @@
+"""Label images of a user's own: which values are classes, and which pixels do not count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmrobust.data.files import images
+from mmrobust.data.files.arrays import read_array, type_of
+from mmrobust.errors import UserError
+
+VOID = 255  # in targets, whatever it is in the files
+MOST = 255  # classes
+
+
+@dataclass(frozen=True)
+class MaskLabels:
+    """How the values in mask files become classes 0, ..., count - 1.
+
+    Args:
+        count: number of classes.
+        ignore_index: value that does not count; None: every value is a class.
+        offset: added to the values; below 0 does not count.
+        values: of the classes in order, if they are not counted up; then `offset` is not used.
+    """
+
+    count: int
+    ignore_index: int | None
+    offset: int
+    values: tuple[int, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> MaskLabels:
+        values = plain["values"]
+        return cls(**{**plain, "values": None if values is None else tuple(values)})
+
+    def read(self, path: Path) -> np.ndarray:
+        """Classes (H, W) int64, VOID where a pixel does not count.
+
+        Raises:
+            UserError: the file cannot be read or holds other values.
+        """
+        raw = read_values(path)
+        if self.values is not None:
+            known = np.array(self.values)
+            place = np.searchsorted(known, raw).clip(max=len(known) - 1)
+            wrong, label = known[place] != raw, place
+        else:
+            label = raw + self.offset
+            void = label < 0 if self.ignore_index is None else (label < 0) | (raw == self.ignore_index)
+            wrong = ~void & (label >= self.count)
+            label = np.where(void, VOID, label)
+        if wrong.any():
+            raise UserError(
+                f"{path} holds the value {raw[wrong].max()}, but there are {self.count} classes; mend it, or set "
+                "data.classes to their number"
+            )
+        return label
+
+
+def read_values(path: Path) -> np.ndarray:
+    """The integers (H, W) int64 of a label image or a .npy file. Raises: UserError: it holds none."""
+    if type_of(path) != "arrays":
+        return images.read_indices(path).astype(np.int64)
+    array = read_array(path)
+    array = array.squeeze()
+    if array.ndim != 2 or array.dtype.kind not in "bui":
+        raise UserError(f"{path} holds {array.shape} of {array.dtype}; expected class numbers (H, W)")
+    return array.astype(np.int64)
+
+
+def find_labels(counts: Mapping[int, int], ignore_index: int | None, offset: int, classes: Any) -> MaskLabels:
+    """What the values in masks mean.
+
+    Args:
+        counts: every value that occurs -> number of files.
+        ignore_index, offset: as in `MaskLabels`.
+        classes: number of classes or their names, if the user says so.
+
+    Raises:
+        UserError: fewer than two classes or too many.
+    """
+    values = tuple(sorted(counts))
+    given = classes if isinstance(classes, int) or classes is None else len(classes)
+    if ignore_index is None and not offset:
+        labels = MaskLabels(len(values), None, 0, values)
+    else:
+        kept = [v + offset for v in values if v != ignore_index and v + offset >= 0]
+        labels = MaskLabels(given or max(kept, default=0) + 1, ignore_index, offset)
+    found = f"the masks hold the values {few_values(values)}"
+    if labels.count < 2:
+        raise UserError(
+            f"{found}, which leaves {labels.count} class; if {ignore_index} is one too: data.ignore_index=null"
+        )
+    if labels.count > MOST:
+        raise UserError(f"{found}, that is {labels.count} classes of at most {MOST}; are these label images?")
+    if labels.values and given not in (None, labels.count):
+        raise UserError(f"{found}: {labels.count} classes, but data.classes has {given}; make them agree")
+    return labels
+
+
+def few_values(values: Iterable[int]) -> str:
+    """The first and the last."""
+    texts = [str(v) for v in values]
+    return ", ".join(texts if len(texts) < 9 else [*texts[:4], "...", texts[-1]])

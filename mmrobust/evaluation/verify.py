@@ -1,0 +1,50 @@
+"""Whether the numbers of a result follow from its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmrobust.errors import UserError
+from mmrobust.evaluation.results import (
+    read_predictions,
+    read_results,
+)
+
+
+def verify(folder: Path) -> int:
+    """Recompute every number of a result from its predictions; 0 if all agree, else 1."""
+    from mmrobust.data.spec import DataSpec, Modality
+    from mmrobust.evaluation.combinations import from_predictions
+    from mmrobust.tasks import TASKS
+
+    stored = read_results(folder)
+    if stored["status"] != "complete":
+        raise UserError(f"{folder} has no result to verify: it is {stored['status']}")
+    task_name, classes = stored["identity"]["task"], stored["protocol"]["classes"]
+    modalities = {
+        m: Modality("image", (1, 1, 1)) for m in stored["protocol"]["modalities"]
+    }  # sizes do not matter
+    metrics, primary = tuple(stored["protocol"].get("metrics", ())), stored["primary"]["metric"]
+    task = TASKS[task_name](DataSpec(task_name, classes, 0, modalities, metrics=metrics, primary=primary))
+    again = from_predictions(read_predictions(folder / "predictions.npz"), task)
+    theirs = _flat({"combinations": stored["combinations"], "aggregates": stored["aggregates"]})
+    ours = _flat({"combinations": again.combinations, "aggregates": again.aggregates})
+    wrong = {k: (theirs.get(k), ours.get(k)) for k in theirs | ours if not _same(theirs.get(k), ours.get(k))}
+    for key, (a, b) in wrong.items():
+        print(f"{key}: stored {a}, recomputed {b}")
+    print(f"{folder}: {len(theirs) - len(wrong)} of {len(theirs)} numbers agree with predictions.npz")
+    return 1 if wrong else 0
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, Mapping):
+        return {prefix: node}
+    return {k: v for key, child in node.items() for k, v in _flat(child, f"{prefix}/{key}").items()}
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= 1e-6
+    return bool(a == b)

@@ -1,0 +1,127 @@
+"""The cells of a panel: how an input of each kind, and a class or a map of classes, is drawn."""
+
+from __future__ import annotations
+
+import colorsys
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmrobust.data.spec import DataSpec, Modality
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+VOID_GREY = (0.55, 0.55, 0.55)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A rectangle of the picture, from its lower left corner on."""
+
+    axes: Axes
+    left: float
+    bottom: float
+    width: float
+    height: float
+
+    def show(self, image: np.ndarray, **keys: Any) -> None:
+        """An image as large as fits with square pixels."""
+        wide, high = image.shape[1] / self.width, image.shape[0] / self.height
+        width, height = self.width * min(wide / high, 1), self.height * min(high / wide, 1)
+        self._show(image, width, height, **keys)
+
+    def fill(self, image: np.ndarray, **keys: Any) -> None:
+        """An image, stretched."""
+        self._show(image, self.width, self.height, **keys)
+
+    def _show(self, image: np.ndarray, width: float, height: float, **keys: Any) -> None:
+        left, bottom = self.left + (self.width - width) / 2, self.bottom + (self.height - height) / 2
+        self.axes.imshow(image, extent=(left, left + width, bottom, bottom + height), aspect="auto", **keys)
+
+    def curves(self, x: np.ndarray, filled: bool) -> None:
+        """The rows of x (C, T) as lines, or filled down to 0; common to all, the scale."""
+        low, high = (
+            min(float(x.min()), 0 if filled else np.inf),
+            max(float(x.max()), 0 if filled else -np.inf),
+        )
+        low, unit = low - 0.05 * (high - low), 0.91 * self.height / max(high - low, 1e-6)
+        place = self.left + self.width * (np.arange(x.shape[1]) + 0.5) / x.shape[1]
+        for k, row in enumerate(x):
+            y, base = self.bottom + (row - low) * unit, self.bottom - low * unit
+            if filled:
+                self.axes.fill_between(place, y, base, step="mid", color="C0", linewidth=0)
+            else:
+                self.axes.plot(place, y, color=f"C{k % 10}", linewidth=0.5)
+
+    def write(self, text: str, colour: str) -> None:
+        text = "\n".join(part for line in text.split("\n") for part in textwrap.wrap(line, 16))
+        size = 9 if max(map(len, text.split("\n"))) < 10 else 7
+        middle = self.left + self.width / 2, self.bottom + self.height / 2
+        self.axes.text(*middle, text, color=colour, ha="center", va="center", fontsize=size)
+
+    def paint(self, colour: str) -> None:
+        self._rectangle(facecolor=colour, edgecolor="none")
+
+    def frame(self) -> None:
+        self._rectangle(facecolor="none", edgecolor="#888888", linewidth=0.4, zorder=3)
+
+    def _rectangle(self, **keys: Any) -> None:
+        from matplotlib.patches import Rectangle
+
+        self.axes.add_patch(Rectangle((self.left, self.bottom), self.width, self.height, **keys))
+
+
+def draw_input(cell: Cell, x: np.ndarray | None, modality: Modality) -> None:
+    """One modality of one sample as its kind is looked at; None says that it is absent."""
+    if x is None:
+        cell.write("absent", "#888888")
+    elif modality.kind == "spectrogram":
+        cell.fill(stretched(x.mean(0)), cmap="magma", origin="lower")
+    elif modality.kind in ("image", "depth", "video"):
+        frame = x[:, x.shape[1] // 2] if modality.kind == "video" else x
+        if len(frame) == 3:
+            cell.show(stretched(frame).transpose(1, 2, 0))
+        else:
+            cell.show(stretched(frame.mean(0)), cmap="viridis" if modality.kind == "depth" else "gray")
+    else:
+        cell.curves(x.reshape(-1, x.shape[-1]), filled=modality.kind == "vector")
+
+
+def draw_answer(
+    cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
+) -> None:
+    """A class by name, green if it is right, or a map of classes in the colours of `palette`, void grey."""
+    if spec.task == "segmentation":
+        height, width = target.shape
+        answer = answer[:height, :width]
+        colours = np.array([*palette(spec.num_classes), VOID_GREY])
+        valid = (answer >= 0) & (answer < spec.num_classes)
+        cell.show(colours[np.where(valid, answer, spec.num_classes)], interpolation="nearest")
+        return
+    name = class_name(spec, int(answer))
+    if probability is None:
+        cell.write(name, "black")
+    else:
+        right = int(answer) == int(target)
+        cell.paint("#e8f5e9" if right else "#fdecea")
+        cell.write(f"{name}\n{float(probability):.2f}", "#1a7f37" if right else "#c62828")
+
+
+def palette(count: int) -> list[tuple[float, float, float]]:
+    """The same colours whatever the number of classes: hues a golden ratio apart, in four shades."""
+    shades = ((0.62, 0.86), (0.85, 0.62), (0.38, 0.95), (0.7, 0.42))
+    hues = [(0.58 + 0.61803398875 * k) % 1 for k in range(count)]
+    return [colorsys.hsv_to_rgb(hue, *shades[k % len(shades)]) for k, hue in enumerate(hues)]
+
+
+def class_name(spec: DataSpec, label: int) -> str:
+    return spec.classes[label] if label < len(spec.classes) else str(label)
+
+
+def stretched(x: np.ndarray) -> np.ndarray:
+    """From what is normalised back to [0, 1]: the smallest and the largest value, but for a hundredth."""
+    low, high = np.percentile(x, (0.5, 99.5))
+    return np.clip((x - low) / max(high - low, 1e-6), 0, 1)

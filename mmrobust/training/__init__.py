@@ -1,0 +1,1 @@
+"""How one run happens, from its folder to its result."""

@@ -1,0 +1,181 @@
+"""Checkpoints: plain containers and tensors, loaded without running any code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from omegaconf import DictConfig
+
+from mmrobust.config.build import construct
+from mmrobust.config.identity import load_run_config
+from mmrobust.data.spec import DataSpec
+from mmrobust.errors import UserError
+from mmrobust.methods.base import Method
+from mmrobust.models.initialization import initialize
+from mmrobust.training.retention import tested
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints appear whole or not at all; what was there before stays until then."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Raises: UserError: it cannot be written; the one before is untouched."""
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            kept = "the one before is untouched" if path.is_file() else "none was there before"
+            raise UserError(
+                f"the checkpoint {path} cannot be written: {error}; {kept}. Make room or make the folder writable, then: "
+                f"python -m mmrobust.run resume={path.parent.parent}"
+            ) from error
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return load_checkpoint(Path(path))
+
+
+def checkpoint_path(folder: Path | str, which: str = "best") -> Path:
+    """`best` or `last` of a run; `best` is the last one where none was selected."""
+    name = tested(Path(folder)) if which == "best" else which
+    return Path(folder) / "checkpoints" / f"{name}.ckpt"
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours.
+
+    Raises:
+        UserError: it is missing, damaged, holds code, or is not ours.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"checkpoint {path} does not exist; the run has not saved one, or the folder is another's"
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no pickle can make the unpickler raise anything
+        raise UserError(
+            f"checkpoint {path} ({path.stat().st_size} bytes) cannot be loaded: {_what_else(path)}. Take another "
+            "checkpoint or train again"
+        ) from error
+    if not isinstance(checkpoint, dict) or not {"state_dict", "spec", "method"} <= checkpoint.keys():
+        raise UserError(
+            f"checkpoint {path} is not one of mmrobust's: it has no state_dict, spec and method; take one that a "
+            "run of mmrobust saved"
+        )
+    return checkpoint
+
+
+def _what_else(path: Path) -> str:
+    """What a file that is no checkpoint may be."""
+    with path.open("rb") as file:
+        head = file.read(100).lstrip()
+    if not head:
+        return "it is empty"
+    if head.startswith(b"<"):
+        return "it is a web page, such as a failed download leaves"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-LFS pointer; run `git lfs pull`"
+    return (
+        "it is cut short, another kind of file, or holds more than tensors and plain values, which is refused"
+    )
+
+
+def build_method(config: DictConfig, spec: DataSpec) -> Method:
+    """The method of a run's configuration, with new weights drawn from its seed by the rule `init`."""
+    torch.manual_seed(config.seed)
+    method = construct(config.method, spec=spec)
+    assert isinstance(method, Method)
+    initialize(method, config.get("init", "default"))
+    return method
+
+
+def load_weights(method: Method, path: Path) -> dict[str, Any]:
+    """Load a checkpoint into a method of the same class, data and sizes; returns it; raises as `check_fits`."""
+    checkpoint = load_checkpoint(path)
+    check_fits(method, checkpoint, path)
+    method.load_state_dict(checkpoint["state_dict"])
+    return checkpoint
+
+
+def check_fits(method: Method, checkpoint: dict[str, Any], path: Path) -> None:
+    """Whether a checkpoint is of this method, data and sizes.
+
+    Raises:
+        UserError: it belongs to another method, dataset or size; the differences are named.
+    """
+    remedy = "take a checkpoint of this run, or train again"
+    name = f"{type(method).__module__}.{type(method).__qualname__}"
+    if checkpoint["method"] != name:
+        raise UserError(f"checkpoint {path} is of {checkpoint['method']}, not of {name}; {remedy}")
+    theirs, ours = read_spec(checkpoint, path), method.spec
+    for what in ("task", "num_classes", "modalities"):
+        if getattr(theirs, what) != getattr(ours, what):
+            raise UserError(
+                f"checkpoint {path} was trained with {what} {getattr(theirs, what)}, the data has "
+                f"{getattr(ours, what)}; {remedy}"
+            )
+    wanted, given = method.state_dict(), checkpoint["state_dict"]
+    problems = [f"{key} is missing" for key in wanted if key not in given]
+    problems += [f"{key} is unknown" for key in given if key not in wanted]
+    problems += [
+        f"{key} has shape {tuple(given[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(
+            f"checkpoint {path} does not fit the method: {'; '.join(problems[:5])}{more}; {remedy}"
+        )
+
+
+def read_spec(checkpoint: dict[str, Any], path: Path) -> DataSpec:
+    """The description of the data that a checkpoint was trained with."""
+    try:
+        return DataSpec.from_dict(checkpoint["spec"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"checkpoint {path} has a spec that this version of mmrobust does not know ({error!r}); train again"
+        ) from error
+
+
+def load_method(folder: Path | str, which: str = "best") -> Method:
+    """The trained method of a run, in eval mode, without its data."""
+    path = checkpoint_path(folder, which)
+    spec = read_spec(load_checkpoint(path), path)
+    method = build_method(load_run_config(folder), spec)
+    load_weights(method, path)
+    return method.eval()
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's, which also remembers what was best when the run's folder has moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        folder = Path(str(self.dirpath))
+
+        def here(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        moved = {
+            key: here(state_dict[key])
+            for key in ("best_model_path", "last_model_path", "kth_best_model_path")
+        }
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"best_k_models": best, "dirpath": self.dirpath})

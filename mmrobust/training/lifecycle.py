@@ -1,0 +1,157 @@
+"""One run in its folder: what comes before its training, and what it owes when it has its result. Imports no torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from mmrobust.config.build import construct
+from mmrobust.config.identity import config_hash, load_run_config, run_folder
+from mmrobust.errors import DivergenceError, UserError
+from mmrobust.evaluation.results import ended_early, is_complete, note_trials, write_end
+from mmrobust.training.devices import check_devices
+from mmrobust.training.locks import locked
+from mmrobust.training.processes import start
+from mmrobust.training.retention import retain
+
+
+def resume(overrides: Sequence[str]) -> int:
+    """Go on with an interrupted run, `resume=<folder>`, to the result that it would have had.
+
+    Raises:
+        UserError: other options than those which cannot change the numbers.
+    """
+    options = dict(text.partition("=")[::2] for text in overrides)
+    folder = Path(options.pop("resume"))
+    config = load_run_config(folder)
+    harmless = (
+        "data.root",
+        "data.manifest",
+        "data.workers",
+        "trainer.enable_progress_bar",
+        "trainer.enable_model_summary",
+        "keep",
+    )
+    if changed := [key for key in options if key not in harmless]:
+        raise UserError(
+            f"resume takes the options of {folder}; {', '.join(changed)} would make another run. Leave them out "
+            f"(possible are {', '.join(harmless)}), or start a new run without resume"
+        )
+    config = cast(
+        DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([f"{k}={v}" for k, v in options.items()]))
+    )
+    if is_complete(folder):
+        finish(folder, config)
+        print(f"complete: {folder}")
+        return 0
+    check_devices(config)
+    config.paths.run = str(folder)  # it may have been moved
+    for logger in config.logger.values():
+        if "save_dir" in logger:
+            logger.save_dir = str(folder)
+    with alone_in(folder):
+        if not is_complete(folder):
+            OmegaConf.save(config, folder / "config.yaml")
+            start(folder, config)
+    finish(folder, config)
+    return 0
+
+
+def execute(
+    config: DictConfig, overrides: Sequence[str], *, again: bool = True, config_dir: str | None = None
+) -> Path:
+    """Make one run in its folder; on several devices as a process group of its own.
+
+    Args:
+        config: the composed configuration.
+        overrides: what the user gave, for the record.
+        again: run anew if the same configuration has a complete result (then in a folder of its own);
+            otherwise skip it.
+        config_dir: the user's folder of further configurations.
+
+    Returns:
+        The run's folder.
+    """
+    config = config.copy()
+    check_devices(config)
+    first = run_folder(config)
+    if config.study.name is not None and (how := ended_early(first)):
+        print(f"  {how} before: {first}")
+        return first
+    for number in itertools.count(1):
+        folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        if not is_complete(folder):
+            with alone_in(folder):
+                if not is_complete(folder):  # nor has become so meanwhile
+                    try:
+                        _execute(folder, config, overrides, config_dir)
+                    except DivergenceError as error:
+                        if config.study.name is None:
+                            raise
+                        if not ended_early(folder):  # its teacher did
+                            write_end(folder, config, "diverged", 0, str(error))
+                        print(f"  diverged: {error}", flush=True)  # a trial like others
+                    finish(folder, config)
+                    return folder
+        if not again:
+            finish(folder, config)
+            print(f"  complete: {folder}")
+            return folder
+    raise AssertionError
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Nobody else writes into the run's folder meanwhile; whoever comes second waits."""
+    with locked(folder / ".lock", waiting=f"{folder} is being run by another process; waiting for it"):
+        yield
+
+
+def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_dir: str | None) -> None:
+    interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
+    before = load_run_config(folder) if interrupted else config
+    if "inferred" in config.data:
+        config.data.inferred = before.data.get("inferred") or infer(config)
+    if config.method.get("teacher"):
+        from mmrobust.training.teacher_run import prepare_teacher
+
+        given = config.method.teacher.run
+        config.method.teacher.run = str(prepare_teacher(config, config_dir))
+        config.paths.teacher = config.method.teacher.run if given is None else None
+    if interrupted:
+        if config_hash(before) != config_hash(config):
+            raise UserError(
+                f"{folder} holds an interrupted run of another configuration; go on with it (resume={folder}), choose "
+                "another paths.run, or remove the folder"
+            )
+        print(f"going on with the interrupted run in {folder}", flush=True)
+    config.paths.run = str(folder)
+    (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    start(folder, config)
+
+
+def finish(folder: Path, config: DictConfig) -> None:
+    """What a run still owes when it has its result: evaluations at further rates of missing modalities, by how many
+    trials it was chosen, only the checkpoints to keep. Done before, nothing happens."""
+    if is_complete(folder):
+        if rates := config.get("test_rates"):
+            from mmrobust.training.reevaluate import evaluate_rates
+
+            evaluate_rates(folder, rates)
+        note_trials(folder, config.get("study"))
+    retain(folder, config.get("keep", "all"))
+
+
+def infer(config: DictConfig) -> dict[str, Any]:
+    """What data finds out about its files, once and before anything is trained: it is shown, and kept with the
+    run's configuration, so that whoever reads the data later takes it to be the same."""
+    data = construct(config.data)
+    inferred: dict[str, Any] = data.infer()
+    print(data.told(inferred), flush=True)
+    return inferred

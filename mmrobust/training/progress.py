@@ -1,0 +1,117 @@
+"""Where training is: seconds and position, means of losses, a line for every epoch."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from mmrobust.batch import Batch
+
+
+class Position(Callback):
+    """Where training is: its seconds, those before an interruption included, its epoch and batches.
+
+    Args:
+        seconds: of the training so far.
+        monitor: the score that selects the checkpoint, as logged; every checkpoint says what it is of it.
+    """
+
+    def __init__(self, seconds: float, monitor: str) -> None:
+        self.before, self.started, self.monitor = seconds, time.perf_counter(), monitor
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, method: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["seconds"] = self.seconds
+        checkpoint["selection"] = self.score(trainer)
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+        epoch, batches = trainer.current_epoch, progress.current.processed
+        if batches >= trainer.num_training_batches:
+            epoch, batches = epoch + 1, 0
+        checkpoint["position"] = (epoch, batches)  # asked of the loop: workers read ahead of it
+        within = (
+            progress.current.completed < progress.current.processed
+        )  # Lightning has not counted this batch yet
+        checkpoint["steps"] = step_of(trainer) + within
+
+    def score(self, trainer: Trainer) -> dict[str, Any]:
+        """The last validation score, of the epoch counted from 1; null if nothing was validated."""
+        value = trainer.callback_metrics.get(self.monitor)
+        score = None if value is None else float(value)
+        return {"metric": self.monitor, "value": score, "epoch": trainer.current_epoch + 1}
+
+
+def step_of(trainer: Trainer) -> int:
+    """The step under which Lightning logs: batches so far, or windows of accumulated ones."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def accumulating(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether this batch's gradients still wait for others."""
+    last = batch_idx + 1 == trainer.num_training_batches
+    return not last and (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+
+
+class Losses(Callback):
+    """Logs `train/loss` every few steps, and `train/loss/<term>` as means over the epoch.
+
+    Lightning's own means forget what came before an interruption, and it logs a step only after the hooks in
+    which a checkpoint may be written; these are part of the checkpoint and in the file before it.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.samples = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, method: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        terms = cast(dict[str, Tensor], method.last_terms)
+        for name, term in terms.items():
+            self.sums[name] = self.sums.get(name, torch.zeros_like(term)) + len(batch) * term
+        self.samples += len(batch)
+        total = torch.stack(list(terms.values())).sum()
+        method.log("train/loss", total, prog_bar=True, logger=False)
+        if (step_of(trainer) + 1) % cast(Any, trainer).log_every_n_steps == 0 and not accumulating(
+            trainer, batch_idx
+        ):
+            for logger in trainer.loggers:
+                logger.log_metrics({"train/loss": total.item()}, step_of(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
+        means = {}
+        for name, total in self.sums.items():
+            mean = trainer.strategy.reduce(total / self.samples, reduce_op="mean")
+            means[f"train/loss/{name}"] = float(mean)
+        self.sums, self.samples = {}, 0
+        for logger in trainer.loggers:
+            logger.log_metrics(means, step_of(trainer) - 1)
+            logger.save()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self.sums, "samples": self.samples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.sums, self.samples = state_dict["sums"], state_dict["samples"]
+
+    def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
+        self.sums = {name: total.to(method.device) for name, total in self.sums.items()}
+
+
+class EpochLines(Callback):
+    """Progress where there is no terminal: a line for every epoch."""
+
+    def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
+        if trainer.is_global_zero and trainer.state.fn == "fit":
+            shown = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val")}
+            values = "  ".join(f"{k} {v:.3f}" for k, v in shown.items())
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)

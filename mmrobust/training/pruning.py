@@ -1,0 +1,85 @@
+"""A trial's reports to its study: every validation score, and whether it is worth going on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from mmrobust.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+log = logging.getLogger("mmrobust")
+
+
+class Pruning(Callback):
+    """Ends a trial whose validation scores are behind those of its study.
+
+    The first rank asks, all end together, after the epoch and its checkpoint. A study that cannot be asked prunes
+    nothing.
+
+    Args:
+        study: `study` of the configuration: the study's name and storage, the trial's number, the pruner.
+        monitor: the score, as logged.
+        epochs: of the whole training.
+    """
+
+    def __init__(self, study: Mapping[str, Any], monitor: str, epochs: int) -> None:
+        self.told, self.monitor, self.epochs = study, monitor, epochs
+        self.pruned = False
+
+    def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
+        if self.pruned:  # before an interruption
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
+        score = trainer.callback_metrics.get(self.monitor)
+        if trainer.sanity_checking or trainer.state.fn != "fit" or score is None:
+            return
+        epoch = trainer.current_epoch
+        behind = trainer.is_global_zero and self._report(epoch, float(score))
+        if trainer.strategy.broadcast(behind) and epoch + 1 < self.epochs:
+            self.pruned = trainer.should_stop = True
+
+    def _report(self, epoch: int, score: float) -> bool:
+        """Whether the study thinks that the trial should end."""
+        from mmrobust.sweeps.storage import import_optuna, open_storage
+
+        import_optuna()
+        import optuna
+
+        name, number = self.told["name"], self.told["trial"]
+        try:
+            storage = open_storage(self.told["storage"])
+            pruner = make_pruner(self.told["pruner"], self.epochs)
+            study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+            trial = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
+            if storage.get_trial(trial).state.is_finished():  # a run begun anew by hand
+                return False
+            storage.set_trial_intermediate_value(trial, epoch, score)
+            return bool(pruner.prune(study, storage.get_trial(trial)))
+        except (UserError, KeyError, optuna.exceptions.OptunaError) as error:
+            log.warning("study %s cannot be asked whether to prune trial %s: %s", name, number, error)
+            return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"pruned": self.pruned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.pruned = state_dict["pruned"]
+
+
+def make_pruner(options: Mapping[str, Any], epochs: int) -> BasePruner:
+    """Optuna's pruner of that name; its steps are epochs."""
+    from optuna import pruners
+
+    if options["pruner"] == "median":
+        return pruners.MedianPruner(options["startup_trials"], options["startup_epochs"])
+    if options["pruner"] == "hyperband":
+        return pruners.HyperbandPruner(max_resource=epochs)
+    return pruners.SuccessiveHalvingPruner()

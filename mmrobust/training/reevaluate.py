@@ -1,0 +1,127 @@
+"""A trained run under another missing or noise protocol."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from mmrobust.config.build import construct
+from mmrobust.config.check import check_command_line
+from mmrobust.config.compose import compose_config
+from mmrobust.config.identity import load_run_config
+from mmrobust.config.overrides import with_quotes
+from mmrobust.errors import UserError
+from mmrobust.evaluation.results import (
+    is_complete,
+    read_results,
+    write_predictions,
+    write_results,
+)
+from mmrobust.files import short_hash
+from mmrobust.reporting.run_table import plot_combinations, show
+from mmrobust.training.retention import require_checkpoint
+
+# Keys on which the modalities' names hang.
+SAY_MODALITIES = ("task", "num_modalities", "manifest", "columns")
+
+
+def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
+    """The run's configuration with a new missing protocol, new test noise and the keys of TAKEN_OVER."""
+    group = [text for text in changes if text.startswith(("missing", "noise"))]
+    others = [text for text in changes if text not in group]
+    config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist(others)))
+    if group:
+        data = [f"data={config.choices.data}"]
+        named = {key: config.data[key] for key in SAY_MODALITIES if key in config.data}
+        lists = {k: f"[{','.join(v)}]" for k, v in named.items() if isinstance(v, ListConfig)}
+        data += with_quotes([f"data.{key}={value}" for key, value in (named | lists).items()])
+        check_command_line([*data, *group], None, multirun=False)
+        new: Any = OmegaConf.to_container(compose_config([*data, *group]), resolve=True)
+        if any(text.startswith("missing") for text in group):
+            config.missing.test = config.data.missing.test = new["missing"]["test"]
+        if any(text.startswith(("missing=", "missing.seed")) for text in group):
+            config.missing.seed = config.data.missing.seed = new["missing"]["seed"]
+        if any(text.startswith(("noise.test", "noise/")) for text in group):
+            config.noise.test = config.data.noise.test = new["noise"]["test"]
+        if any(text.startswith("noise.seed") for text in group):
+            config.noise.seed = config.data.noise.seed = new["noise"]["seed"]
+    return config
+
+
+def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -> dict[str, Any]:
+    """Evaluate a checkpoint of a run; returns what the new `results.json` holds.
+
+    Raises:
+        UserError: the data is not what the run was made with.
+    """
+    from lightning import Trainer
+
+    from mmrobust.evaluation.description import describe
+    from mmrobust.reporting.panel import save_panel
+    from mmrobust.training.checkpoints import build_method, checkpoint_path, load_weights
+    from mmrobust.training.session import start_process
+
+    start_process(folder, config)
+    data = construct(config.data)
+    data.setup()
+    if split not in data.splits:
+        raise UserError(f"this dataset has no split {split!r}, only {', '.join(data.splits)}")
+    before = read_results(folder) if is_complete(folder) else None
+    if before and before["protocol"]["data_fingerprint"] != data.fingerprint:
+        raise UserError(
+            f"the data in {config.data.get('root')} is not what {folder} was made with (fingerprint "
+            f"{data.fingerprint}, expected {before['protocol']['data_fingerprint']})"
+        )
+    method = build_method(config, data.spec)
+    load_weights(method, checkpoint_path(folder, checkpoint))
+    trainer = Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=1,
+        precision=config.trainer.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+    trainer.test(method, data.loader(split), verbose=False)
+    results = describe(config, data, method.results, split)
+    results["identity"]["checkpoint"] = checkpoint
+    out = folder / "evaluations" / f"{split}-{checkpoint}-{_protocol_hash(results['protocol'])}"
+    out.mkdir(parents=True, exist_ok=True)
+    if method.results.predictions is not None:
+        write_predictions(out, method.results.predictions)
+    title = f"{results['identity']['method']} on {results['identity']['data']}, {split} split, {checkpoint} checkpoint"
+    plot_combinations(results, out / "combinations.png", title)
+    save_panel(method, data, results, out / "panel.png", title, split)
+    write_results(out, results)
+    show(results, title, {"result": out / "results.json"})
+    return results
+
+
+def evaluate_rates(folder: Path, rates: Sequence[float]) -> None:
+    """Evaluate a complete run's tested checkpoint with this share of the test's modalities missing, at random; rates
+    that were evaluated before are left out. `report --curves` shows them."""
+    before = [read_results(path.parent) for path in folder.glob("evaluations/*/results.json")]
+    protocols = [
+        r["protocol"]["missing"]["test"]["protocol"] for r in before if r["protocol"]["split"] == "test"
+    ]
+    done = {protocol["rate"] for protocol in protocols if protocol["name"] == "mcar"}
+    for rate in rates:
+        if rate not in done:
+            require_checkpoint(folder)
+            mcar = ["missing/pattern@missing.test=mcar", f"missing.test.rate={rate}"]
+            config = changed(load_run_config(folder), mcar)
+            evaluate(folder, config, split="test", checkpoint="best")
+
+
+def _protocol_hash(protocol: Mapping[str, Any]) -> str:
+    """Eight letters for the test masks, eight more for noise in the test."""
+    noise = protocol["noise"]["test"]["protocol"]
+    masks = protocol["missing"]["test"]["hash"][:8]
+    return masks if noise["name"] == "clean" else f"{masks}-{short_hash(noise, 8)}"

@@ -1,0 +1,68 @@
+"""Which checkpoints stay when a run is complete. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mmrobust.config.identity import load_run_config
+from mmrobust.errors import UserError
+from mmrobust.evaluation.results import read_results
+
+
+def tested(folder: Path) -> str:
+    """The checkpoint that is tested: `best`, or `last` where none was selected."""
+    results = _results(folder)
+    if "selection" in results:
+        return str(results["selection"]["checkpoint"])
+    return "best" if (folder / "checkpoints" / "best.ckpt").is_file() else "last"
+
+
+def retain(folder: Path, keep: str) -> None:
+    """Remove the checkpoints of a run that has ended, but for those to keep. Of a trial that diverged, all stay.
+
+    Args:
+        folder: the run's, with its result; of an unfinished one nothing is removed.
+        keep: best (the tested one), last, all or none. Of a pruned trial nothing stays, unless all is to.
+    """
+    status = _results(folder).get("status")
+    if status not in ("complete", "pruned") or keep == "all":
+        return
+    stays = "" if status == "pruned" else tested(folder) if keep == "best" else keep
+    for path in (folder / "checkpoints").glob("*.ckpt"):
+        if path.stem in ("best", "last") and path.stem != stays:
+            path.unlink(missing_ok=True)
+
+
+def kept_checkpoint(folder: Path, config: DictConfig) -> Path | None:
+    """Where the checkpoint of a run will lie that stays; None if none does."""
+    keep = config.get("keep", "all")
+    stays = {"last": "last", "none": None}.get(keep, tested(folder))
+    return folder / "checkpoints" / f"{stays}.ckpt" if stays else None
+
+
+def require_checkpoint(folder: Path, which: str = "best") -> None:
+    """Raises: UserError: a complete run did not keep it."""
+    results = _results(folder)
+    name = tested(folder) if which == "best" else which
+    if (
+        results.get("status") not in ("complete", "pruned")
+        or (folder / "checkpoints" / f"{name}.ckpt").is_file()
+    ):
+        return
+    others = sorted(path.stem for path in (folder / "checkpoints").glob("*.ckpt"))
+    keep = load_run_config(folder).get("keep", "all")
+    instead = f"Take checkpoint={others[0]}, or train" if others else "Train"
+    raise UserError(
+        f"{folder} has no {which} checkpoint: it is complete and was made with keep={keep}. {instead} it again in another "
+        "folder with keep=all (paths.run=<folder>); `evaluate verify=true` needs no checkpoint"
+    )
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    try:
+        return read_results(folder)
+    except UserError:
+        return {}

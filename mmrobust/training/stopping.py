@@ -1,0 +1,136 @@
+"""What ends a training early: signals, and losses that are no numbers."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import deque
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from mmrobust import ranks
+from mmrobust.batch import Batch
+from mmrobust.errors import DivergenceError, Stopped
+from mmrobust.training.devices import in_slurm
+from mmrobust.training.progress import accumulating
+
+LOOK_EVERY = 10  # batches after which a GPU, or other ranks, are asked
+
+
+class StopOnSignal(Callback):
+    """SIGTERM and Ctrl-C, and the signals by which Slurm announces a time limit: finish the batch, save `last.ckpt`,
+    stop.
+
+    Only where nothing is pending: not while gradients wait for others, nor just before a validation or the end of
+    an epoch, whose results would be lost. Must be the last callback, so that all others have seen the batch.
+
+    Raises:
+        Stopped: after the checkpoint is written, with the status that shells expect (143 or 130).
+    """
+
+    SLURM = (signal.SIGUSR1, signal.SIGUSR2)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
+        # Not earlier: Lightning sets its own handlers before this, which would end the process without a word.
+        for number in (signal.SIGTERM, signal.SIGINT, *(self.SLURM if in_slurm() else ())):
+            self._before[number] = signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:  # asked twice: at once, unless by Slurm, which repeats itself
+            if in_slurm() and number != signal.SIGINT:
+                return
+            raise KeyboardInterrupt
+        self.received = number
+        print("stopping after this batch; once more stops at once", file=sys.stderr, flush=True)
+
+    def _asked(self, trainer: Trainer) -> bool:
+        """Whether any rank was asked to stop; the same answer on all."""
+        return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
+
+    def _stop(self) -> None:
+        number = self.received or signal.SIGTERM
+        raise Stopped(number, f"saved; go on with: python -m mmrobust.run resume={self.folder}")
+
+    def on_train_epoch_start(self, trainer: Trainer, method: LightningModule) -> None:
+        if self._asked(trainer):  # the end of the last epoch was saved
+            self._stop()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, method: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        done = batch_idx + 1
+        pending = done == trainer.num_training_batches or done % cast(Any, trainer).val_check_batch == 0
+        if pending or accumulating(trainer, batch_idx):
+            return
+        if trainer.world_size > 1 and done % LOOK_EVERY:  # asking the others makes them wait
+            return
+        if self._asked(trainer):
+            for logger in trainer.loggers:
+                logger.save()
+            ranks.average_running_statistics(method)  # which commutes with what is yet to come
+            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+            self._stop()
+
+    def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
+        self._restore()
+        if self._asked(trainer):
+            self._stop()
+
+    def on_exception(self, trainer: Trainer, method: LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+class StopOnBadLoss(Callback):
+    """A loss that is NaN or infinite ends training, with step, samples and the last good checkpoint named.
+
+    On a GPU the loss is looked at every few steps only, since asking for it makes the device wait.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seen: deque[tuple[int, list[str], dict[str, Tensor]]] = deque()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, method: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        terms = cast(dict[str, Tensor], method.last_terms)
+        self.seen.append((trainer.fit_loop.total_batch_idx, batch.ids, terms))
+        if method.device.type == "cpu" or len(self.seen) >= LOOK_EVERY:
+            self.look()
+
+    def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
+        self.look()  # before this epoch's checkpoint is written
+
+    def look(self) -> None:
+        """Raises: DivergenceError: one of the losses since the last look is not finite."""
+        while self.seen:
+            step, ids, terms = self.seen.popleft()
+            if not torch.stack(list(terms.values())).isfinite().all():
+                bad = ", ".join(
+                    f"{name} = {term.item()}" for name, term in terms.items() if not term.isfinite()
+                )
+                last = self.folder / "checkpoints" / "last.ckpt"
+                good = (
+                    f"the last good checkpoint is {last}" if last.is_file() else "no checkpoint was saved yet"
+                )
+                raise DivergenceError(
+                    f"the loss is no number at step {step}: {bad}. The samples were {', '.join(ids[:8])}"
+                    f"{', ...' if len(ids) > 8 else ''}; {good}. Lower optimizer.lr, set trainer.gradient_clip_val, or "
+                    "look at these samples"
+                )

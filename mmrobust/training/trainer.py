@@ -1,0 +1,173 @@
+"""How a run uses its devices: the arguments of Lightning's Trainer that say so, compiling, and what to know of it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from mmrobust.config.build import construct
+from mmrobust.config.scaling import tell_optimization
+from mmrobust.errors import UserError
+from mmrobust.evaluation.results import direction
+from mmrobust.methods.base import Method
+from mmrobust.training.checkpoints import (
+    AtomicCheckpoints,
+    Checkpoint,
+)
+from mmrobust.training.devices import count_devices, place
+from mmrobust.training.progress import EpochLines, Losses
+from mmrobust.training.pruning import Pruning
+from mmrobust.training.stopping import StopOnBadLoss, StopOnSignal
+
+log = logging.getLogger("mmrobust")
+
+FEW = 8  # samples on a device, below which BatchNorm's own estimates are poor
+
+
+def trainer_arguments(config: DictConfig) -> dict[str, Any]:
+    """The keys of `trainer` that are not null, with devices counted and a strategy that holds whole networks."""
+    keys: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    keys = {key: value for key, value in keys.items() if value is not None and key != "compile"}
+    if not isinstance(keys["devices"], list):
+        keys["devices"] = count_devices(config)
+    several = keys["devices"] != 1 or keys["num_nodes"] > 1
+    if keys["strategy"] in ("auto", "ddp", "fsdp"):
+        # the state of methods agrees over ranks by itself
+        keys["strategy"] = DDPStrategy(broadcast_buffers=False) if several else "auto"
+    return keys | {"plugins": [*keys.get("plugins", []), environment()]}
+
+
+def environment() -> ClusterEnvironment:
+    """What tells Lightning its rank: never what it would guess, such as a batch script's count of tasks."""
+    return TorchElasticEnvironment() if place().world > 1 else LightningEnvironment()
+
+
+def sharded_arguments(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
+    """The same with the network shared out over the devices."""
+    from mmrobust.training.sharding import Sharded, ShardedPrecision
+
+    arguments = arguments | {"strategy": Sharded(method)}
+    precision = ShardedPrecision(arguments.pop("precision"))
+    return arguments | {"plugins": [*arguments["plugins"], precision]}
+
+
+def whole_trainer(config: DictConfig, trainer: Trainer, folder: Path) -> Trainer:
+    """On the same devices, each with a whole network: tests what `trainer` trained in pieces, and logs where it did."""
+    keys = trainer_arguments(config) | {"enable_progress_bar": False, "enable_checkpointing": False}
+    return Trainer(**keys, logger=trainer.loggers, use_distributed_sampler=False, default_root_dir=folder)
+
+
+def compile_encoders(method: Method, mode: bool | str) -> None:
+    """Compile each encoder as `trainer.compile` says. The keys of checkpoints stay what they are.
+
+    The number of rows that have a modality changes from batch to batch: an encoder is compiled for the first, and once
+    more for any number.
+
+    Raises:
+        UserError: there is no compiler.
+    """
+    if mode is False:
+        return
+    import torch._dynamo
+    import torch._inductor.exc
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except torch._inductor.exc.InductorError as error:
+        raise UserError(
+            "trainer.compile needs a C++ compiler, and none was found; install g++, or set trainer.compile=false"
+        ) from error
+    # All encoders of a class count as one: each is compiled for training and evaluation, for one row, many and any.
+    torch._dynamo.config.recompile_limit = 8 * len(method.encoders)
+    for encoder in method.encoders.values():
+        encoder.compile(mode="default" if mode is True else mode)
+
+
+def tell(config: DictConfig, method: Method) -> None:
+    """Into the log: the batch that a step sees, the learning rate, and BatchNorm that sees few samples."""
+    world = count_devices(config) * config.trainer.num_nodes
+    if place().rank:
+        return
+    for line in tell_optimization(config, world):
+        log.info(line)
+    each = config.data.batch_size // world
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.modules())
+    if world > 1 and each < FEW and norms and not config.trainer.sync_batchnorm:
+        log.warning(
+            "BatchNorm sees %d samples on each of %d devices; trainer.sync_batchnorm=true lets it see all (on GPUs), "
+            "encoder.norm=group does without, a larger data.batch_size helps, too",
+            each,
+            world,
+        )
+
+
+def monitored(method: Method) -> str:
+    """The score that selects the checkpoint, as it is logged."""
+    return f"val/average/{method.task.primary}"
+
+
+def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
+    """Lightning's Trainer with the arguments of `trainer` that are not null."""
+    arguments = trainer_arguments(config)
+    if config.trainer.strategy == "fsdp":
+        arguments = sharded_arguments(arguments, method)
+    if not method.automatic_optimization:
+        if arguments.get("accumulate_grad_batches", 1) > 1:
+            raise UserError(
+                f"trainer.accumulate_grad_batches={config.trainer.accumulate_grad_batches}, but "
+                f"method={config.choices.method} takes several optimizer steps a batch; set it to 1"
+            )
+        method.clipping = (
+            arguments.pop("gradient_clip_val", None),
+            arguments.pop("gradient_clip_algorithm", None),
+        )
+    loggers: list[Logger] = [construct(logger) for logger in config.logger.values()]
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+    monitor = monitored(method)
+    every_epoch: dict[str, Any] = {
+        "dirpath": folder / "checkpoints",
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
+    }
+    callbacks = [
+        # Two: with save_last, Lightning writes `last` only in epochs that are also the best so far.
+        Checkpoint(filename="best", monitor=monitor, mode=direction(method.task.primary), **every_epoch),
+        Checkpoint(filename="last", **every_epoch),
+        StopOnBadLoss(folder),
+        Losses(),
+        *(construct(callback) for callback in config.callbacks.values()),
+    ]
+    if config.get("study") and config.study.pruner:
+        callbacks.append(Pruning(config.study, monitor, config.trainer.max_epochs))
+    if arguments["enable_progress_bar"]:
+        callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())
+        arguments["enable_progress_bar"] = sys.stderr.isatty()
+    callbacks.append(StopOnSignal(folder))  # behind all that must have seen the batch it saves
+    plugins = [*arguments.pop("plugins"), AtomicCheckpoints()]
+    try:
+        return Trainer(
+            **arguments,
+            logger=loggers,
+            callbacks=callbacks,
+            plugins=plugins,
+            use_distributed_sampler=False,  # ours repeats no sample
+            default_root_dir=folder,
+        )
+    except (ValueError, TypeError) as error:  # what Lightning takes, only Lightning knows
+        raise UserError(f"trainer: {error}; see conf/trainer/auto.yaml") from error

@@ -1,0 +1,68 @@
+"""Overrides in Hydra's syntax: their keys, what they list, what is written back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mmrobust.config.overrides import as_override, first, key_of, parse, root, texts, values, with_quotes
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "beginning"),
+    [
+        ("seed=1", "seed", "seed"),
+        ("+trainer.x=a=b", "trainer.x", "trainer"),
+        ("~fusion", "fusion", "fusion"),
+        ("sweep/space=dmrnet", "sweep/space", "sweep"),
+        ("++sweep.space.x=1", "sweep.space.x", "sweep"),
+    ],
+)
+def test_keys(text: str, key: str, beginning: str) -> None:
+    assert (key_of(text), root(text)) == (key, beginning)
+
+
+@pytest.mark.parametrize(
+    ("text", "listed", "read"),
+    [
+        ("x=3", ["3"], [3]),
+        ("x=[1,2]", ["[1,2]"], [[1, 2]]),
+        ("x=a,b", ["a", "b"], ["a", "b"]),
+        ("+x=true,null,'a b',[1,2]", ["True", "null", "'a b'", "[1,2]"], [True, None, "a b", [1, 2]]),
+        ("x=range(1,6,2)", ["1", "3", "5"], [1, 3, 5]),
+        ("x=tag(log,interval(1e-3,0.5))", ["0.001", "0.5"], [0.001, 0.5]),
+        ("x=shuffle(3,1,2)", ["3", "1", "2"], [3, 1, 2]),  # the same every time
+        ("x=range(3,1)", [], []),
+        ("x=range(1,3,0)", [], []),
+    ],
+)
+def test_what_an_override_can_become(text: str, listed: list[str], read: list[Any]) -> None:
+    assert texts(parse(text)) == listed
+    assert values(parse(text)) == read
+
+
+def test_the_first_value() -> None:
+    given = ["+a=1,2", "b@c.b=x,y", "c=[1,2]", "d=range(3,1)"]
+    assert [first(parse(text)) for text in given] == ["+a=1", "b@c.b=x", "c=[1,2]", "d=range(3,1)"]
+
+
+@pytest.mark.parametrize("value", ["Läufe (1)", "a: b", "x=y z", "50%"])
+def test_a_value_that_hydra_would_not_read_gets_quotes(value: str) -> None:
+    (text,) = with_quotes([f"paths.run={value}"])
+    assert parse(text).value() == value
+
+
+def test_what_hydra_reads_gets_none() -> None:
+    given = ["seed=1,2", "x={a: 1}", "paths.run='a (b'", "-m", "seed", "x=interval(0,1)"]
+    assert with_quotes(given) == given
+
+
+def test_plain_values_as_overrides() -> None:
+    value = {
+        "name": "a b",
+        "storage": "/tmp/ä (1)/x.journal",
+        "trial": 3,
+        "pruner": {"pruner": None, "n": 0.5},
+    }
+    assert parse(f"study={as_override(value)}").value() == value

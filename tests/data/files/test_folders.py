@@ -1,0 +1,74 @@
+import os
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+
+from mmrobust.data.files.hdf5 import Tables
+from mmrobust.data.files.kept import kept_value
+from mmrobust.data.files.matlab import read_variables
+from mmrobust.errors import UserError
+
+
+def test_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMROBUST_CACHE", str(tmp_path / "cache"))
+    source, calls = tmp_path / "a", []
+    source.write_text("one")
+
+    def ask(options=1):
+        def compute():
+            calls.append(options)
+            return [1.5, len(calls)]
+
+        return kept_value("what", [source], options, compute)
+
+    assert ask() == ask() == [1.5, 1]
+    assert ask(2) == [1.5, 2]  # other options
+    assert ask() == [1.5, 1]
+    source.write_text("another")  # other files
+    assert ask() == [1.5, 3]
+    for kept in (tmp_path / "cache").iterdir():
+        kept.write_text("damaged")
+    assert ask() == [1.5, 4]
+    monkeypatch.setenv("MMROBUST_CACHE", str(source))  # no folder: works, without remembering
+    assert ask() == [1.5, 5]
+
+
+def test_tables(tmp_path):
+    path = tmp_path / "t.mat"
+    with h5py.File(path, "w") as file:
+        file["maps"] = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+        cells = file.create_dataset("cells", (1, 2), dtype=h5py.special_dtype(ref=h5py.Reference))
+        cells[0, 1] = file.create_dataset("#refs#/x", data=np.array([[ord(c)] for c in "den"], np.uint16)).ref
+    tables = Tables(path)
+    assert np.array_equal(tables.row("maps", 1), np.arange(12, 24).reshape(3, 4).T)
+    assert tables.text("cells", 1) == "den"
+    again = pickle.loads(pickle.dumps(tables))  # with the file open
+    assert again.row("maps", 0).shape == (4, 3)
+    with pytest.raises(UserError, match="has no array nothing"):
+        tables.row("nothing", 0)
+    with pytest.raises(UserError, match=r"cells\[0\] of .* cannot be read"):
+        tables.text("cells", 0)
+
+
+def test_damaged_tables_are_named(tmp_path):
+    path = tmp_path / "t.mat"
+    with h5py.File(path, "w") as file:
+        file["maps"] = np.zeros((50, 100))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20000])
+    with pytest.raises(UserError, match=rf"t\.mat is cut short: 20000 of {len(whole)} bytes; get it again"):
+        Tables(path).array("maps")
+    path.write_text("nothing of the kind")
+    with pytest.raises(UserError, match="is no HDF5 file"):
+        Tables(path).array("maps")
+    with pytest.raises(UserError, match="cannot be read as a MATLAB file"):
+        read_variables(path, ["x"])
+    scipy.io.savemat(path, {"y": 1})
+    with pytest.raises(UserError, match="has no variable x"):
+        read_variables(path, ["x"])
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(UserError, match=r"cannot be read as a MATLAB file|has no variable"):
+        read_variables(path, ["y"])
