@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +200,29 @@ def test_the_trainer_has_lightnings_keys() -> None:
     ours = {"logger", "callbacks", "enable_checkpointing", "use_distributed_sampler", "default_root_dir"}
     theirs = set(inspect.signature(Trainer.__init__).parameters) - {"self"} - ours
     assert set(compose_config([]).trainer) <= theirs | {"compile"}
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (conf_folder() / "experiment").glob("*.yaml")))
+def test_an_experiment_sets_what_it_says(name: str) -> None:
+    """Also keys of conf/config.yaml itself, which must not come behind it."""
+    config = compose_config([f"experiment={name}"])
+    written = OmegaConf.load(conf_folder() / "experiment" / f"{name}.yaml")
+    for recipe in [entry for entry in written.pop("defaults", []) if str(entry).startswith("/experiment/")]:
+        shared = OmegaConf.load(conf_folder() / f"{str(recipe).removeprefix('/')}.yaml")
+        shared.pop("defaults", None)
+        written = OmegaConf.merge(shared, written)
+    plain: Any = OmegaConf.to_container(config)
+    for key, value in flat(OmegaConf.to_container(written)):
+        node = plain
+        for part in key.split("."):
+            node = node[part]
+        assert node == value, key
+
+
+def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf with its dotted key."""
+    if not isinstance(node, dict):
+        yield path, node
+        return
+    for key, child in node.items():
+        yield from flat(child, f"{path}.{key}" if path else str(key))
