@@ -20,21 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.config.identity import load_run_config
+from mmrobust.config.keys import ON_EVALUATE
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.verify import verify
 from mmrobust.training.reevaluate import changed, evaluate
 from mmrobust.training.retention import require_checkpoint
 
 OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false"}
-TAKEN_OVER = (
-    "data.root",
-    "data.manifest",
-    "data.batch_size",
-    "data.workers",
-    "trainer.accelerator",
-    "trainer.precision",
-    "threads",
-)
 
 
 TEST_NOISE = ("noise/pattern@noise.test", "noise.test.*", "noise.seed")
@@ -72,12 +64,12 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             problems.append(f"{text!r} is not key=value")
         elif key in options:
             options[key] = value
-        elif key.split(".")[0].split("/")[0] == "missing" or key in TAKEN_OVER or _is_test_noise(key):
+        elif key.split(".")[0].split("/")[0] == "missing" or key in ON_EVALUATE or _is_test_noise(key):
             changes.append(text)
         else:
             problems.append(
                 f"{key} cannot be changed for an evaluation; possible are "
-                f"{', '.join([*OWN, 'missing', 'missing.*', *TEST_NOISE, *TAKEN_OVER])}"
+                f"{', '.join([*OWN, 'missing', 'missing.*', *TEST_NOISE, *ON_EVALUATE])}"
             )
     if options["run"] is None:
         problems.append("name the run: run=<folder>")

@@ -11,22 +11,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mmrobust.config.compose import ENTRIES, columns_of, compose_config, entries
+from mmrobust.config.compose import columns_of, compose_config, entries
 from mmrobust.config.groups import check_choice, group_options, nearest
+from mmrobust.config.keys import COMES_WITH, OF_MODALITIES
 from mmrobust.config.overrides import first, parse, root, text_of, texts, values, with_value
 from mmrobust.config.rules import check_config, check_type
 from mmrobust.errors import Problems, UserError
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
-
-# Where keys lie that come with a choice, if it is not the folder named like the group.
-COMES_WITH = {
-    "data": ("data.", "encoder.", "missing."),
-    "method": ("method.", "noise."),
-    "experiment": ("data.", "encoder.", "method.", "missing.", "noise."),
-    "missing/pattern": ("missing.",),
-    "noise/pattern": ("noise.",),
-}
 
 
 def check_command_line(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> list[str]:
@@ -147,7 +139,7 @@ def _columns(given: Sequence[Override], config_dir: str | None) -> tuple[list[st
     problems: list[str] = []
     if not any(o.key_or_group in about for o in given):  # the default's modalities are all in conf/
         return [], []
-    for job in _jobs([o for o in given if not o.key_or_group.startswith(ENTRIES)]):
+    for job in _jobs([o for o in given if not o.key_or_group.startswith(OF_MODALITIES)]):
         try:
             names |= dict.fromkeys(columns_of(compose_config(job, config_dir)))
         except UserError as error:

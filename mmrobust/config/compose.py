@@ -1,4 +1,4 @@
-"""The configuration: compose it, name its run, build what it describes. Imports no torch."""
+"""Compose a configuration: with the choices made, and the entries of a table's modalities. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from mmrobust.config.keys import OF_MODALITIES
 from mmrobust.config.scaling import scale_lr
 from mmrobust.data.table.csv_file import content_hash, modality_columns
-
-# Where the entries of single modalities lie.
-ENTRIES = ("encoder.", "encoder@", "data.modalities.", "data/modality@")
 
 
 def conf_folder() -> Path:
@@ -46,7 +44,7 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> D
         config = composed(overrides)
         names = columns_of(config)
     except HydraException:  # perhaps of entries that are still to come
-        others = [o for o in overrides if not o.lstrip("+~").startswith(ENTRIES)]
+        others = [o for o in overrides if not o.lstrip("+~").startswith(OF_MODALITIES)]
         names = columns_of(composed(others)) if len(others) < len(overrides) else []
         if not names:
             raise

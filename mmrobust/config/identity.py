@@ -53,4 +53,27 @@ def load_run_config(folder: Path | str) -> DictConfig:
         )
     config = OmegaConf.load(path)
     assert isinstance(config, DictConfig)
+    return upgrade(config)
+
+
+def upgrade(config: DictConfig) -> DictConfig:
+    """The configuration of a run of an earlier version, with the keys that came later set to what it did without them.
+
+    This is the only place that knows older configurations.
+    """
+    later: dict[str, Any] = {
+        "init": "default",
+        "keep": "all",
+        "test_rates": [],
+        "allow": [],
+        "lr_scaling": {"rule": "none", "base": None},
+        "study": {"trials": None, "name": None, "storage": None, "trial": None, "pruner": None},
+        "trainer.compile": False,
+    }
+    if OmegaConf.select(config, "data.manifest") is not None:
+        later["data.inferred"] = None
+    for key, value in later.items():
+        group, _, last = key.rpartition(".")
+        if last not in OmegaConf.select(config, group) if group else last not in config:
+            OmegaConf.update(config, key, value, force_add=True)
     return config

@@ -1,33 +1,128 @@
-"""What is to be known of single keys of the configuration. Imports no torch."""
+"""What is to be known of single keys of the configuration, beyond their default in conf/. Imports no torch."""
 
 from __future__ import annotations
 
-# What does not change the numbers of a run.
-NOT_IN_HASH = (
-    "paths",
-    "logger",
-    "choices",
-    "threads",
-    "launch",
-    "keep",
-    "test_rates",
-    "plan",
-    "sweep",
-    "study",
-    "allow",
-    "data.root",
-    "data.cache",
-    "data.manifest",  # its content counts, not its name
-    "data.inferred",  # from what counts
-    "data.workers",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-    "trainer.log_every_n_steps",
-    "trainer.profiler",
-)
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-# Further keys that runs of one row of a table may differ in.
+
+@dataclass(frozen=True)
+class Key:
+    """What holds for one key, or for all below it.
+
+    Args:
+        hashed: whether it may change the numbers of a run, and so belongs to its hash.
+        least: the least number that it may be; such a key must be a number.
+        choices: the values that it may have; any, if empty.
+        typed: whether a value must be of the default's type.
+        resume: whether an interrupted run may go on with another value.
+        evaluate: whether a trained run may be evaluated with another value.
+    """
+
+    hashed: bool = True
+    least: float | None = None
+    choices: tuple[Any, ...] = ()
+    typed: bool = True
+    resume: bool = False
+    evaluate: bool = False
+
+
+# Messages list keys in this order. A star stands for the groups above a key.
+KEYS = {
+    "seed": Key(least=0),
+    "data.seed": Key(least=0),
+    "missing.seed": Key(least=0),
+    "noise.seed": Key(least=0),
+    "paths": Key(hashed=False),
+    "choices": Key(hashed=False),
+    "logger": Key(hashed=False),
+    "data.root": Key(hashed=False, resume=True, evaluate=True),
+    # the content of the table counts, not its name
+    "data.manifest": Key(hashed=False, resume=True, evaluate=True),
+    "data.batch_size": Key(least=1, evaluate=True),
+    "data.workers": Key(least=0, hashed=False, resume=True, evaluate=True),
+    "data.cache": Key(hashed=False),
+    # follows from what counts
+    "data.inferred": Key(hashed=False),
+    "data.corrupt": Key(choices=("error", "skip")),
+    "launch": Key(hashed=False),
+    "launch.jobs_per_device": Key(least=1),
+    "trainer.num_nodes": Key(least=1),
+    "trainer.max_epochs": Key(least=1),
+    "trainer.accelerator": Key(evaluate=True),
+    "trainer.precision": Key(typed=False, evaluate=True),
+    "trainer.compile": Key(typed=False, choices=(False, True, "default", "reduce-overhead", "max-autotune")),
+    "trainer.enable_progress_bar": Key(hashed=False, resume=True),
+    "trainer.enable_model_summary": Key(hashed=False, resume=True),
+    "trainer.log_every_n_steps": Key(hashed=False),
+    "trainer.profiler": Key(hashed=False),
+    "keep": Key(hashed=False, choices=("best", "last", "all", "none"), resume=True),
+    "threads": Key(hashed=False, evaluate=True),
+    "optimizer.lr": Key(least=0),
+    "init": Key(choices=("default", "kaiming", "xavier", "truncated_normal")),
+    "selection": Key(choices=("mean", "last", "paper")),
+    "test_rates": Key(hashed=False),
+    "plan": Key(hashed=False),
+    "study": Key(hashed=False),
+    "allow": Key(hashed=False),
+    "sweep": Key(hashed=False),
+    "sweep.trials": Key(least=1),
+    "sweep.parallel": Key(least=1),
+    "sweep.seed": Key(least=0),
+    "sweep.startup_trials": Key(least=0),
+    "sweep.startup_epochs": Key(least=0),
+    "*.devices": Key(typed=False),
+    "*.rate": Key(typed=False),
+    "*.groups": Key(typed=False),
+    "*.kinds": Key(typed=False),
+    "*.clarity": Key(typed=False),
+    "*.variants": Key(typed=False),
+    "*.combination": Key(typed=False),
+    "*.class_weights": Key(typed=False),
+    "*.fast_dev_run": Key(typed=False),
+}
+
+NOT_IN_HASH = tuple(name for name, key in KEYS.items() if not key.hashed)
+ON_RESUME = tuple(name for name, key in KEYS.items() if key.resume)
+ON_EVALUATE = tuple(name for name, key in KEYS.items() if key.evaluate)
+AT_LEAST = {name: key.least for name, key in KEYS.items() if key.least is not None}
+
+# Keys in which the runs of one row of a table may differ as well.
 NOT_IN_RECIPE = ("seed", "data.run_seed", "method.seed")
 
-# Which checkpoints stay when a run is complete.
-KEEP = ("best", "last", "all", "none")
+# Where the keys lie that come with a choice, if it is not the folder named like the group.
+COMES_WITH = {
+    "data": ("data.", "encoder.", "missing."),
+    "method": ("method.", "noise."),
+    "experiment": ("data.", "encoder.", "method.", "missing.", "noise."),
+    "missing/pattern": ("missing.",),
+    "noise/pattern": ("noise.",),
+}
+
+# Where the entries of single modalities lie.
+OF_MODALITIES = ("encoder.", "encoder@", "data.modalities.", "data/modality@")
+
+# What lies under `encoder` beside the entries of modalities.
+OF_ENCODERS = ("options", "decoder")
+
+
+def is_typed(key: str) -> bool:
+    """Whether a value of this key must be of its default's type."""
+    last = key.rpartition(".")[2]
+    return all(entry.typed for name, entry in KEYS.items() if name in (key, f"*.{last}"))
+
+
+def encoder_entries(encoder: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The entries under `encoder` that are of a single modality, by its name."""
+    return {
+        str(name): entry
+        for name, entry in encoder.items()
+        if isinstance(entry, Mapping) and name not in OF_ENCODERS
+    }
+
+
+def either(choices: Sequence[Any]) -> str:
+    """Choices in words, as they are written in YAML: `false, true or default`."""
+    words = [str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices]
+    return " or ".join([", ".join(words[:-1]), words[-1]])

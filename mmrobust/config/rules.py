@@ -10,47 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust.config.build import allowed_prefixes, refused, targets_in
-from mmrobust.config.keys import KEEP
+from mmrobust.config.build import allowed_prefixes, classes_in, refused
+from mmrobust.config.keys import AT_LEAST, KEYS, either, encoder_entries, is_typed
 from mmrobust.config.scaling import check_scaling
 from mmrobust.config.wandb_rules import check_wandb
-
-# Keys whose value may be of several types.
-ANY_TYPE = (
-    "devices",
-    "compile",
-    "rate",
-    "precision",
-    "groups",
-    "kinds",
-    "clarity",
-    "variants",
-    "combination",
-    "class_weights",
-    "fast_dev_run",
-)
-
-# Numbers that a run cannot do without, and the least that they may be.
-AT_LEAST = {
-    "seed": 0,
-    "data.seed": 0,
-    "missing.seed": 0,
-    "noise.seed": 0,
-    "data.batch_size": 1,
-    "data.workers": 0,
-    "launch.jobs_per_device": 1,
-    "trainer.num_nodes": 1,
-    "trainer.max_epochs": 1,
-    "optimizer.lr": 0,
-    "sweep.trials": 1,
-    "sweep.parallel": 1,
-    "sweep.seed": 0,
-    "sweep.startup_trials": 0,
-    "sweep.startup_epochs": 0,
-}
-
-# Rules for initial weights: those of `models.initialization`, which would import torch.
-INIT = ("default", "kaiming", "xavier", "truncated_normal")
 
 # Ranges of the numbers of a noise protocol.
 NOISE_RANGES = {"level": (0, 11), "probability": (0, 1), "density": (0, 1), "start": (0, 1)}
@@ -60,8 +23,7 @@ def modality_names(config: DictConfig) -> list[str]:
     """The modalities that the configuration names: the entries under `encoder`, or as many as `data.num_modalities`
     says of what `data.names` has for the task, and of m1, m2, ..."""
     if "num_modalities" not in config.data:
-        entries = [str(k) for k, v in config.encoder.items() if isinstance(v, DictConfig)]
-        return [name for name in entries if name not in ("options", "decoder")]
+        return list(encoder_entries(config.encoder))
     named = list((config.data.get("names") or {}).get(config.data.get("task")) or [])
     count = config.data.num_modalities
     return [*named, *(f"m{i + 1}" for i in range(len(named), count))][:count]
@@ -78,25 +40,22 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         problems.append(
             f"method={config.choices.method} takes no fusion; leave out fusion={config.choices.fusion}"
         )
-    if plain["selection"] not in ("mean", "last", "paper"):
-        problems.append(f"selection={plain['selection']} is not known; choose mean, last or paper")
-    if plain["init"] not in INIT:
-        problems.append(f"init={plain['init']} is not known; choose {', '.join(INIT)}")
-    if plain["keep"] not in KEEP:
-        problems.append(f"keep={plain['keep']} is not known; choose {', '.join(KEEP)}")
     rates = plain["test_rates"]
     if not isinstance(rates, list) or not all(type(r) in (int, float) and 0 <= r <= 1 for r in rates):
         problems.append(f"test_rates={rates} is no list of rates in [0, 1]; write test_rates=[0.0,0.3,0.6]")
-    if plain["data"].get("corrupt", "error") not in ("error", "skip"):
-        problems.append(f"data.corrupt={plain['data']['corrupt']} is not known; choose error or skip")
-    problems += _check_ranges(config) + _check_trainer(plain["trainer"]) + check_scaling(config)
+    problems += (
+        _check_choices(config)
+        + _check_ranges(config)
+        + _check_trainer(plain["trainer"])
+        + check_scaling(config)
+    )
     problems += refused(plain, allowed_prefixes(plain["allow"])) + check_wandb(config)
     problems += [
         f"allow=[{name}]: no part of Python itself can be allowed, since it can do anything; leave it out"
         for name in plain["allow"]
         if name.partition(".")[0] in sys.stdlib_module_names
     ]
-    roots = {target.partition(".")[0] for _, target in targets_in(plain)} & {*plain["allow"]}
+    roots = {target.partition(".")[0] for _, target in classes_in(plain)} & {*plain["allow"]}
     problems += [
         f"allow=[{name}]: there is no module {name}; if it is yours, put its folder on PYTHONPATH"
         for name in sorted(roots)
@@ -122,6 +81,15 @@ def _missing(node: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
+def _check_choices(config: DictConfig) -> list[str]:
+    problems = []
+    for name, key in KEYS.items():
+        value = OmegaConf.select(config, name, default=key.choices[0]) if key.choices else None
+        if key.choices and value not in key.choices:
+            problems.append(f"{name}={value} is not known; choose {either(key.choices)}")
+    return problems
+
+
 def _check_ranges(config: DictConfig) -> list[str]:
     problems = []
     for key, least in AT_LEAST.items():
@@ -144,11 +112,6 @@ def _check_trainer(trainer: Mapping[str, Any]) -> list[str]:
         problems.append("trainer.overfit_batches replaces our sampler; use trainer.limit_train_batches")
     if trainer.get("limit_test_batches") == 0:
         problems.append("trainer.limit_test_batches=0 leaves nothing to evaluate")
-    if trainer.get("compile") not in (False, True, "default", "reduce-overhead", "max-autotune"):
-        problems.append(
-            f"trainer.compile={trainer.get('compile')} is not known; choose false, true, default, reduce-overhead or "
-            "max-autotune"
-        )
     if trainer.get("sync_batchnorm") and trainer.get("accelerator") == "cpu":
         problems.append(
             "trainer.sync_batchnorm=true needs GPUs; leave it out, or take encoder.norm=group, which does not look at "
@@ -202,7 +165,7 @@ def _check_noise(split: str, protocol: Mapping[str, Any]) -> list[str]:
 def check_type(key: str, value: Any, default: Any) -> str | None:
     """What is wrong with a value of another type than the key's default."""
     interpolated = isinstance(value, str) and "${" in value
-    if default is None or value is None or key.rpartition(".")[2] in ANY_TYPE or interpolated:
+    if default is None or value is None or not is_typed(key) or interpolated:
         return None
     kinds: dict[Any, str] = {
         bool: "true or false",

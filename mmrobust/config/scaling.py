@@ -50,7 +50,7 @@ def describe_optimization(config: DictConfig) -> dict[str, Any]:
     return {
         "effective_batch": effective_batch(config),
         "lr": OmegaConf.select(config, "optimizer.lr"),
-        "lr_scaling": {**config.lr_scaling, "factor": lr_factor(config)} if "lr_scaling" in config else None,
+        "lr_scaling": {**config.lr_scaling, "factor": lr_factor(config)},
     }
 
 
@@ -62,7 +62,7 @@ def tell_optimization(config: DictConfig, world: int) -> list[str]:
         text += f" x {windows} accumulated = {size * windows}"
     if world > 1:
         text += f"; {size // world} on each of {world} devices"
-    if "lr_scaling" not in config or config.lr_scaling.rule == "none":
+    if config.lr_scaling.rule == "none":
         return [text]
     factor, rule = lr_factor(config), config.lr_scaling
     return [

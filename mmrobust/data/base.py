@@ -1,4 +1,4 @@
-"""What all datasets share: the description of the data, keyed samples, loaders."""
+"""What all datasets share: splits, masks, noise, loaders."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
             "modalities": list(data.spec.modalities),
             **_families(data, results),
             "selection": config.selection,
-            "trials": config.study.trials if "study" in config else None,
+            "trials": config.study.trials,
             "missing": {part: _missing(config, data, part, split) for part in ("train", "test")},
             "noise": {part: _noise(config, data, part, split) for part in ("train", "test")},
         },

@@ -51,6 +51,23 @@ def read_results(path: Path | str) -> dict[str, Any]:
         raise UserError(f"{path} is not a result file: {error}") from error
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         raise UserError(f"{path} is not a result file of schema {SCHEMA}")
+    return upgrade(results)
+
+
+def upgrade(results: dict[str, Any]) -> dict[str, Any]:
+    """A result of an earlier version, with what came later set to what was true without it.
+
+    This is the only place that knows older results.
+    """
+    clean = {"protocol": {"name": "clean"}}
+    later: dict[str, dict[str, Any]] = {
+        "identity": {"unverified": "", "study": None},
+        "protocol": {"noise": {"train": clean, "test": clean}, "trials": None},
+    }
+    for part, values in later.items():
+        if isinstance(results.get(part), dict):
+            for key, value in values.items():
+                results[part].setdefault(key, value)
     return results
 
 
@@ -91,11 +108,11 @@ def ended_early(folder: Path) -> str | None:
 
 def study_of(config: DictConfig) -> dict[str, Any] | None:
     """The study that the run is a trial of."""
-    study = config.get("study")
-    return {"name": study.name, "trial": study.trial} if study and study.name else None
+    study = config.study
+    return {"name": study.name, "trial": study.trial} if study.name else None
 
 
-def note_trials(folder: Path, study: Mapping[str, Any] | None) -> None:
+def note_trials(folder: Path, study: Mapping[str, Any]) -> None:
     """Bring a complete result up to date with what the run is now: one that a study tried before may be asked for by
     itself, or as the best of so many trials.
 
@@ -104,7 +121,7 @@ def note_trials(folder: Path, study: Mapping[str, Any] | None) -> None:
         study: `study` of its configuration.
     """
     results = read_results(folder)
-    if not study or study["name"] or "trials" not in results["protocol"]:
+    if study["name"]:
         return  # a trial that was an ordinary run before stays one
     if results["identity"]["study"] or results["protocol"]["trials"] != study["trials"]:
         results["identity"]["study"], results["protocol"]["trials"] = None, study["trials"]

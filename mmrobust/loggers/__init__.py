@@ -1,4 +1,4 @@
-"""Where metrics go. The two targets of conf/logger are found here; importing them imports Lightning."""
+"""Where metrics go. The targets of conf/logger are found here, and imported when first asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where metrics go: a CSV file that survives interruptions, and Weights & Biases."""
+"""The metrics of a run as a run of Weights & Biases."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from mmrobust.config.keys import encoder_entries
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.models.encoders import build_encoder
@@ -27,15 +28,13 @@ def encoder_keys(encoder: Mapping[str, Any], spec: DataSpec) -> dict[str, dict[s
     Args:
         encoder: these keys, and under a modality's name those of that modality alone.
     """
-    chosen = {
-        m: encoder.get(m) or {k: v for k, v in encoder.items() if _is_key(k, v)} for m in spec.modalities
-    }
-    return {m: {k: v for k, v in keys.items() if _is_key(k, v)} for m, keys in chosen.items()}
+    return {m: _own_keys(encoder.get(m) or encoder) for m in spec.modalities}
 
 
-def _is_key(name: str, value: Any) -> bool:
-    """Not an entry of a modality that this dataset does not have, nor the decoder."""
-    return not isinstance(value, Mapping) or name == "options"
+def _own_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the entries of modalities and the decoder."""
+    others = {*encoder_entries(encoder), "decoder"}
+    return {key: value for key, value in encoder.items() if key not in others}
 
 
 def build_encoders(encoder: Mapping[str, Any], spec: DataSpec, fusion: Fusion | None) -> nn.ModuleDict:

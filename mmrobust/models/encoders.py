@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mmrobust import ranks
+from mmrobust.config.build import find_class, is_class_path
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.models.initialization import keep_weights
@@ -196,24 +196,6 @@ def build_encoder(
     if modality.kind == "video":
         encoder = OverFrames(encoder)
     return encoder if width in (None, encoder.width) else Projected(encoder, width)
-
-
-def find_class(path: str) -> type[nn.Module]:
-    """The class of a dotted path.
-
-    Raises:
-        UserError: there is none.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return cast(type[nn.Module], getattr(import_module(module), name))
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the encoder class {path} cannot be imported: {error}") from error
-
-
-def is_class_path(name: str) -> bool:
-    """`package.Class` and not timm's `model.tag`: classes are written with a capital."""
-    return "." in name and name.rpartition(".")[2][:1].isupper()
 
 
 def use_group_norm(network: nn.Module) -> None:

@@ -7,13 +7,12 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from mmrobust.config.build import find_class, is_class_path
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.models.encoders import (
     PointwiseLinear,
     Tiny,
-    find_class,
-    is_class_path,
     timm_network,
     use_group_norm,
 )

@@ -73,19 +73,18 @@ def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
     masks = protocol["missing"]
     table = {key: protocol[key] for key in (*COMPARED, *protocol)}
     table |= {"data": identity["data"], "metric": metric, "missing": masks["test"]["hash"]}
-    clean = {"protocol": {"name": "clean"}}  # results from before there was any
-    noise = protocol.get("noise", {"train": clean, "test": clean})
+    noise = protocol["noise"]
     table["noise"] = _words(noise["test"]["protocol"])
     row = {key: str(identity[key]) for key in CHOICES if identity[key] is not None}
-    if identity.get("unverified"):  # its rules rest on memory: see the method's docstring
+    if identity["unverified"]:  # its rules rest on memory: see the method's docstring
         row["method"] += " (unverified)"
     for part in ("train", "test"):
         row[f"missing.{part}"] = _words(masks[part]["protocol"])
     row["noise.train"] = _words(noise["train"]["protocol"])
     row |= {"train masks": masks["train"]["hash"]} | _overrides(identity["overrides"])
     row["recipe"] = identity["recipe_hash"]
-    row["trials"] = str(protocol.get("trials") or "none")
-    study = (identity.get("study") or {}).get("name")
+    row["trials"] = str(protocol["trials"] or "none")
+    study = (identity["study"] or {}).get("name")
     table["study"] = study or "none"
     table.pop("trials", None)
     table = {key: value if isinstance(value, str) else json.dumps(value) for key, value in table.items()}

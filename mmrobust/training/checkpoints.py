@@ -101,7 +101,7 @@ def build_method(config: DictConfig, spec: DataSpec) -> Method:
     torch.manual_seed(config.seed)
     method = construct(config.method, spec=spec)
     assert isinstance(method, Method)
-    initialize(method, config.get("init", "default"))
+    initialize(method, config.init)
     return method
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
+from mmrobust.config.keys import encoder_entries
 from mmrobust.errors import UserError
 
 
@@ -109,8 +110,8 @@ def number_of_devices(config: DictConfig) -> int:
 
 def threads(config: DictConfig) -> int | None:
     """How many threads a run takes of the CPU: more only slow down tiny encoders. None: torch's choice."""
-    entries = (e for e in config.encoder.values() if OmegaConf.is_dict(e) and "name" in e)
-    tiny = all(encoder.name == "tiny" for encoder in (config.encoder, *entries))
+    names = [entry.get("name", "tiny") for entry in encoder_entries(config.encoder).values()]
+    tiny = all(name == "tiny" for name in (config.encoder.name, *names))
     return config.threads or (1 if tiny else None)
 
 

@@ -1,4 +1,4 @@
-"""One run in its folder: what comes before its training, and what it owes when it has its result. Imports no torch."""
+"""The life of a run's folder: create, lock, resume, finish. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.build import construct
 from mmrobust.config.identity import config_hash, load_run_config, run_folder
+from mmrobust.config.keys import ON_RESUME
 from mmrobust.errors import DivergenceError, UserError
 from mmrobust.evaluation.results import ended_early, is_complete, note_trials, write_end
 from mmrobust.training.devices import check_devices
@@ -29,18 +30,10 @@ def resume(overrides: Sequence[str]) -> int:
     options = dict(text.partition("=")[::2] for text in overrides)
     folder = Path(options.pop("resume"))
     config = load_run_config(folder)
-    harmless = (
-        "data.root",
-        "data.manifest",
-        "data.workers",
-        "trainer.enable_progress_bar",
-        "trainer.enable_model_summary",
-        "keep",
-    )
-    if changed := [key for key in options if key not in harmless]:
+    if changed := [key for key in options if key not in ON_RESUME]:
         raise UserError(
             f"resume takes the options of {folder}; {', '.join(changed)} would make another run. Leave them out "
-            f"(possible are {', '.join(harmless)}), or start a new run without resume"
+            f"(possible are {', '.join(ON_RESUME)}), or start a new run without resume"
         )
     config = cast(
         DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([f"{k}={v}" for k, v in options.items()]))
@@ -116,7 +109,7 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
     interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
     before = load_run_config(folder) if interrupted else config
     if "inferred" in config.data:
-        config.data.inferred = before.data.get("inferred") or infer(config)
+        config.data.inferred = before.data.inferred or infer(config)
     if config.method.get("teacher"):
         from mmrobust.training.teacher_run import prepare_teacher
 
@@ -140,12 +133,12 @@ def finish(folder: Path, config: DictConfig) -> None:
     """What a run still owes when it has its result: evaluations at further rates of missing modalities, by how many
     trials it was chosen, only the checkpoints to keep. Done before, nothing happens."""
     if is_complete(folder):
-        if rates := config.get("test_rates"):
+        if rates := config.test_rates:
             from mmrobust.training.reevaluate import evaluate_rates
 
             evaluate_rates(folder, rates)
-        note_trials(folder, config.get("study"))
-    retain(folder, config.get("keep", "all"))
+        note_trials(folder, config.study)
+    retain(folder, config.keep)
 
 
 def infer(config: DictConfig) -> dict[str, Any]:

@@ -30,7 +30,7 @@ SAY_MODALITIES = ("task", "num_modalities", "manifest", "columns")
 
 
 def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
-    """The run's configuration with a new missing protocol, new test noise and the keys of TAKEN_OVER."""
+    """The run's configuration with a new missing protocol, new test noise and the keys that an evaluation may change."""
     group = [text for text in changes if text.startswith(("missing", "noise"))]
     others = [text for text in changes if text not in group]
     config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist(others)))

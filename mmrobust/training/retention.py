@@ -38,8 +38,7 @@ def retain(folder: Path, keep: str) -> None:
 
 def kept_checkpoint(folder: Path, config: DictConfig) -> Path | None:
     """Where the checkpoint of a run will lie that stays; None if none does."""
-    keep = config.get("keep", "all")
-    stays = {"last": "last", "none": None}.get(keep, tested(folder))
+    stays = {"last": "last", "none": None}.get(config.keep, tested(folder))
     return folder / "checkpoints" / f"{stays}.ckpt" if stays else None
 
 
@@ -53,7 +52,7 @@ def require_checkpoint(folder: Path, which: str = "best") -> None:
     ):
         return
     others = sorted(path.stem for path in (folder / "checkpoints").glob("*.ckpt"))
-    keep = load_run_config(folder).get("keep", "all")
+    keep = load_run_config(folder).keep
     instead = f"Take checkpoint={others[0]}, or train" if others else "Train"
     raise UserError(
         f"{folder} has no {which} checkpoint: it is complete and was made with keep={keep}. {instead} it again in another "

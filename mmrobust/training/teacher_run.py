@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.compose import compose_config
 from mmrobust.config.identity import config_hash
+from mmrobust.config.keys import encoder_entries
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.training.locks import locked
@@ -73,9 +74,7 @@ def _loggers(config: DictConfig) -> dict[str, Any]:
 def _check_modalities(run: Path, config: DictConfig) -> None:
     """Without torch: data has an encoder entry for (at least the first of) its modalities, and a teacher that
     knows none of them is one of other data. `Teacher` compares everything."""
-    ours = [
-        name for name, entry in config.encoder.items() if isinstance(entry, DictConfig) and "name" in entry
-    ]
+    ours = list(encoder_entries(config.encoder))
     theirs = read_results(run)["protocol"]["modalities"]
     if ours and not set(ours) & set(theirs):
         raise UserError(

@@ -56,7 +56,7 @@ def train(folder: Path) -> dict[str, Any]:
     data.validation_split = "test" if config.selection == "paper" else "val"
     data.setup()
     method = build_method(config, data.spec)
-    compile_encoders(method, config.trainer.get("compile", False))
+    compile_encoders(method, config.trainer.compile)
     trainer = build_trainer(config, folder, method)
     last = checkpoint_path(folder, "last")
     before = load_checkpoint(last) if last.is_file() else None

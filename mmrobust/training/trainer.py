@@ -1,4 +1,4 @@
-"""How a run uses its devices: the arguments of Lightning's Trainer that say so, compiling, and what to know of it."""
+"""The arguments of Lightning's Trainer: devices, strategies, callbacks; compiling, and the warnings that go with it."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         Losses(),
         *(construct(callback) for callback in config.callbacks.values()),
     ]
-    if config.get("study") and config.study.pruner:
+    if config.study.pruner:
         callbacks.append(Pruning(config.study, monitor, config.trainer.max_epochs))
     if arguments["enable_progress_bar"]:
         callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmrobust.config.compose import compose_config
-from mmrobust.config.rules import INIT
+from mmrobust.config.keys import KEYS
 from mmrobust.models.initialization import RULES, initialize, keep_weights
 from mmrobust.testing import describe_data
 from mmrobust.training.checkpoints import build_method
@@ -55,7 +55,7 @@ def test_what_is_pretrained_keeps_its_weights() -> None:
 
 
 def test_the_key_names_these_rules() -> None:
-    assert {*INIT} == {"default", *RULES}
+    assert {*KEYS["init"].choices} == {"default", *RULES}
 
 
 def test_a_run_draws_all_its_layers_by_the_rule() -> None:

@@ -48,7 +48,7 @@ def test_the_table_runs_every_method() -> None:
         (["seed=range(70)", "optimizer.lr=0.1,-0.1"], "optimizer.lr=-0.1 is below 0"),
         (["sweep=gird"], "did you mean grid"),
         (["method=glob(x*)"], "method=glob(x*) matches no choice"),
-        (["keep=some"], "choose best, last, all, none"),
+        (["keep=some"], "choose best, last, all or none"),
     ],
 )
 def test_refused(given: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,6 @@ import torch
 
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
-from mmrobust.files import file_hash
 from mmrobust.methods.base import Method
 from mmrobust.methods.dropout import ModalityDropout
 from mmrobust.testing import describe_data, make_batch
@@ -164,8 +163,3 @@ def test_a_foreign_spec(tmp_path: Path, build: Build) -> None:
     torch.save(torch.load(path, weights_only=True) | {"spec": {"task": "classification"}}, path)
     with pytest.raises(UserError, match=r"a\.ckpt"):
         load_weights(method, path)
-
-
-def test_file_hash(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"abc")
-    assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,4 +1,4 @@
-"""What audio-visual datasets share: clips of a sound file and a folder of frames, and how their problems are told."""
+"""What audio-visual datasets share: clips of a sound file and a folder of frames."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmrobust.data.files.kept import cached
+from mmrobust.data.files.kept import cached, kept_value
 from mmrobust.errors import UserError
 
 
@@ -88,3 +88,27 @@ def test_several_at_once(file: Path, tmp_path: Path) -> None:
         found = list(pool.map(lambda _: cached(tmp_path / "cache", file, "x", Decoder()), range(32)))
     assert {x.tobytes() for x in found} == {file.read_bytes()}
     assert len(list((tmp_path / "cache").iterdir())) == 1  # no part is left behind
+
+
+def test_a_value_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMROBUST_CACHE", str(tmp_path / "cache"))
+    source, calls = tmp_path / "a", []
+    source.write_text("one")
+
+    def ask(options=1):
+        def compute():
+            calls.append(options)
+            return [1.5, len(calls)]
+
+        return kept_value("what", [source], options, compute)
+
+    assert ask() == ask() == [1.5, 1]
+    assert ask(2) == [1.5, 2]  # other options
+    assert ask() == [1.5, 1]
+    source.write_text("another")  # other files
+    assert ask() == [1.5, 3]
+    for kept in (tmp_path / "cache").iterdir():
+        kept.write_text("damaged")
+    assert ask() == [1.5, 4]
+    monkeypatch.setenv("MMROBUST_CACHE", str(source))  # no folder: works, without remembering
+    assert ask() == [1.5, 5]

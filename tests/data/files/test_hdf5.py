@@ -1,3 +1,5 @@
+"""Arrays in HDF5 files, MATLAB's axes."""
+
 import os
 import pickle
 
@@ -7,33 +9,8 @@ import pytest
 import scipy.io
 
 from mmrobust.data.files.hdf5 import Tables
-from mmrobust.data.files.kept import kept_value
 from mmrobust.data.files.matlab import read_variables
 from mmrobust.errors import UserError
-
-
-def test_cached(tmp_path, monkeypatch):
-    monkeypatch.setenv("MMROBUST_CACHE", str(tmp_path / "cache"))
-    source, calls = tmp_path / "a", []
-    source.write_text("one")
-
-    def ask(options=1):
-        def compute():
-            calls.append(options)
-            return [1.5, len(calls)]
-
-        return kept_value("what", [source], options, compute)
-
-    assert ask() == ask() == [1.5, 1]
-    assert ask(2) == [1.5, 2]  # other options
-    assert ask() == [1.5, 1]
-    source.write_text("another")  # other files
-    assert ask() == [1.5, 3]
-    for kept in (tmp_path / "cache").iterdir():
-        kept.write_text("damaged")
-    assert ask() == [1.5, 4]
-    monkeypatch.setenv("MMROBUST_CACHE", str(source))  # no folder: works, without remembering
-    assert ask() == [1.5, 5]
 
 
 def test_tables(tmp_path):
