@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
-
 from mmrobust.config.build import construct
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
@@ -24,6 +22,7 @@ from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.loggers.wandb_run import as_our_error, signed_in
 from mmrobust.report import find_results
+from mmrobust.tasks.metric import primary_metric
 
 if TYPE_CHECKING:
     from mmrobust.loggers.wandb_panels import Shown
@@ -92,7 +91,8 @@ def what_is_shown(outputs: Path | None, data: Sequence[str], metric: str | None)
         check_command_line(with_quotes(data), None, multirun=False)
         config = compose_config(with_quotes(data))
         names = [combination_name(c) for c in all_combinations(modality_names(config))]
-        return Shown(names, metric or primary_metric(config))
+        # Some datasets know their task by themselves; nothing of them is read.
+        return Shown(names, metric or primary_metric(vars(construct(config.data))))
     runs = [read_results(path) for path in find_results([outputs]) if is_complete(path.parent)]
     if not runs:
         raise UserError(f"{outputs} has no finished run; train first, or give data=<choice>")
@@ -103,13 +103,6 @@ def what_is_shown(outputs: Path | None, data: Sequence[str], metric: str | None)
         )
     found = dict.fromkeys(name for run in runs for name in run["combinations"])
     return Shown(list(found), metric or primary.pop())
-
-
-def primary_metric(config: DictConfig) -> str:
-    """What selects the checkpoint with this data, without reading any of it."""
-    data = construct(config.data)
-    usual = "miou" if getattr(data, "task", "classification") == "segmentation" else "accuracy"
-    return getattr(data, "primary", "") or usual
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmrobust.config.identity import load_run_config
 from mmrobust.config.keys import ON_EVALUATE
@@ -25,6 +25,9 @@ from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.verify import verify
 from mmrobust.training.reevaluate import changed, evaluate
 from mmrobust.training.retention import require_checkpoint
+
+if TYPE_CHECKING:
+    pass
 
 OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false"}
 

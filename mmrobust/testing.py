@@ -21,15 +21,7 @@ from mmrobust.data.spec import KINDS, DataSpec, Modality
 from mmrobust.data.split import Key
 from mmrobust.evaluation.combinations import stacked
 from mmrobust.methods.base import Method
-
-_SHAPES = {
-    "image": (3, 32, 32),
-    "depth": (1, 32, 32),
-    "spectrogram": (1, 32, 32),
-    "sequence": (4, 40),
-    "video": (3, 2, 32, 32),
-    "vector": (12,),
-}
+from mmrobust.tasks.registry import build_task
 
 
 def describe_data(
@@ -41,7 +33,8 @@ def describe_data(
 ) -> DataSpec:
     """The description of made-up data: modalities m1, m2, ..., of the given kinds in turn."""
     modalities = {
-        f"m{i + 1}": Modality(kind := kinds[i % len(kinds)], _SHAPES[kind]) for i in range(num_modalities)
+        f"m{i + 1}": Modality(kind := kinds[i % len(kinds)], KINDS[kind].example)
+        for i in range(num_modalities)
     }
     return DataSpec(task=task, num_classes=num_classes, num_train=64, modalities=modalities)
 
@@ -49,17 +42,13 @@ def describe_data(
 def make_batch(spec: DataSpec, size: int = 8, *, complete: bool = True, seed: int = 0) -> Batch:
     """A batch of random numbers; incomplete ones have every combination, drawn uniformly."""
     generator = torch.Generator().manual_seed(seed)
-    inputs = {m: torch.randn(size, *x.shape, generator=generator) for m, x in spec.modalities.items()}
+    inputs = {m: x.traits.made_up(size, x.shape, generator) for m, x in spec.modalities.items()}
     available = torch.ones(size, len(inputs), dtype=torch.bool)
     index = torch.arange(size)
-    places: tuple[int, ...] = ()
-    if spec.task == "segmentation":
-        places = tuple(next(iter(spec.modalities.values())).shape[-2:])
-    target = torch.randint(spec.num_classes, (size, *places), generator=generator)
     return Batch(
         inputs=inputs,
         available=available if complete else draw_combinations(available, index, seed, "made up"),
-        target=target,
+        target=build_task(spec).example(size, generator),
         noise_level=torch.zeros(size, len(inputs)),
         index=index,
         ids=[f"sample {i}" for i in range(size)],
@@ -133,7 +122,9 @@ def fill_absent(batch: Batch, value: float) -> Batch:
     inputs = {}
     for i, (name, x) in enumerate(batch.inputs.items()):
         inputs[name] = x.clone()
-        inputs[name][~batch.available[:, i]] = value
+        inputs[name][~batch.available[:, i]] = (
+            value if x.is_floating_point() else int(value == value)
+        )  # no nan
     return Batch(**{**vars(batch), "inputs": inputs})
 
 
@@ -162,7 +153,6 @@ def _check_absence(method: Method, spec: DataSpec) -> None:
 
 def _check_predictions(method: Method, spec: DataSpec) -> None:
     batch = make_batch(spec, complete=False)
-    places = batch.target.shape[1:]
     with torch.no_grad():
         first, second = (method.eval()(batch).logits for _ in range(2))
         features = method.encode(batch)
@@ -178,7 +168,9 @@ def _check_predictions(method: Method, spec: DataSpec) -> None:
     assert set(features) == set(spec.modalities), (
         f"encode() gave {list(features)} for {list(spec.modalities)}"
     )
-    assert first.shape == (len(batch), spec.num_classes, *places), f"logits have shape {tuple(first.shape)}"
+    assert first.shape == (len(batch), spec.num_classes, *method.task.size), (
+        f"logits have shape {tuple(first.shape)}"
+    )
     assert first.isfinite().all(), "logits are not finite"
     assert torch.equal(first, second), "two predictions in eval mode differ: something is drawn at inference"
     assert torch.allclose(before, after, atol=1e-5), (
@@ -250,6 +242,7 @@ def check_dataset(data: DataModule) -> None:
     names = list(spec.modalities)
     for m, modality in spec.modalities.items():
         assert modality.kind in KINDS, f"{m} is of kind {modality.kind!r}; known are {', '.join(KINDS)}"
+    task = build_task(spec)
     owner: dict[str, str] = {}
     for name, split in data.splits.items():
         assert len(set(split.ids)) == len(split.ids) > 0, f"split {name!r} is empty or has an id twice"
@@ -269,18 +262,14 @@ def check_dataset(data: DataModule) -> None:
                 )
                 if a is None or b is None:
                     continue
-                assert a.dtype == torch.float32, f"{m} is {a.dtype}, not float32"
+                dtype = modality.traits.dtype
+                assert a.dtype == dtype, f"{m} is {a.dtype}, not {dtype}".replace("torch.", "")
                 assert tuple(a.shape) == tuple(modality.shape), (
                     f"{m} has shape {tuple(a.shape)}, not {modality.shape}"
                 )
                 assert a.isfinite().all(), f"{m} of sample {split.ids[key.index]!r} is not finite"
                 assert torch.equal(a, b), f"{m}: the same key {key} gave two samples"
-            target = torch.as_tensor(first.target)
-            valid = target[target != spec.ignore_index]
-            assert target.dtype == torch.int64, f"targets are {target.dtype}, not int64"
-            assert bool(((valid >= 0) & (valid < spec.num_classes)).all()), (
-                f"targets are not in [0, {spec.num_classes})"
-            )
+            task.check_target(torch.as_tensor(first.target))
     for name in data.splits:
         batches = [next(iter(data.loader(name))) for _ in range(2)]
         for m in names:

@@ -319,7 +319,7 @@ def test_a_published_setting_says_what_has_become_of_it(outputs, capsys):
 def test_other_metric(outputs, capsys):
     put(outputs, result())
     tables, _ = markdown(capsys, outputs, "--metric", "ece")
-    assert "ece (%)" in next(iter(tables))
+    assert "ece (%, lower is better)" in next(iter(tables))
     assert only(tables)[1][1:6] == ["50.0", "40.0", "30.0", "40.0", "50.0"]  # the worst is the highest
 
 

@@ -21,7 +21,7 @@ from mmrobust.methods.base import Features, Method, Output
 from mmrobust.methods.teacher import Teacher
 from mmrobust.models.fusion import masked, mean_over
 from mmrobust.models.pyramid import by_level, deepest, with_deepest
-from mmrobust.tasks import full_logits
+from mmrobust.tasks.base import full_logits
 
 
 class TeacherShaped(Method):

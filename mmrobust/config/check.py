@@ -20,6 +20,9 @@ from mmrobust.errors import Problems, UserError
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 
+# Keys below which users name entries of their own.
+OPEN = ("metrics", "callbacks")
+
 
 def check_command_line(overrides: Sequence[str], config_dir: str | None, multirun: bool) -> list[str]:
     """Check every override, then the composed configuration.
@@ -175,7 +178,8 @@ def _check_keys(
                 good.append(o)
             continue
         if key not in known and not added and not key.startswith("hydra"):
-            found = [f"there is no key {key}{nearest(key, known | set(groups))}"]
+            hint = f"; to add one: +{key}=..." if root(key) in OPEN else nearest(key, known | set(groups))
+            found = [f"there is no key {key}{hint}"]
         elif key in known and not o.is_delete():
             default = _default(config, key)
             found = [p for value in values(o) if (p := check_type(key, value, default))]

@@ -16,6 +16,8 @@ from mmrobust.config.compose import our_hydra, search_path
 from mmrobust.config.overrides import parse, text_of, values, with_value
 from mmrobust.errors import UserError
 
+SEVERAL = ("metric",)  # groups of which a list of choices may be taken
+
 
 def group_options(config_dir: str | None) -> dict[str, list[str]]:
     """The choices of every group.
@@ -49,7 +51,10 @@ def _groups(repository: ConfigRepository, parent: str = "") -> Iterable[str]:
 def check_choice(override: Override, options: Sequence[str]) -> list[str]:
     """What is wrong with a choice, or the several of a sweep, in words."""
     group, problems = override.key_or_group, []
-    for value in values(override):
+    given = values(override)
+    if group in SEVERAL:
+        given = [choice for value in given for choice in (value if isinstance(value, list) else [value])]
+    for value in given:
         word = "null" if value is None else str(value)
         if word not in options and not override.is_delete():
             hint = nearest(word, options) or f"; choose one of {', '.join(options)}, or leave it out"

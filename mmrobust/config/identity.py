@@ -21,6 +21,8 @@ def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
         without: further keys to leave out: with NOT_IN_RECIPE, runs that differ in the seed share them.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    if not plain.get("metrics"):
+        plain.pop("metrics", None)  # runs from before there were any keep their hash
     if plain["paths"]["teacher"] is not None:
         plain["method"]["teacher"]["run"] = None  # made for this configuration, which says all about it
     for key in (*NOT_IN_HASH, *without):

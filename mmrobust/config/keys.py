@@ -89,7 +89,7 @@ ON_EVALUATE = tuple(name for name, key in KEYS.items() if key.evaluate)
 AT_LEAST = {name: key.least for name, key in KEYS.items() if key.least is not None}
 
 # Keys in which the runs of one row of a table may differ as well.
-NOT_IN_RECIPE = ("seed", "data.run_seed", "method.seed")
+NOT_IN_RECIPE = ("seed", "data.run_seed", "method.seed", "metrics")
 
 # Where the keys lie that come with a choice, if it is not the folder named like the group.
 COMES_WITH = {

@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from mmrobust import keyed, missing
+from mmrobust.data.kinds import KINDS as KINDS
 from mmrobust.data.loading import Collate, KeyedSampler, keyed_loader
 from mmrobust.data.noise import Clean, SplitNoise
 from mmrobust.data.spec import DataSpec
@@ -87,14 +88,22 @@ class DataModule(LightningDataModule, ABC):
                 raise UserError(f"sample {empty!r} of split {split!r} has no modality at all; leave it out")
             if type(self.noise[part]) is not Clean:
                 kinds = {m for m, x in self.spec.modalities.items() if x.kind == "spectrogram"}
-                magnitudes = frozenset(kinds if data.magnitudes else ())
                 data.noise = SplitNoise(
-                    self.noise[part], self.noise["seed"], split, len(data), names, magnitudes
+                    self.noise[part],
+                    self.noise["seed"],
+                    split,
+                    len(data),
+                    names,
+                    magnitudes=frozenset(kinds if data.magnitudes else ()),
+                    noiseless=frozenset(m for m, x in self.spec.modalities.items() if not x.traits.noisy),
                 )
             self.masks[split] = missing.masks(protocol, names, self.missing["seed"], split, data.present)
             if self.corrupt == "skip":
                 self._leave_out_damaged(split, data)
         self.spec = replace(self.spec, num_train=len(self.splits["train"]))
+        if self.spec.task == "regression":
+            mean, std = target_statistics(self.splits["train"].targets)
+            self.spec = replace(self.spec, target_mean=mean, target_std=std)
 
     def _leave_out_damaged(self, name: str, split: Split) -> None:
         from mmrobust.data.damage import Kept, undamaged
@@ -107,7 +116,8 @@ class DataModule(LightningDataModule, ABC):
     @property
     def fingerprint(self) -> str:
         """Hash of the ids and classes of all splits: runs with the same one saw the same data."""
-        text = repr([(name, list(s.ids), [int(t) for t in s.targets]) for name, s in self.splits.items()])
+        splits = self.splits.items()
+        text = repr([(name, list(s.ids), np.asarray(s.targets).tolist()) for name, s in splits])
         return short_hash(text)
 
     def loader(self, split: str, *, shuffle: bool = False) -> DataLoader:
@@ -142,6 +152,14 @@ class DataModule(LightningDataModule, ABC):
 
     def test_dataloader(self) -> DataLoader:
         return self.loader("test")
+
+
+def target_statistics(targets: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each number of (N, D); 1 where nothing varies."""
+    values = np.asarray(targets, dtype=np.float64)
+    mean, std = values.mean(0), values.std(0)
+    std = np.where(std > 1e-6 * (1 + np.abs(mean)), std, 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())
 
 
 def hold_out(targets: Sequence[int], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -86,7 +86,7 @@ class Collate:
         inputs = {}
         for name, modality in self.modalities.items():
             rows = [sample.inputs[name] for sample in samples]
-            inputs[name] = torch.stack([torch.zeros(modality.shape) if row is None else row for row in rows])
+            inputs[name] = torch.stack([modality.blank(1)[0] if row is None else row for row in rows])
         target, label_size = stack_labels([torch.as_tensor(s.target) for s in samples], self.ignore_index)
         levels = [[(s.noise_level or {}).get(m, 0.0) for m in self.modalities] for s in samples]
         return Batch(

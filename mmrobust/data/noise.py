@@ -213,6 +213,7 @@ class SplitNoise:
         count: its samples, N.
         modalities: their names, M.
         magnitudes: those of them that are |STFT| before `finish`.
+        noiseless: those that no noise acts on, such as text.
     """
 
     protocol: Clean
@@ -221,6 +222,7 @@ class SplitNoise:
     count: int
     modalities: Sequence[str]
     magnitudes: frozenset[str]
+    noiseless: frozenset[str] = frozenset()
     drawn: tuple[int, np.ndarray] | None = field(
         default=None, repr=False
     )  # the levels of the last epoch asked
@@ -229,7 +231,10 @@ class SplitNoise:
         """Of all samples: (N, M) float64."""
         if self.drawn is None or self.drawn[0] != epoch:
             columns = [
-                self.protocol.levels(self.count, m, epoch, self.seed, self.split) for m in self.modalities
+                np.zeros(self.count)
+                if m in self.noiseless
+                else self.protocol.levels(self.count, m, epoch, self.seed, self.split)
+                for m in self.modalities
             ]
             self.drawn = epoch, np.stack(columns, 1)
         return self.drawn[1]

@@ -11,14 +11,16 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mmrobust.data.kinds import KINDS as KINDS
 from mmrobust.data.noise import SplitNoise
 
 
 @dataclass
 class Sample:
-    """One sample as a dataset gives it: float32 inputs, None where a modality is not on disk.
+    """One sample as a dataset gives it: inputs of their kind's dtype, None where a modality is not on disk.
 
-    In segmentation the target is (H, W) int64. In the training split it has the inputs' size; elsewhere its own, which
+    The target is a class, in a regression (D,) float32, of several labels (C,) int64, 0 or 1, and in segmentation (H, W)
+    int64. In the training split it has the inputs' size; elsewhere its own, which
     may differ between samples: predictions are resized to it.
     """
 
@@ -36,7 +38,7 @@ class Split(Dataset, ABC):
     """
 
     ids: Sequence[str]  # (N,) unique names
-    targets: Sequence[int]  # (N,) classes; empty for segmentation
+    targets: Sequence[Any]  # (N,) classes, or (N, D) numbers or labels; empty for segmentation
     present: np.ndarray  # (N, M) bool: what lies on disk
     noise: SplitNoise | None = None  # none at all if null; set by the DataModule
     magnitudes: bool = True  # whether spectrograms are |STFT| before `finish`, their logarithm after

@@ -15,18 +15,19 @@ from mmrobust.combinations import all_combinations, combination_name
 from mmrobust.data.base import DataModule
 from mmrobust.data.families.channels import MIN_SIZE, Channel
 from mmrobust.data.families.scenes import Scenes
+from mmrobust.data.known_truth import BEST, NAMES, TARGETS
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
 from mmrobust.files import short_hash
 
 NOISE = 0.5  # standard deviation; that of a pattern is 1, so that nobody needs to mistake one for another
-TASKS = ("classification", "segmentation")
+TASKS = ("classification", "segmentation", "regression", "multilabel")
 MAX_TABLE = 2**25  # entries, 256 MiB
 
 
 class Synthetic(DataModule):
-    """For segmentation scenes, see `Scenes`; for classification channels, which is what the rest tells of.
+    """For segmentation scenes, see `Scenes`; for the other tasks channels, which is what the rest tells of.
 
     Classes are seen through M imperfect channels, each drawn as a texture under white noise.
 
@@ -37,16 +38,21 @@ class Synthetic(DataModule):
     `variants[m]` patterns, gratings of random frequencies: the more, the more there is to learn.
 
     Patterns are orthogonal and the noise is low, so drawing loses nothing, and `bayes` is what the best
-    method with unlimited data would reach.
+    method with unlimited data would reach: accuracy, in a regression the mean absolute error, of several labels the
+    mean average precision.
+
+    In a regression the target is the number of the class, 0 to C - 1; of several labels it is the binary digits of
+    that number, the lowest first.
 
     Args:
-        task: classification or segmentation, which does without the keys from `kinds` to `groups`.
+        task: classification, regression, multilabel, or segmentation, which does without the keys from `kinds` to
+            `groups`.
         names: task -> what its modalities are called, if not m1, m2, ...
         num_modalities: M.
-        kinds: image, depth, spectrogram, sequence, video, vector; `kinds`, `clarity` and `variants` are one value
+        kinds: image, depth, spectrogram, sequence, video, vector, text; `kinds`, `clarity` and `variants` are one value
             for all modalities or a list, repeated as often as needed.
         size: S of the shapes: image, depth and spectrogram (1, S, S), sequence (1, 4S), video (1, S/2, S, S),
-            vector (4S,); scenes are 3 times as high and wide.
+            vector and text (4S,); scenes are 3 times as high and wide.
         num_classes: C.
         num_train, num_val, num_test: samples of the splits.
         clarity: probability that a modality is undisturbed.
@@ -117,7 +123,9 @@ class Synthetic(DataModule):
                 split: self.scenes.generate(split, count) for split, count in self.num_samples.items()
             }
         modalities = {c.name: Modality(c.kind, c.shape) for c in self.channels}
-        spec = DataSpec("classification", self.num_classes, self.num_samples["train"], modalities)
+        names = NAMES[self.task](self.num_classes)
+        outputs = len(names) or self.num_classes
+        spec = DataSpec(self.task, outputs, self.num_samples["train"], modalities, names)
         return spec, {split: self.generate(split, count) for split, count in self.num_samples.items()}
 
     def generate(self, split: str, count: int) -> Generated:
@@ -138,15 +146,16 @@ class Synthetic(DataModule):
             shown = c.symbols[np.where(disturbed, decoy, target)]
             clean = c.patterns(self.seed)[shown, draw_one_of(c.variants, "variant", c.name)]
             rng = np.random.default_rng(keyed.seed_of(self.seed, split, "noise", c.name))
-            noise = rng.standard_normal(clean.shape, dtype=np.float32)
-            inputs[c.name] = torch.from_numpy(clean + NOISE * noise)
-        return Generated(split, inputs, target)
+            if c.noisy:
+                clean = clean + NOISE * rng.standard_normal(clean.shape, dtype=np.float32)
+            inputs[c.name] = torch.from_numpy(clean)
+        return Generated(split, inputs, TARGETS[self.task](classes)[target])
 
     def likelihood(self, combination: Sequence[str]) -> np.ndarray:
         """P(groups shown | class): (C, tuples of groups), the last modality's group running fastest."""
         self.check()
         if self.task == "segmentation":
-            raise UserError("the best possible accuracy is known with task=classification alone")
+            raise UserError("what is best possible is not known with task=segmentation")
         if unknown := [m for m in combination if m not in self.names]:
             raise UserError(f"no modality is called {unknown[0]!r}, only {', '.join(self.names)}")
         members = [c for c in self.channels if c.name in combination]
@@ -170,23 +179,25 @@ class Synthetic(DataModule):
             np.add.at(common, (target, np.ravel_multi_index(shown, counts)), (high - low) / classes)
         return self.shared * common + (1 - self.shared) * alone
 
-    def bayes_accuracy(self, combination: Sequence[str]) -> float:
-        """The best accuracy possible with these modalities, exactly.
+    def best(self, combination: Sequence[str]) -> float:
+        """The best score possible with these modalities, exactly: see the class for what is scored.
 
         Raises:
             UserError: an unknown modality, or more than 2^25 combinations of class and groups shown.
         """
-        return float(self.likelihood(combination).max(0).sum() / self.num_classes)
+        joint = self.likelihood(combination) / self.num_classes
+        return BEST[self.task](joint, TARGETS[self.task](self.num_classes))
 
     @property
     def bayes(self) -> dict[str, float]:
-        """The best possible accuracy of every combination."""
-        return {combination_name(c): self.bayes_accuracy(c) for c in all_combinations(self.names)}
+        """The best possible score of every combination."""
+        return {combination_name(c): self.best(c) for c in all_combinations(self.names)}
 
     @property
     def fingerprint(self) -> str:
         """Ids and classes do not tell what the inputs were made of; these keys do."""
-        text = repr([super().fingerprint, self.seed, self.shared, self.channels])
+        parts = [super().fingerprint, self.seed, self.shared, self.channels]
+        text = repr(parts if self.task == "classification" else [*parts, self.task])
         if self.task == "segmentation":
             text = repr([super().fingerprint, self.scenes])
         return short_hash(text)
@@ -199,6 +210,7 @@ class Generated(Split):
 
     def __init__(self, name: str, inputs: Mapping[str, Tensor], targets: np.ndarray) -> None:
         self.inputs, self.targets = inputs, targets.tolist()
+        self.tensors = torch.from_numpy(targets)
         self.ids = [f"{name}{index}" for index in range(len(targets))]
         self.present = np.ones((len(targets), len(inputs)), dtype=bool)
 
@@ -206,7 +218,7 @@ class Generated(Split):
         return {name: rows[key.index].numpy() for name, rows in self.inputs.items()}
 
     def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
-        return Sample({name: torch.from_numpy(x) for name, x in raw.items()}, self.targets[key.index])
+        return Sample({name: torch.from_numpy(x) for name, x in raw.items()}, self.tensors[key.index])
 
 
 def each(value: Any) -> Iterable[Any]:

@@ -10,20 +10,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.distributed
+import torchmetrics
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.combinations import all_combinations, combination_code, combination_masks, combination_name
+from mmrobust.evaluation.added_metrics import Added, AddedScores
 from mmrobust.evaluation.families import THRESHOLD, measure_families
-from mmrobust.evaluation.metrics import (
-    calibration_counts,
-    classification_metrics,
-    confusion_counts,
-    segmentation_metrics,
-)
-from mmrobust.evaluation.results import direction
-from mmrobust.tasks import Classification, Task
+from mmrobust.tasks.base import Counts, Task
+from mmrobust.tasks.metric import Metric, direction
 
 STACK_BYTES = 256 * 2**20  # of features and logits fused at a time
 
@@ -52,11 +48,12 @@ class Results:
     primary: str
     combinations: dict[str, dict[str, Any] | None]
     aggregates: dict[str, Metrics]
-    confusion: dict[str, Tensor]  # combination -> (C, C) int64 on the CPU, rows true
+    confusion: dict[str, Tensor] = field(default_factory=dict)  # (C, C) int64 on the CPU, rows true, of each
     predictions: dict[str, np.ndarray] | None = None
     # Of each family of further metrics, for all combinations and, last, as available; nan where there is none:
     thresholds: dict[str, np.ndarray] = field(default_factory=dict)  # those used
     equal_errors: dict[str, np.ndarray] = field(default_factory=dict)  # those this split would fix
+    added: dict[str, Metric] = field(default_factory=dict)  # metrics that the configuration added
 
     def flat(self, prefix: str) -> dict[str, float]:
         """`prefix/<combination>/<metric>` and `prefix/<aggregate>/<metric>`, for loggers."""
@@ -90,7 +87,7 @@ def stacked(method: Fuses, batch: Batch, masks: Tensor) -> Iterator[tuple[slice,
         return x
 
     apply_to_collection(features, Tensor, add)
-    places = max(math.prod(batch.target.shape[1:]), math.prod(method.task.size))
+    places = max(math.prod(batch.target.shape[1:]), math.prod(method.task.size)) if method.task.dense else 1
     size += 4 * len(batch) * method.task.num_classes * places
     step = max(1, STACK_BYTES // max(size, 1))
     for start in range(0, len(masks), step):
@@ -107,8 +104,37 @@ def stacked(method: Fuses, batch: Batch, masks: Tensor) -> Iterator[tuple[slice,
         yield slice(start, start + count), logits.unflatten(0, (count, len(batch)))
 
 
+class Counted(torchmetrics.Metric):
+    """A task's counts of K rows, added up over batches and, by torchmetrics' rules, over ranks."""
+
+    full_state_update = False
+
+    def __init__(self, zeros: Counts) -> None:
+        super().__init__()
+        self.names = tuple(zeros)
+        for name, zero in zeros.items():
+            self.add_state(name, zero, dist_reduce_fx="sum")
+
+    def update(self, rows: slice, counts: Counts) -> None:
+        """Add to some of the rows."""
+        for name, count in counts.items():
+            getattr(self, name)[rows] += count
+
+    def compute(self) -> Counts:
+        """The counts over all ranks."""
+        return {name: getattr(self, name) for name in self.names}
+
+
 class CombinationScores:
-    """Adds up the counts of every served combination over a pass, on the device."""
+    """Adds up the counts of every served combination over a pass, on the device.
+
+    Args:
+        task: what is counted, and the metrics of it.
+        modalities: M names.
+        served: the K combinations that the method can serve.
+        keep_predictions: for `predictions.npz`.
+        metrics: further ones, see `added_metrics`.
+    """
 
     def __init__(
         self,
@@ -117,105 +143,107 @@ class CombinationScores:
         served: Sequence[Sequence[str]],
         *,
         keep_predictions: bool = False,
+        metrics: Mapping[str, Added] | None = None,
     ) -> None:
         self.task = task
         self.modalities = tuple(modalities)
         self.names = [combination_name(c) for c in all_combinations(modalities)]
         self.served = [combination_name(c) for c in served]
         self.masks = combination_masks(served, modalities)
-        self.keep_predictions = keep_predictions or bool(task.metrics)
-        self.reset()
+        self.keep_predictions = keep_predictions or bool(task.families)
+        rows = len(self.served) + 1  # the last: as available
+        self.counts = Counted({"samples": torch.zeros(rows, dtype=torch.int64), **task.zeros(rows)})
+        self.added = AddedScores(metrics, rows) if metrics else None
+        self.kept: list[dict[str, Tensor]] = []
 
     def reset(self) -> None:
-        k, c = len(self.served) + 1, self.task.num_classes  # the last row: as available
-        self.counts = {
-            "confusion": torch.zeros(k, c, c, dtype=torch.int64),
-            "samples": torch.zeros(k, dtype=torch.int64),
-        }
-        if isinstance(self.task, Classification):
-            self.counts["calibration"] = calibration_counts(
-                torch.zeros(k, 0, c), torch.zeros(k, 0), torch.zeros(k, 0, dtype=torch.bool)
-            )
-        self.kept: list[dict[str, Tensor]] = []
+        self.counts.reset()
+        self.kept = []
+        if self.added:
+            self.added.reset()
 
     def update(self, method: Fuses, batch: Batch) -> None:
         device = batch.available.device
-        if self.masks.device != device or self.counts["samples"].device != device:
-            self.masks = self.masks.to(device)
-            self.counts = {name: count.to(device) for name, count in self.counts.items()}
-        kept = {"index": batch.index, "available": batch.available}
+        if self.masks.device != device or self.counts.device != device:
+            self.masks, self.counts = self.masks.to(device), self.counts.to(device)
         parts = []
         for chunk, logits in stacked(method, batch, self.masks):
             masks = self.masks[chunk]
             has = (batch.available | ~masks[:, None]).all(2)  # (k, B): the sample has the whole combination
             exact = combination_code(masks)[:, None] == combination_code(batch.available)
             predicted = self.task.predict(logits, batch.target, batch.label_size)
-            self._count(chunk, logits, predicted, batch.target, has, exact)
+            for rows, counted in ((chunk, has), (slice(-1, None), exact)):
+                self._count(rows, counted, self.task.count(logits, predicted, batch.target, counted))
+            if self.added:
+                self._add(chunk, logits, batch.target, batch.label_size, has, exact)
             if self.keep_predictions:
-                parts.append(self._prediction(logits, predicted, batch.target))
+                parts.append(self.task.kept(logits, predicted, batch.target))
         if self.keep_predictions:
-            if isinstance(self.task, Classification):
-                kept |= {"target": batch.target, "logits": torch.cat(parts).transpose(0, 1)}
-            else:
-                kept |= {"confusion": torch.cat(parts).transpose(0, 1)}
+            kept = {"index": batch.index, "available": batch.available}
+            kept |= {} if self.task.dense else {"target": batch.target}
+            kept[self.task.kept_as] = torch.cat(parts).transpose(0, 1)
             self.kept.append({name: value.cpu() for name, value in kept.items()})
 
-    def _count(
-        self, chunk: slice, logits: Tensor, predicted: Tensor, target: Tensor, has: Tensor, exact: Tensor
-    ) -> None:
-        target = target.expand_as(predicted)
-        valid = target != self.task.ignore_index
-        shape = (*has.shape, *[1] * (target.dim() - 2))
-        target = torch.where(valid, target, 0)
-        for rows, counted in ((chunk, has), (slice(-1, None), exact)):
-            confusion = confusion_counts(
-                predicted, target, counted.reshape(shape) & valid, self.task.num_classes
-            )
-            counts = {"confusion": confusion, "samples": counted.sum(1)}
-            if "calibration" in self.counts:
-                counts["calibration"] = calibration_counts(logits, target, counted & valid)
-            for name, count in counts.items():
-                self.counts[name][rows] += count if counted is has else count.sum(0, keepdim=True)
+    def _count(self, rows: slice, counted: Tensor, counts: Counts) -> None:
+        """Add the counts of a chunk of combinations; those of the last row, "as available", are summed."""
+        counts = {"samples": counted.sum(1), **counts}
+        if rows.start == -1:
+            counts = {name: count.sum(0, keepdim=True) for name, count in counts.items()}
+        self.counts.update(rows, counts)
 
-    def _prediction(self, logits: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
-        """What `predictions.npz` keeps: logits (k, B, C), or each image's confusion matrix (k, B, C, C)."""
-        if isinstance(self.task, Classification):
-            return logits.float()
-        k, b = predicted.shape[:2]
-        predicted, target = predicted.flatten(0, 1), target.expand(k, *target.shape).flatten(0, 1)
-        valid = target != self.task.ignore_index
-        counts = confusion_counts(predicted, torch.where(valid, target, 0), valid, self.task.num_classes)
-        return counts.unflatten(0, (k, b)).int()
+    def _add(
+        self,
+        chunk: slice,
+        logits: Tensor,
+        target: Tensor,
+        label_size: Tensor | None,
+        has: Tensor,
+        exact: Tensor,
+    ) -> None:
+        """The same for the added metrics, which see one combination's samples at a time."""
+        assert self.added is not None
+        for i, (y, complete, alone) in enumerate(zip(logits, has, exact, strict=True)):
+            for row, rows in ((chunk.start + i, complete), (-1, alone)):
+                sizes = None if label_size is None else label_size[rows]
+                self.added.update(row, *self.task.pairs(y[rows], target[rows], sizes))
 
     def finish(self, thresholds: Mapping[str, np.ndarray] | None = None) -> Results:
         """Results over all ranks; starts afresh. `thresholds`: of each family, see `Results`."""
         predictions = self._gathered() if self.keep_predictions else None
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for count in self.counts.values():
-                torch.distributed.all_reduce(count)
-        counts = {name: count.cpu() for name, count in self.counts.items()}
+        counts = {name: count.cpu() for name, count in self.counts.compute().items()}
+        results = self._results(counts, predictions, thresholds or {})
         self.reset()
-        return self._results(counts, predictions, thresholds or {})
+        return results
 
     def _results(
         self,
-        counts: Mapping[str, Tensor],
+        counts: Counts,
         predictions: dict[str, np.ndarray] | None,
         thresholds: Mapping[str, np.ndarray],
     ) -> Results:
-        """With the dataset's further metrics, which need every sample's logits."""
-        more, fixed = None, dict[str, np.ndarray]()
-        if self.task.metrics and predictions:
+        """With the dataset's further metrics, which need every sample's logits, and the added ones."""
+        samples = counts["samples"].tolist()
+        more: list[Metrics] = [{} for _ in samples]
+        fixed = dict[str, np.ndarray]()
+        if self.task.families and predictions:
             has, exact = availability(predictions["available"], self.masks.cpu())
             rows = [*(self.names.index(name) for name in self.served), len(self.names)]
             given = {name: values[rows] for name, values in thresholds.items()}
-            more, found = measure_families(self.task.metrics, predictions, has.numpy(), exact.numpy(), given)
+            more, found = measure_families(self.task.families, predictions, has.numpy(), exact.numpy(), given)
             for name, values in found.items():
                 fixed[name] = np.full(len(self.names) + 1, np.nan)
                 fixed[name][rows] = values
             predictions |= {THRESHOLD + name: values for name, values in thresholds.items()}
-        results = summarise(counts, self.task.primary, self.names, self.served, more)
+        if self.added:
+            more = [row | values for row, values in zip(more, self.added.compute(samples), strict=True)]
+        results = summarise(
+            self.task.measure(counts), samples, self.task.primary, self.names, self.served, more
+        )
+        if "confusion" in counts:
+            results.confusion = {name: counts["confusion"][i] for i, name in enumerate(self.served)}
         results.predictions, results.thresholds, results.equal_errors = predictions, dict(thresholds), fixed
+        if self.added:
+            results.added = {name: added.metric for name, added in self.added.metrics.items()}
         return results
 
     def _gathered(self) -> dict[str, np.ndarray]:
@@ -240,32 +268,25 @@ def availability(available: np.ndarray, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def summarise(
-    counts: Mapping[str, Tensor],
+    values: Mapping[str, Tensor],
+    samples: Sequence[int],
     primary: str,
     names: Sequence[str],
     served: Sequence[str],
-    more: Sequence[Metrics] | None = None,
+    more: Sequence[Metrics],
 ) -> Results:
-    """Counts over all samples to results.
+    """Metrics over all samples to results.
 
     Args:
-        counts: `confusion` (K+1, C, C), `samples` (K+1,), and for classification `calibration`
-            (K+1, BINS, 3); the last row is "as available".
+        values: of each metric, (K + 1,), nan where there is none; the last row is "as available".
+        samples: of the same rows.
         primary: the task's primary metric.
         names: all combinations in order.
         served: the K combinations that were predicted.
         more: further metrics of the same K + 1 rows.
     """
-    if "calibration" in counts:
-        metrics = classification_metrics(counts["confusion"], counts["calibration"])
-    else:
-        metrics = segmentation_metrics(counts["confusion"])
-    table = {
-        name: [None if math.isnan(x) else x for x in values.tolist()] for name, values in metrics.items()
-    }
-    rows = [{name: values[i] for name, values in table.items()} for i in range(len(served) + 1)]
-    rows = [row | further for row, further in zip(rows, more, strict=True)] if more else rows
-    samples = counts["samples"].tolist()
+    table = {name: [None if math.isnan(x) else x for x in v.tolist()] for name, v in values.items()}
+    rows = [{name: table[name][i] for name in table} | row for i, row in enumerate(more)]
     combinations: dict[str, dict[str, Any] | None] = dict.fromkeys(names)
     for i, name in enumerate(served):
         combinations[name] = {"n": samples[i], "metrics": rows[i]}
@@ -279,8 +300,7 @@ def summarise(
         "full": full["metrics"] if full else empty,
         "available": rows[-1],
     }
-    confusion = {name: counts["confusion"][i] for i, name in enumerate(served)}
-    return Results(primary, combinations, aggregates, confusion)
+    return Results(primary, combinations, aggregates)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -288,22 +308,26 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def from_predictions(predictions: Mapping[str, np.ndarray], task: Task) -> Results:
-    """Recompute all results from the arrays of `predictions.npz`, with NumPy's and our own counting alone."""
+def from_predictions(
+    predictions: Mapping[str, np.ndarray], task: Task, metrics: Mapping[str, Added] | None = None
+) -> Results:
+    """Recompute all results from the arrays of `predictions.npz`, with NumPy's and our own counting alone.
+
+    Args:
+        predictions: the arrays.
+        task: with the same metrics as then.
+        metrics: the added ones; those of maps cannot be recomputed, for what is kept of a map is its confusion matrix.
+    """
     modalities = [str(m) for m in predictions["modalities"]]
     served = [tuple(str(name).split("+")) for name in predictions["combinations"]]
     thresholds = {k.removeprefix(THRESHOLD): x for k, x in predictions.items() if k.startswith(THRESHOLD)}
-    scores = CombinationScores(task, modalities, served)
+    scores = CombinationScores(task, modalities, served, metrics=None if task.dense else metrics)
     has, exact = availability(predictions["available"], scores.masks)
-    if isinstance(task, Classification):
-        logits = torch.from_numpy(predictions["logits"]).transpose(0, 1)
-        target = torch.from_numpy(predictions["target"])
-        predicted = task.predict(logits, target, None)
-        scores._count(slice(0, len(served)), logits, predicted, target, has, exact)
-    else:
-        confusion = torch.from_numpy(predictions["confusion"]).long().transpose(0, 1)  # (K, N, C, C)
-        scores.counts["confusion"][:-1] = (confusion * has[..., None, None]).sum(1)
-        scores.counts["confusion"][-1] = (confusion * exact[..., None, None]).sum((0, 1))
-        scores.counts["samples"][:-1] = has.sum(1)
-        scores.counts["samples"][-1] = exact.sum()
-    return scores._results(scores.counts, dict(predictions), thresholds)
+    kept = torch.from_numpy(predictions[task.kept_as]).transpose(0, 1)  # (K, N, ...)
+    target = None if task.dense else torch.from_numpy(predictions["target"])
+    everything = slice(0, len(served))
+    for rows, counted in ((everything, has), (slice(-1, None), exact)):
+        scores._count(rows, counted, task.count_kept(kept, target, counted))
+    if scores.added and target is not None:
+        scores._add(everything, kept, target, None, has, exact)
+    return scores._results(scores.counts.compute(), dict(predictions), thresholds)

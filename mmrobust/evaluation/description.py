@@ -17,8 +17,9 @@ from mmrobust.config.identity import config_hash
 from mmrobust.config.keys import NOT_IN_RECIPE
 from mmrobust.config.scaling import describe_optimization
 from mmrobust.evaluation.combinations import Results
-from mmrobust.evaluation.results import SCHEMA, direction, study_of
+from mmrobust.evaluation.results import SCHEMA, study_of
 from mmrobust.files import file_hash
+from mmrobust.tasks.metric import direction
 
 if TYPE_CHECKING:
     from mmrobust.data.base import DataModule
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:
     """The parts of `results.json` that say what was measured: identity, protocol, combinations."""
+    added = {name: metric.to_dict() for name, metric in results.added.items()}
     return {
         "schema": SCHEMA,
         "status": "partial"
@@ -62,6 +64,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         "primary": {"metric": results.primary, "direction": direction(results.primary)},
         "combinations": results.combinations,
         "aggregates": results.aggregates,
+        **({"metrics": added} if added else {}),
     }
 
 

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -19,12 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCHEMA = 1
-LOWER_IS_BETTER = ("ece", "acer", "apcer", "bpcer", "hter", "eer")
-
-
-def direction(metric: str) -> Literal["min", "max"]:
-    """Which values of a metric are good."""
-    return "min" if metric in LOWER_IS_BETTER else "max"
+ARROWS = {"max": "↑", "min": "↓"}  # which values of a metric are good
 
 
 def write_results(folder: Path, results: Mapping[str, Any], name: str = "results.json") -> Path:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mmrobust.config.identity import load_run_config
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import (
     read_predictions,
     read_results,
 )
 
+if TYPE_CHECKING:
+    from mmrobust.evaluation.added_metrics import Added
+    from mmrobust.tasks.base import Task
+
 
 def verify(folder: Path) -> int:
     """Recompute every number of a result from its predictions; 0 if all agree, else 1."""
     from mmrobust.data.spec import DataSpec, Modality
     from mmrobust.evaluation.combinations import from_predictions
-    from mmrobust.tasks import TASKS
+    from mmrobust.tasks.registry import build_task
 
     stored = read_results(folder)
     if stored["status"] != "complete":
@@ -27,9 +32,14 @@ def verify(folder: Path) -> int:
         m: Modality("image", (1, 1, 1)) for m in stored["protocol"]["modalities"]
     }  # sizes do not matter
     metrics, primary = tuple(stored["protocol"].get("metrics", ())), stored["primary"]["metric"]
-    task = TASKS[task_name](DataSpec(task_name, classes, 0, modalities, metrics=metrics, primary=primary))
-    again = from_predictions(read_predictions(folder / "predictions.npz"), task)
+    task = build_task(DataSpec(task_name, classes, 0, modalities, metrics=metrics, primary=primary))
+    added = _added_metrics(folder, stored, task)
+    again = from_predictions(read_predictions(folder / "predictions.npz"), task, added)
     theirs = _flat({"combinations": stored["combinations"], "aggregates": stored["aggregates"]})
+    left_out = sorted(set(stored.get("metrics", {})) - set(added))
+    theirs = {key: value for key, value in theirs.items() if key.rpartition("/")[2] not in left_out}
+    if left_out:
+        print(f"{folder}: {', '.join(left_out)} cannot be recomputed from what is kept")
     ours = _flat({"combinations": again.combinations, "aggregates": again.aggregates})
     wrong = {k: (theirs.get(k), ours.get(k)) for k in theirs | ours if not _same(theirs.get(k), ours.get(k))}
     for key, (a, b) in wrong.items():
@@ -48,3 +58,15 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, float) and isinstance(b, float):
         return abs(a - b) <= 1e-6
     return bool(a == b)
+
+
+def _added_metrics(folder: Path, stored: Mapping[str, Any], task: Task) -> dict[str, Added]:
+    """The metrics that the run's configuration added, as far as `predictions.npz` suffices for them: not those of
+    maps, nor in a folder without its configuration."""
+    from mmrobust.data.spec import DataSpec
+    from mmrobust.evaluation.added_metrics import build_metrics
+
+    if not stored.get("metrics") or task.dense or not (folder / "config.yaml").is_file():
+        return {}
+    config = load_run_config(folder)
+    return build_metrics(config.metrics, DataSpec(stored["identity"]["task"], task.num_classes, 0, {}))

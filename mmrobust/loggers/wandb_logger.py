@@ -18,6 +18,7 @@ from mmrobust.errors import UserError
 from mmrobust.loggers import wandb_run
 from mmrobust.loggers.wandb_run import CHECKPOINT_SECONDS, OF_A_SWEEP, UPLOAD_SECONDS
 from mmrobust.loggers.wandb_segment import STEP, Segment
+from mmrobust.tasks.metric import metric_named
 
 
 class WandbLogger(loggers.WandbLogger):
@@ -118,6 +119,7 @@ class WandbLogger(loggers.WandbLogger):
         shown = {key: wandb.Image(str(path)) for key, path in pictures.items() if path.is_file()}
         summary = {f"test/{name}": values for name, values in results["aggregates"].items()}
         summary["cost"] = results.get("cost", {})
+        summary["direction"] = {name: metric_named(name, results).direction for name in metrics}
         run = self.experiment
         with wandb_run.not_fatal(run):
             for name, values in summary.items():

@@ -16,6 +16,7 @@ from mmrobust.batch import Batch
 from mmrobust.combinations import all_combinations, draw_combinations
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
+from mmrobust.evaluation.added_metrics import Added
 from mmrobust.evaluation.combinations import CombinationScores, Results
 from mmrobust.evaluation.families import add_thresholds, keep_thresholds, kept_thresholds
 from mmrobust.methods.output import Features as Features
@@ -23,7 +24,7 @@ from mmrobust.methods.output import Output as Output
 from mmrobust.methods.output import tensors as tensors
 from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, takes_encoders
 from mmrobust.models.encoders import few_rows, running_statistics, scatter_rows
-from mmrobust.tasks import TASKS
+from mmrobust.tasks.registry import build_task
 
 
 class Method(LightningModule):
@@ -70,7 +71,7 @@ class Method(LightningModule):
             raise UserError(f"{type(self).__name__} does {can}, but the dataset's task is {spec.task}")
         self.spec, self.seed = spec, seed
         self.modalities = tuple(spec.modalities)
-        self.task = TASKS[spec.task](spec)
+        self.task = build_task(spec)
         self.encoders = build_encoders(encoder, spec, fusion)
         self.pools = not takes_encoders(fusion)  # else what is fused are maps
         built = None if fusion is None else build_fusion(fusion, self.encoders, spec)
@@ -85,6 +86,7 @@ class Method(LightningModule):
         self._optimizer, self._schedule = optimizer, schedule
         self.clipping: tuple[float | None, str | None] = (None, None)  # with several updates a batch only
         self.automatic_optimization = type(self).updates is Method.updates
+        self.metrics: Mapping[str, Added] = {}  # further ones that are evaluated, see `added_metrics`
         self._scores: dict[str, CombinationScores] = {}
         self.last_terms: dict[str, Tensor] = {}  # the losses of the last batch
 
@@ -227,7 +229,11 @@ class Method(LightningModule):
     def _evaluate(self, split: str, batch: Batch) -> None:
         if split not in self._scores:  # not before: combinations() may need what a constructor sets last
             self._scores[split] = CombinationScores(
-                self.task, self.modalities, self.combinations(), keep_predictions=split == "test"
+                self.task,
+                self.modalities,
+                self.combinations(),
+                keep_predictions=split == "test",
+                metrics=self.metrics,
             )
         self._scores[split].update(self, batch)
 

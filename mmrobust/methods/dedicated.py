@@ -14,6 +14,7 @@ from mmrobust.combinations import all_combinations, combination_code, combinatio
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.methods.fusion import Fusion
+from mmrobust.tasks.registry import TASKS
 
 
 class Dedicated(Method):
@@ -34,6 +35,8 @@ class Dedicated(Method):
     Raises:
         UserError: 2^M - 1 is above `max_networks`.
     """
+
+    tasks = tuple(TASKS)  # through their heads and losses alone
 
     def __init__(
         self, *, fusion: Callable[[Mapping[str, int]], nn.Module], max_networks: int, **base: Any

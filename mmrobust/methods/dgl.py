@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
+from mmrobust.tasks.registry import TASKS
 
 
 def apply_detached(module: nn.Module, *inputs: Any) -> Any:
@@ -33,6 +34,8 @@ class DGL(Method):
     Args:
         unimodal_weight: alpha, of the unimodal losses, summed over the modalities.
     """
+
+    tasks = tuple(TASKS)  # through their heads and losses alone
 
     reads_parameters = True
 

@@ -15,6 +15,7 @@ from mmrobust.methods.base import Features, Method, Output
 from mmrobust.methods.parts.gaussian import NormalisedLinear, predict_from_mean, sample_gaussian
 from mmrobust.methods.parts.mining import VarianceMining
 from mmrobust.models.pyramid import deepest, with_deepest
+from mmrobust.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class DMRNet(Method):
         as_released: see `AsReleased`.
     """
 
+    tasks = tuple(TASKS)  # through their heads and losses alone
+
     def __init__(
         self,
         *,
@@ -72,7 +75,7 @@ class DMRNet(Method):
             raise UserError(f"method.auxiliary={auxiliary!r} is not known; choose shared or separate")
         self.kl_weight, self.hard_weight, self.max_log_variance = kl_weight, hard_weight, max_log_variance
         self.sample, self.as_released = sample, AsReleased(**as_released)
-        width, maps = self.width, self.spec.task == "segmentation"
+        width, maps = self.width, self.task.dense
         self.mean = NormalisedLinear(width, maps=maps)
         self.log_variance = NormalisedLinear(width, maps=maps)
         self.auxiliary_head = self.head if auxiliary == "shared" else self.task.head(width)

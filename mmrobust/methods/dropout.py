@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
+from mmrobust.tasks.registry import TASKS
 
 
 class ModalityDropout(Method):
@@ -14,6 +15,8 @@ class ModalityDropout(Method):
     Features are hidden from the fusion; the encoders still see every available row, so their BatchNorm does
     too, as in the released code of MMANet and DMRNet.
     """
+
+    tasks = tuple(TASKS)  # through their heads and losses alone
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         output = self.fuse(self.encode(batch), self.draw(batch))

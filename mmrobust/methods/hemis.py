@@ -12,6 +12,7 @@ from torch import Tensor
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
 from mmrobust.methods.parts.moments import Moments
+from mmrobust.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class HeMIS(Method):
         width: of the projections; the head sees twice that.
         as_released: see `AsReleased`.
     """
+
+    tasks = tuple(TASKS)  # through their heads and losses alone
 
     def __init__(self, *, width: int, as_released: Mapping[str, bool], **base: Any) -> None:
         quirks = AsReleased(**as_released)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Features, Method, Output
-from mmrobust.tasks import full_logits
+from mmrobust.tasks.base import full_logits
+from mmrobust.tasks.registry import TASKS
 
 
 class LateFusion(Method):
@@ -20,6 +21,8 @@ class LateFusion(Method):
         unimodal_weight: of the unimodal losses, summed over the modalities.
         fused_weight: of the averaged logits' loss; 0 trains the networks apart (a unimodal ensemble).
     """
+
+    tasks = tuple(TASKS)  # through their heads and losses alone
 
     def __init__(self, *, unimodal_weight: float, fused_weight: float, **base: Any) -> None:
         super().__init__(fusion=None, **base)

@@ -10,6 +10,7 @@ from torch import Tensor
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
 from mmrobust.methods.parts.correlation import LatentCorrelation
+from mmrobust.tasks.registry import TASKS
 
 
 class LCR(Method):
@@ -24,6 +25,8 @@ class LCR(Method):
         width: of the projected and of the rebuilt features.
         hidden: of the MLPs that give the coefficients.
     """
+
+    tasks = tuple(TASKS)  # through their heads and losses alone
 
     def __init__(self, *, width: int, hidden: int, **base: Any) -> None:
         super().__init__(fusion=partial(LatentCorrelation, width=width, hidden=hidden), **base)

@@ -18,6 +18,7 @@ from mmrobust.models.assembly import skips_of
 from mmrobust.models.encoders import PointwiseLinear
 from mmrobust.models.pyramid import deepest, with_deepest
 from mmrobust.models.transformer import Block
+from mmrobust.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def places_of(encoder: nn.Module, modality: Modality) -> tuple[int, ...]:
     """The size of an encoder's (deepest) map, () for vectors."""
     training = encoder.training
     with torch.no_grad():
-        shape = deepest(encoder.eval()(torch.zeros(1, *modality.shape))).shape
+        shape = deepest(encoder.eval()(modality.blank(1))).shape
     encoder.train(training)
     return tuple(shape[2:])
 
@@ -63,6 +64,8 @@ class MMFormer(Method):
         width, heads, mlp_width, dropout: of the tokens and the transformer blocks.
         as_released: see `AsReleased`.
     """
+
+    tasks = tuple(TASKS)  # through their heads and losses alone
 
     def __init__(
         self,

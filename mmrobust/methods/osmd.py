@@ -28,7 +28,7 @@ from mmrobust.methods.parts.translation import (
 from mmrobust.models.encoders import PointwiseLinear
 from mmrobust.models.fusion import rows_like
 from mmrobust.models.pyramid import deepest, with_deepest
-from mmrobust.tasks import full_logits
+from mmrobust.tasks.base import full_logits
 
 
 class OSMD(Method):

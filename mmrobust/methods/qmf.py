@@ -13,7 +13,7 @@ from mmrobust import ranks
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Features, Method, Output
-from mmrobust.tasks import full_logits
+from mmrobust.tasks.base import full_logits
 
 
 @dataclass(frozen=True)

@@ -94,18 +94,18 @@ class Teacher:
 
 
 def _blank(spec: DataSpec) -> Batch:
-    """One sample of zeros."""
+    """One sample of zeros, with any target."""
     import torch
 
     from mmrobust.batch import Batch
+    from mmrobust.tasks.registry import build_task
 
-    shapes = {m: modality.shape for m, modality in spec.modalities.items()}
-    places = next(iter(shapes.values()))[-2:] if spec.task == "segmentation" else ()
+    count = len(spec.modalities)
     return Batch(
-        inputs={m: torch.zeros(1, *shape) for m, shape in shapes.items()},
-        available=torch.ones(1, len(shapes), dtype=torch.bool),
-        target=torch.zeros(1, *places, dtype=torch.long),
-        noise_level=torch.zeros(1, len(shapes)),
+        inputs={m: modality.blank(1) for m, modality in spec.modalities.items()},
+        available=torch.ones(1, count, dtype=torch.bool),
+        target=build_task(spec).example(1, torch.Generator()),
+        noise_level=torch.zeros(1, count),
         index=torch.zeros(1, dtype=torch.long),
         ids=["blank"],
     )

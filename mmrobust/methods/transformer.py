@@ -10,6 +10,7 @@ from torch import Tensor
 from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
 from mmrobust.models.transformer import ModalityTransformer
+from mmrobust.tasks.registry import TASKS
 
 
 class Transformer(Method):
@@ -26,6 +27,8 @@ class Transformer(Method):
         dropout: of attention weights and of what the blocks add.
         drop: train with modality dropout; else on all that is available.
     """
+
+    tasks = tuple(TASKS)  # through their heads and losses alone
 
     def __init__(
         self, *, width: int, depth: int, heads: int, mlp_width: int, dropout: float, drop: bool, **base: Any

@@ -19,7 +19,7 @@ from mmrobust.methods.parts.gaussian import NormalisedLinear, sample_gaussian
 from mmrobust.methods.parts.uncertainty import NoiseEstimator, Reliance
 from mmrobust.models.fusion import rows_like
 from mmrobust.models.pyramid import deepest, with_deepest
-from mmrobust.tasks import full_logits
+from mmrobust.tasks.base import full_logits
 
 MAX_LEVEL = 11  # pure noise
 

@@ -154,7 +154,8 @@ def build_encoder(
 
     Args:
         modality: kind and shape of the input.
-        name: `tiny`, the name of a timm model, or the dotted path of a class `E(modality, *, pretrained,
+        name: `tiny`, `text` (a transformer for text, `tiny` for the other kinds), the name of a timm model, or for
+            text of an encoder on the Hugging Face hub, or the dotted path of a class `E(modality, *, pretrained,
             norm, **options)` with an attribute `width`.
         pretrained: with weights trained on images (stems are adapted to the number of channels by timm).
         norm: `batch` or `group`.
@@ -167,19 +168,27 @@ def build_encoder(
     Raises:
         UserError: unknown name or norm, weights that cannot be had, a kind that the encoder cannot read.
     """
+    from mmrobust.models.text import text_encoder  # whose blocks need this file
+
     if norm not in ("batch", "group"):
         raise UserError(f"encoder.norm={norm!r} is not known; choose batch or group")
     image = (
         Modality("image", (modality.shape[0], *modality.shape[2:])) if modality.kind == "video" else modality
     )
     keys: dict[str, Any] = {"pretrained": pretrained, "norm": norm}
-    if name == "tiny":
+    if name == "text" and modality.kind != "text":
+        name, options = "tiny", {}
+    if modality.kind == "text" and not is_class_path(name):
+        build: Callable[..., nn.Module] = partial(
+            text_encoder, name, pretrained=pretrained, length=modality.shape[0], width=width
+        )
+    elif name == "tiny":
         if width is None:
             raise UserError("the encoder 'tiny' needs encoder.width, a number of channels such as 64")
-        build: Callable[..., nn.Module] = partial(Tiny, image, width=width, **keys)
+        build = partial(Tiny, image, width=width, **keys)
     elif is_class_path(name):
         build = partial(find_class(name), image, **keys)
-    elif image.kind in ("image", "depth", "spectrogram"):
+    elif image.traits.is_map:
         build = partial(Timm, image, name=name, **keys)
     else:
         raise UserError(

@@ -148,7 +148,7 @@ def build_levels(
     Raises:
         UserError: also a network that has no levels to give.
     """
-    if modality.kind in ("vector", "sequence"):
+    if not modality.traits.is_map:
         raise UserError(f"an encoder's levels are maps, which {modality.kind}s do not have; use images")
     shape = (modality.shape[0], *modality.shape[2:]) if modality.kind == "video" else modality.shape
     image = Modality("image", shape)

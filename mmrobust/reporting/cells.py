@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import colorsys
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from mmrobust.data.kinds import decode_text
 from mmrobust.data.spec import DataSpec, Modality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 VOID_GREY = (0.55, 0.55, 0.55)
+MOST_LINES = 5  # of an answer
+LONGEST_TEXT = 90  # characters of a text that are shown
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,11 @@ class Cell:
         middle = self.left + self.width / 2, self.bottom + self.height / 2
         self.axes.text(*middle, text, color=colour, ha="center", va="center", fontsize=size)
 
+    def judge(self, text: str, right: bool) -> None:
+        """Green if it is right, red if it is wrong."""
+        self.paint("#e8f5e9" if right else "#fdecea")
+        self.write(text, "#1a7f37" if right else "#c62828")
+
     def paint(self, colour: str) -> None:
         self._rectangle(facecolor=colour, edgecolor="none")
 
@@ -78,36 +88,114 @@ def draw_input(cell: Cell, x: np.ndarray | None, modality: Modality) -> None:
     """One modality of one sample as its kind is looked at; None says that it is absent."""
     if x is None:
         cell.write("absent", "#888888")
-    elif modality.kind == "spectrogram":
-        cell.fill(stretched(x.mean(0)), cmap="magma", origin="lower")
-    elif modality.kind in ("image", "depth", "video"):
-        frame = x[:, x.shape[1] // 2] if modality.kind == "video" else x
-        if len(frame) == 3:
-            cell.show(stretched(frame).transpose(1, 2, 0))
-        else:
-            cell.show(stretched(frame.mean(0)), cmap="viridis" if modality.kind == "depth" else "gray")
     else:
-        cell.curves(x.reshape(-1, x.shape[-1]), filled=modality.kind == "vector")
+        DRAWINGS[modality.traits.drawing](cell, x)
+
+
+def draw_image(cell: Cell, x: np.ndarray, single: str = "gray") -> None:
+    """(C, H, W): three channels in colour, others their mean in the colours of `single`."""
+    if len(x) == 3:
+        cell.show(stretched(x).transpose(1, 2, 0))
+    else:
+        cell.show(stretched(x.mean(0)), cmap=single)
+
+
+def draw_depth(cell: Cell, x: np.ndarray) -> None:
+    draw_image(cell, x, "viridis")
+
+
+def draw_video(cell: Cell, x: np.ndarray) -> None:
+    """The frame in the middle."""
+    draw_image(cell, x[:, x.shape[1] // 2])
+
+
+def draw_spectrogram(cell: Cell, x: np.ndarray) -> None:
+    cell.fill(stretched(x.mean(0)), cmap="magma", origin="lower")
+
+
+def draw_curves(cell: Cell, x: np.ndarray) -> None:
+    cell.curves(x.reshape(-1, x.shape[-1]), filled=False)
+
+
+def draw_bars(cell: Cell, x: np.ndarray) -> None:
+    cell.curves(x.reshape(-1, x.shape[-1]), filled=True)
+
+
+def draw_text(cell: Cell, x: np.ndarray) -> None:
+    text = decode_text(torch.from_numpy(x))
+    cell.write(textwrap.shorten(text, LONGEST_TEXT, placeholder=" ..."), "black")
+
+
+DRAWINGS: dict[str, Callable[[Cell, np.ndarray], None]] = {
+    "image": draw_image,
+    "depth": draw_depth,
+    "video": draw_video,
+    "spectrogram": draw_spectrogram,
+    "curves": draw_curves,
+    "bars": draw_bars,
+    "text": draw_text,
+}
 
 
 def draw_answer(
     cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
 ) -> None:
-    """A class by name, green if it is right, or a map of classes in the colours of `palette`, void grey."""
-    if spec.task == "segmentation":
-        height, width = target.shape
-        answer = answer[:height, :width]
-        colours = np.array([*palette(spec.num_classes), VOID_GREY])
-        valid = (answer >= 0) & (answer < spec.num_classes)
-        cell.show(colours[np.where(valid, answer, spec.num_classes)], interpolation="nearest")
-        return
+    """What a sample is, or (with a probability) is predicted to be, as its task is looked at."""
+    ANSWERS[spec.task](cell, answer, probability, target, spec)
+
+
+def draw_class(
+    cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
+) -> None:
+    """A class by name, green if it is right."""
     name = class_name(spec, int(answer))
     if probability is None:
         cell.write(name, "black")
     else:
-        right = int(answer) == int(target)
-        cell.paint("#e8f5e9" if right else "#fdecea")
-        cell.write(f"{name}\n{float(probability):.2f}", "#1a7f37" if right else "#c62828")
+        cell.judge(f"{name}\n{float(probability):.2f}", int(answer) == int(target))
+
+
+def draw_map(
+    cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
+) -> None:
+    """A map of classes in the colours of `palette`, void grey."""
+    height, width = target.shape
+    answer = answer[:height, :width]
+    colours = np.array([*palette(spec.num_classes), VOID_GREY])
+    valid = (answer >= 0) & (answer < spec.num_classes)
+    cell.show(colours[np.where(valid, answer, spec.num_classes)], interpolation="nearest")
+
+
+def draw_numbers(
+    cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
+) -> None:
+    """The numbers, and how far they are off."""
+    errors = answer - target
+    lines = [
+        f"{a:.3g}" if probability is None else f"{a:.3g} ({e:+.2g})"
+        for a, e in zip(answer[:MOST_LINES].tolist(), errors.tolist(), strict=False)
+    ]
+    cell.write("\n".join(lines), "black")
+
+
+def draw_labels(
+    cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
+) -> None:
+    """The labels that are there, green if they are the right ones."""
+    names = [class_name(spec, label) for label in np.flatnonzero(answer).tolist()]
+    text = "\n".join([*names[:MOST_LINES], *(["..."] if len(names) > MOST_LINES else [])]) or "none"
+    if probability is None:
+        cell.write(text, "black")
+    else:
+        cell.judge(text, bool((answer == target).all()))
+
+
+ANSWERS: dict[str, Callable[[Cell, np.ndarray, np.ndarray | None, np.ndarray, DataSpec], None]] = {
+    "classification": draw_class,
+    "segmentation": draw_map,
+    "regression": draw_numbers,
+    "multilabel": draw_labels,
+}
 
 
 def palette(count: int) -> list[tuple[float, float, float]]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
-from mmrobust.reporting.tables import IN_PERCENT, Run, Tables, varying
+from mmrobust.reporting.tables import Run, Tables, varying
+from mmrobust.tasks.metric import metric_named
 
 NOT_IN_LABEL = ("method", "missing.", "train masks", "recipe", "seed")  # beginnings of keys
 
@@ -63,7 +64,7 @@ def curve_tables(curves: Curves) -> Tables:
     """A table for every dataset: a row for every training, a column for every test rate."""
     tables = []
     for heading, labels in sorted(curves.items()):
-        percent = heading.endswith(IN_PERCENT)
+        percent = metric_named(heading.rpartition(" · ")[2]).percent
         rates = sorted({rate for points in labels.values() for rate in points})
         body = [
             [label, *(_cell(points.get(rate, []), percent) for rate in rates)]

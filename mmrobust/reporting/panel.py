@@ -17,6 +17,8 @@ from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Key
 from mmrobust.evaluation.combinations import stacked
 from mmrobust.reporting.cells import VOID_GREY, Cell, class_name, draw_answer, draw_input, palette
+from mmrobust.tasks.metric import metric_named
+from mmrobust.tasks.registry import build_task
 
 if TYPE_CHECKING:
     from mmrobust.batch import Batch
@@ -28,7 +30,6 @@ SAMPLES = 4
 MOST_COMBINATIONS = 8  # if there are more: the single modalities, the worst and the full one
 CELL, BETWEEN = 1.25, 0.06  # inches: a cell's width, and the gaps
 DPI = 120
-METRICS = {"miou": "mIoU", "accuracy": "accuracy"}
 
 
 def save_panel(
@@ -75,19 +76,18 @@ def chosen_combinations(
     if len(served) <= MOST_COMBINATIONS:
         return list(served)
     score = scores(results)
-    worst = min(served, key=lambda c: score.get(combination_name(c), (1.0, ""))[0])
+    measured = [c for c in served if combination_name(c) in score] or served
+    find = max if results["primary"].get("direction") == "min" else min
+    worst = find(measured, key=lambda c: score.get(combination_name(c), (1.0, ""))[0])
     return [c for c in served if len(c) == 1 or c in (worst, served[-1])]
 
 
 def scores(results: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
     """Combination -> its primary metric, as a number and as text; without those that have none."""
     metric = results["primary"]["metric"]
+    label = metric_named(metric, results).label
     values = {name: row["metrics"][metric] for name, row in results["combinations"].items() if row}
-    return {
-        name: (value, f"{METRICS.get(metric, metric)} {value:.3f}")
-        for name, value in values.items()
-        if value is not None
-    }
+    return {name: (value, f"{label} {value:.3f}") for name, value in values.items() if value is not None}
 
 
 def predict(
@@ -100,7 +100,8 @@ def predict(
     with torch.inference_mode():
         for _, logits in stacked(method.eval(), batch, masks):
             predicted.append(method.task.predict(logits, batch.target, batch.label_size).cpu())
-            probability.append(logits.float().softmax(2).amax(2).cpu())
+            sure = method.task.certainty(logits)
+            probability.append(torch.full(logits.shape[:2], torch.nan) if sure is None else sure.cpu())
     method.train(was_training)
     answers = zip(torch.cat(predicted).numpy(), torch.cat(probability).numpy(), strict=True)
     has = (batch.available | ~masks[:, None]).all(2).tolist()
@@ -127,7 +128,7 @@ def draw(
     m, columns, tall = len(spec.modalities), [*spec.modalities, "truth", *predictions], CELL * _aspect(spec)
     heads = [*columns[: m + 1], *(_head(name, spec, scores) for name in predictions)]
     above = 0.4 + 0.12 * max(1 + head.count("\n") for head in heads)
-    legend = _legend(batch, spec, predictions) if spec.task == "segmentation" else []
+    legend = _legend(batch, spec, predictions) if build_task(spec).dense else []
     width = BETWEEN + len(columns) * (CELL + BETWEEN) + 2 * BETWEEN
     lines = -(-len(legend) // max(int(width / 0.9), 1))
     below = BETWEEN + 0.19 * lines
@@ -194,6 +195,6 @@ def _target(batch: Batch, row: int) -> np.ndarray:
 
 def _aspect(spec: DataSpec) -> float:
     """Height over width of the cells: that of the first modality which is a picture."""
-    shapes = [m.shape[-2:] for m in spec.modalities.values() if m.kind in ("image", "depth", "video")]
+    shapes = [m.shape[-2:] for m in spec.modalities.values() if m.traits.picture]
     height, width = shapes[0] if shapes else (1, 1)
     return min(max(height / width, 0.5), 1.6)

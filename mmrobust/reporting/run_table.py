@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mmrobust.evaluation.results import ARROWS
+from mmrobust.tasks.metric import metric_named
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,7 +18,8 @@ def show(results: dict[str, Any], title: str, paths: dict[str, Path]) -> None:
     """Print the table, and where things are."""
     from rich.console import Console
 
-    Console().print(result_table(results, title))
+    # In a file nothing needs to be cut to the width of a terminal.
+    Console(width=None if sys.stdout.isatty() else 160).print(result_table(results, title))
     for label, path in paths.items():
         print(f"{label:<11}{path}")
 
@@ -29,7 +34,8 @@ def result_table(results: Mapping[str, Any], title: str) -> Table:
     table.add_column("combination")
     table.add_column("n", justify="right")
     for metric in metrics:
-        table.add_column(metric, justify="right")
+        arrow = ARROWS[metric_named(metric, results).direction]
+        table.add_column(f"{metric} {arrow}", justify="right")
     for name, row in rows.items():
         table.add_row(
             name, *([str(row["n"])] if row else ["-"]), *_cells(row["metrics"] if row else {}, metrics)
@@ -56,6 +62,8 @@ def plot_combinations(results: Mapping[str, Any], path: Path, title: str) -> Non
     metric = results["primary"]["metric"]
     names = [name for name, row in results["combinations"].items() if row]
     values = [results["combinations"][name]["metrics"][metric] or 0.0 for name in names]
+    described = metric_named(metric, results)
+    most = max([1.0, *values] if described.percent else values, default=1.0)
     sizes = [name.count("+") for name in names]
     figure = Figure(figsize=(5, 1.2 + 0.3 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -63,13 +71,13 @@ def plot_combinations(results: Mapping[str, Any], path: Path, title: str) -> Non
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     for i, value in enumerate(values):
-        label = axes.text(value + 0.01, i, f"{value:.3f}", va="center", fontsize=8)
+        label = axes.text(max(value, 0) + 0.01 * most, i, f"{value:.3f}", va="center", fontsize=8)
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # above the dotted line
     average = results["aggregates"]["average"][metric]
     if average is not None:
         axes.axvline(average, color="black", linestyle=":", linewidth=1)
-        axes.set_xlabel(f"{metric} (dotted: average {average:.3f})")
-    axes.set_xlim(0, max([1.0, *values]) * 1.12)
+        axes.set_xlabel(f"{described.label} {ARROWS[described.direction]} (dotted: average {average:.3f})")
+    axes.set_xlim(min([0.0, *values]), most * 1.12)
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)

@@ -13,27 +13,16 @@ from typing import Any
 
 from mmrobust.config.keys import NOT_IN_HASH
 from mmrobust.errors import UserError
-from mmrobust.evaluation.results import LOWER_IS_BETTER, read_results
+from mmrobust.evaluation.results import read_results
 from mmrobust.reporting.published import Published, beside, recipe_status
+from mmrobust.tasks.metric import Metric, metric_named
 
 COMPARED = ("data_fingerprint", "split", "selection", "classes", "modalities")
 CHOICES = ("method", "data", "encoder", "fusion", "experiment")
 # Overrides that the result records elsewhere, and those without effect on the numbers.
-RECORDED = ("seed", "missing", "noise", *CHOICES)
+RECORDED = ("seed", "missing", "noise", "metric", *CHOICES)
 NO_EFFECT = ("hydra", "missing.train", "missing.test", "noise.train", "noise.test", *NOT_IN_HASH)
 Tables = list[tuple[str, list[list[str]]]]  # headings and rows, the header first
-IN_PERCENT = (
-    "accuracy",
-    "f1",
-    "iou",
-    "ece",
-    "cer",
-    "eer",
-    "hter",
-    "e-2",
-    "e-3",
-    "e-4",
-)  # how the names of metrics in [0, 1] end
 
 
 @dataclass(frozen=True)
@@ -45,6 +34,7 @@ class Run:
     row: dict[str, str]  # what all runs of a row share
     scores: dict[str, float | None]  # of every combination, `average`, `worst`
     seconds: float | None
+    metric: Metric  # whose scores they are
     study: str | None = None  # of which it is a trial
 
 
@@ -68,7 +58,8 @@ def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
     combinations = results["combinations"].items()
     scores = {name: c["metrics"][metric] if c and c["n"] else None for name, c in combinations}
     measured = [score for score in scores.values() if score is not None]
-    worst = max if metric in LOWER_IS_BETTER else min
+    described = metric_named(metric, results)
+    worst = max if described.direction == "min" else min
     scores |= {"average": average[metric], "worst": worst(measured, default=None)}
     masks = protocol["missing"]
     table = {key: protocol[key] for key in (*COMPARED, *protocol)}
@@ -89,7 +80,7 @@ def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
     table.pop("trials", None)
     table = {key: value if isinstance(value, str) else json.dumps(value) for key, value in table.items()}
     seconds = results.get("cost", {}).get("train_seconds")
-    return Run(path, identity["seed"], identity["config_hash"], table, row, scores, seconds, study)
+    return Run(path, identity["seed"], identity["config_hash"], table, row, scores, seconds, described, study)
 
 
 def _words(protocol: Mapping[str, Any]) -> str:
@@ -103,7 +94,7 @@ def _words(protocol: Mapping[str, Any]) -> str:
 def _overrides(texts: Iterable[str]) -> dict[str, str]:
     """The overrides that change the numbers; of a key given twice, the last."""
     pairs = dict(text.lstrip("+").partition("=")[::2] for text in texts)
-    skipped = ("missing/", "noise/", *(f"{key}." for key in NO_EFFECT))
+    skipped = ("missing/", "noise/", "metrics.", *(f"{key}." for key in NO_EFFECT))
     return {k: v for k, v in sorted(pairs.items()) if k not in RECORDED and not f"{k}.".startswith(skipped)}
 
 
@@ -112,7 +103,8 @@ def make_tables(runs: Iterable[Run], notes: list[str]) -> Tables:
     alike: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
         t = run.table
-        unit = " (%)" if t["metric"].endswith(IN_PERCENT) else ""
+        words = ["%"] * run.metric.percent + ["lower is better"] * (run.metric.direction == "min")
+        unit = f" ({', '.join(words)})" if words else ""
         heading = f"{t['data']} · {t['split']} · {t['metric']}{unit} · selection {t['selection']}"
         alike.setdefault(heading, {}).setdefault(json.dumps(t, sort_keys=True), []).append(run)
     tables = []
@@ -195,7 +187,7 @@ def _rows(runs: Sequence[Run], notes: list[str]) -> list[list[str]]:
             notes.append(f"{labels[row]}: seed {run.seed} again; left out the older {older.path.parent}{why}")
         rows[row][run.seed] = run
     names = list(runs[0].scores)
-    scale, digits = (100, 1) if runs[0].table["metric"].endswith(IN_PERCENT) else (1, 3)
+    scale, digits = (100, 1) if runs[0].metric.percent else (1, 3)
     body = []
     for row, seeds in rows.items():
         cells = [_cell([run.scores.get(name) for run in seeds.values()], scale, digits) for name in names]

@@ -19,8 +19,9 @@ from omegaconf import DictConfig
 from mmrobust.config.identity import config_hash
 from mmrobust.config.overrides import as_override, key_of
 from mmrobust.errors import UserError
-from mmrobust.evaluation.results import direction, ended_early, read_results
+from mmrobust.evaluation.results import ended_early, read_results
 from mmrobust.sweeps.storage import compare, finished, found, load, study_folder
+from mmrobust.tasks.metric import direction, primary_metric
 from mmrobust.training.locks import locked
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def opened(given: Sequence[str], config: DictConfig, name: str | None = None) ->
     where = f"study {study.name} in {study.storage}"
     lock = study_folder(config) / f"{study.name}.lock"
     with locked(lock, refused=f"{where} is being run by another process; wait for it"):
-        metric = config.data.get("primary") or "accuracy"  # the tasks' own are better the higher
+        metric = primary_metric(config.data)
         goal = DIRECTIONS[config.sweep.direction or direction(metric)]
         stored = load(study.storage, study.name, goal)
         compare(stored, study.space, study.fixed, config_hash(config), study.storage)

@@ -16,6 +16,7 @@ from mmrobust.config.build import construct
 from mmrobust.config.identity import load_run_config
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
+from mmrobust.evaluation.added_metrics import build_metrics
 from mmrobust.methods.base import Method
 from mmrobust.models.initialization import initialize
 from mmrobust.training.retention import tested
@@ -102,6 +103,7 @@ def build_method(config: DictConfig, spec: DataSpec) -> Method:
     method = construct(config.method, spec=spec)
     assert isinstance(method, Method)
     initialize(method, config.init)
+    method.metrics = build_metrics(config.get("metrics") or DictConfig({}), spec)
     return method
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -24,6 +24,10 @@ from mmrobust.evaluation.results import (
 from mmrobust.files import short_hash
 from mmrobust.reporting.run_table import plot_combinations, show
 from mmrobust.training.retention import require_checkpoint
+
+if TYPE_CHECKING:
+    pass
+
 
 # Keys on which the modalities' names hang.
 SAY_MODALITIES = ("task", "num_modalities", "manifest", "columns")

@@ -22,12 +22,9 @@ from torch import nn
 from mmrobust.config.build import construct
 from mmrobust.config.scaling import tell_optimization
 from mmrobust.errors import UserError
-from mmrobust.evaluation.results import direction
 from mmrobust.methods.base import Method
-from mmrobust.training.checkpoints import (
-    AtomicCheckpoints,
-    Checkpoint,
-)
+from mmrobust.tasks.metric import direction
+from mmrobust.training.checkpoints import AtomicCheckpoints, Checkpoint
 from mmrobust.training.devices import count_devices, place
 from mmrobust.training.progress import EpochLines, Losses
 from mmrobust.training.pruning import Pruning

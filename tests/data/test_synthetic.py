@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from mmrobust.combinations import all_combinations, combination_name
+from mmrobust.data.kinds import decode_text
 from mmrobust.data.noise import Clean
 from mmrobust.data.spec import KINDS
 from mmrobust.data.split import Key
@@ -106,7 +107,7 @@ def test_another_modality_never_lowers_the_bayes_accuracy(shared: float) -> None
     data = make(num_modalities=4, clarity=[0.9, 0.3, 0.6], shared=shared)
     for small, large in combinations(all_combinations(data.names), 2):
         if set(small) < set(large):
-            assert data.bayes_accuracy(small) <= data.bayes_accuracy(large) + 1e-12
+            assert data.best(small) <= data.best(large) + 1e-12
 
 
 def test_a_modality_cannot_tell_merged_classes_apart() -> None:
@@ -174,13 +175,13 @@ def test_the_fingerprint_covers_what_the_inputs_are_made_of() -> None:
     assert again.fingerprint == prints[0]
 
 
-@pytest.mark.parametrize("num_modalities", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("num_modalities", [1, 2, 3, 4, 5, 6, 7])
 def test_samples_are_as_declared(num_modalities: int) -> None:
     data = make(num_modalities=num_modalities, kinds=list(KINDS), clarity=0.9, variants=2)
     data.setup()
     assert list(data.spec.modalities) == data.names == [f"m{m + 1}" for m in range(num_modalities)]
     assert [m.kind for m in data.spec.modalities.values()] == [*KINDS, "image"][:num_modalities]
-    axes = {"image": 3, "depth": 3, "spectrogram": 3, "sequence": 2, "video": 4, "vector": 1}
+    axes = {"image": 3, "depth": 3, "spectrogram": 3, "sequence": 2, "video": 4, "vector": 1, "text": 1}
     assert all(len(m.shape) == axes[m.kind] for m in data.spec.modalities.values())
     sample = data.splits["train"][Key(0, 3)]
     assert 0 <= sample.target < data.num_classes
@@ -188,7 +189,7 @@ def test_samples_are_as_declared(num_modalities: int) -> None:
         x = sample.inputs[name]
         assert isinstance(x, torch.Tensor)
         assert x.shape == modality.shape
-        assert x.dtype == torch.float32
+        assert x.dtype == (torch.int64 if modality.kind == "text" else torch.float32)
         assert x.isfinite().all()
     assert len(data.bayes) == 2**num_modalities - 1
     batch = next(iter(data.train_dataloader()))
@@ -196,11 +197,19 @@ def test_samples_are_as_declared(num_modalities: int) -> None:
     assert batch.target.tolist() == [data.splits["train"].targets[i] for i in batch.index.tolist()]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.noisy])
 def test_patterns_are_orthogonal_and_as_large_as_each_other(kind: str) -> None:
     (channel,) = make(num_modalities=1, kinds=kind, variants=3, size=8).channels
     patterns = channel.patterns(seed=0).reshape(channel.num_groups * 3, -1)
     np.testing.assert_allclose(patterns @ patterns.T / patterns.shape[1], np.eye(len(patterns)), atol=1e-5)
+
+
+def test_sentences_have_no_word_in_common() -> None:
+    (channel,) = make(num_modalities=1, kinds="text", variants=3, size=8).channels
+    patterns = channel.patterns(seed=0).reshape(-1, 32)
+    words = [decode_text(torch.from_numpy(row)).split() for row in patterns]
+    assert {len(row) for row in words} == {6}
+    assert len({word for row in words for word in row}) == 6 * len(patterns)
 
 
 def test_all_errors_come_at_once() -> None:
@@ -231,7 +240,7 @@ def test_all_errors_come_at_once() -> None:
     [
         (
             {"kinds": "smell"},
-            "kinds has 'smell', expected image, depth, spectrogram, sequence, video, vector",
+            "kinds has 'smell', expected image, depth, spectrogram, sequence, video, vector, text",
         ),
         ({"clarity": [0.5, 1.3]}, r"clarity has 1.3, expected probabilities in \[0, 1\]"),
         ({"variants": [1, 99]}, "variants of m2=99, expected 1 to 22; larger sizes allow more"),
@@ -239,7 +248,10 @@ def test_all_errors_come_at_once() -> None:
         ({"clarity": []}, "kinds, clarity or variants is an empty list"),
         ({"num_modalities": 0}, "num_modalities=0, expected at least 1"),
         ({"size": 7}, "size=7, expected at least 8"),
-        ({"task": "scene"}, "task=scene, expected classification or segmentation"),
+        (
+            {"task": "scene"},
+            "task=scene, expected classification or segmentation or regression or multilabel",
+        ),
         ({"num_modalities": -2}, "num_modalities=-2, expected at least 1"),
     ],
 )
@@ -247,12 +259,12 @@ def test_an_error_says_what_was_found_and_expected(change: dict[str, Any], messa
     with pytest.raises(UserError, match=message):
         make(**change).setup()
     with pytest.raises(UserError, match=message):
-        make(**change).bayes_accuracy([])
+        make(**change).best([])
 
 
 def test_bayes_accuracy_refuses_what_it_cannot_do() -> None:
     with pytest.raises(UserError, match="no modality is called 'audio', only m1, m2"):
-        make().bayes_accuracy(["audio"])
+        make().best(["audio"])
     huge = make(num_modalities=9, num_classes=16, variants=1)
     with pytest.raises(UserError, match=r"16 classes × 9 × 9 .*limit"):
-        huge.bayes_accuracy(huge.names)
+        huge.best(huge.names)

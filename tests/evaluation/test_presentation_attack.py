@@ -21,9 +21,10 @@ from mmrobust.evaluation.presentation_attack import (
     presentation_attack_metrics,
     scores,
 )
-from mmrobust.evaluation.results import direction, read_predictions, read_results, write_predictions
+from mmrobust.evaluation.results import read_predictions, read_results, write_predictions
 from mmrobust.methods.base import Method
 from mmrobust.run import main as run
+from mmrobust.tasks.metric import direction
 from mmrobust.testing import describe_data, make_batch
 from tests.data.casia_surf_tree import make_casia_surf
 

@@ -12,7 +12,7 @@ from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.methods.qmf import QMF, rank_loss
-from mmrobust.tasks import full_logits
+from mmrobust.tasks.base import full_logits
 from mmrobust.testing import check_method, describe_data, fill_absent, make_batch, step
 
 

@@ -8,8 +8,9 @@ from itertools import product
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.spec import KINDS
+from mmrobust.data.kinds import KINDS
 
+LETTERS = 4  # of a word of synthetic text
 MIN_SIZE = 8  # here an ideal decoder errs with p < 1e-12, and less in anything larger
 
 
@@ -27,8 +28,12 @@ class Channel:
     @property
     def shape(self) -> tuple[int, ...]:
         s = self.size
-        shapes = {"sequence": (1, 4 * s), "video": (1, s // 2, s, s), "vector": (4 * s,)}
+        shapes = {"sequence": (1, 4 * s), "video": (1, s // 2, s, s), "vector": (4 * s,), "text": (4 * s,)}
         return shapes.get(self.kind, (1, s, s))
+
+    @property
+    def noisy(self) -> bool:
+        return KINDS[self.kind].noisy
 
     @property
     def symbols(self) -> np.ndarray:
@@ -40,9 +45,12 @@ class Channel:
         return len(set(self.groups))
 
     def patterns(self, seed: int) -> np.ndarray:
-        """Gratings of mean 0 and standard deviation 1, orthogonal: (groups, variants, *shape) float32."""
+        """Gratings of mean 0 and standard deviation 1, orthogonal: (groups, variants, *shape) float32. Of text: sentences
+        without a word in common, int64 code points."""
         axes, count = self.shape[1:] or self.shape, self.num_groups * self.variants
         rng = np.random.default_rng(keyed.seed_of(seed, "patterns", self.name))
+        if self.kind == "text":
+            return sentences(rng, count, self.shape[0]).reshape(self.num_groups, self.variants, -1)
         chosen = rng.permutation(frequencies(axes))[:count]
         position = np.indices(axes).T / axes  # in [0, 1); the axes come last first
         waves = np.sqrt(2) * np.cos(2 * np.pi * (position @ chosen.T).T)
@@ -63,6 +71,16 @@ class Channel:
             (1 <= self.variants <= most, f"{variants}, expected 1 to {most}; larger sizes allow more"),
         ]
         return [problem for kept, problem in rules if not kept]
+
+
+def sentences(rng: np.random.Generator, count: int, length: int) -> np.ndarray:
+    """Code points (count, length) of words of LETTERS small letters, each of which occurs once."""
+    words = length // (LETTERS + 1)
+    drawn = rng.choice(26**LETTERS, size=(count, words), replace=False)
+    letters = drawn[..., None] // 26 ** np.arange(LETTERS) % 26 + ord("a")
+    blanks = np.full((count, words, 1), ord(" "))
+    points = np.concatenate([letters, blanks], 2).reshape(count, -1)
+    return np.pad(points, ((0, 0), (0, length - points.shape[1])))
 
 
 def frequencies(axes: tuple[int, ...]) -> list[tuple[int, ...]]:

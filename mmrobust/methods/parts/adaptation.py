@@ -14,7 +14,7 @@ from mmrobust.batch import Batch
 from mmrobust.losses import joint_adaptation
 from mmrobust.models.fusion import mean_over, rows_like
 from mmrobust.models.pyramid import by_level, deepest
-from mmrobust.tasks import Prediction, Task, full_logits
+from mmrobust.tasks.base import Prediction, Task, full_logits
 
 
 class JointAdaptation(nn.Module):

@@ -161,4 +161,4 @@ def test_an_error_says_what_was_found_and_expected(change: dict[str, Any], messa
 
 def test_scenes_have_no_bayes_accuracy() -> None:
     with pytest.raises(UserError, match="task=classification alone"):
-        make(task="segmentation").bayes_accuracy(["rgb"])
+        make(task="segmentation").best(["rgb"])

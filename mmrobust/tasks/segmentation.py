@@ -1,9 +1,9 @@
-"""The tasks: what a head looks like, what a sample's loss is, what is predicted."""
+"""One class for every pixel."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,70 +11,28 @@ from torch import Tensor, nn
 
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
-from mmrobust.evaluation.families import FAMILIES
+from mmrobust.evaluation.metrics import confusion_counts, segmentation_metrics
 from mmrobust.models.decoder import Decoder
 from mmrobust.models.pyramid import resized
+from mmrobust.tasks.base import Counts, Prediction, Task, full_logits
 
 RESIZED_BYTES = 64 * 2**20  # of logits at the labels' resolution at a time
 
 
-class Prediction(Protocol):
-    """A head's output in training, or a method's."""
-
-    @property
-    def logits(self) -> Tensor: ...
-
-    @property
-    def side(self) -> tuple[Tensor, ...]: ...  # logits at other resolutions, in training
-
-
-def full_logits(prediction: Tensor | Prediction) -> Tensor:
-    """The logits at full resolution, whatever form a head's output has."""
-    return prediction if isinstance(prediction, Tensor) else prediction.logits
-
-
-class Classification:
-    """One label for a sample. Logits (B, C), targets (B,)."""
-
-    def __init__(self, spec: DataSpec) -> None:
-        self.num_classes = spec.num_classes
-        self.ignore_index = spec.ignore_index
-        self.metrics = checked_families(spec)
-        self.primary = spec.primary or "accuracy"
-        self.size: tuple[int, ...] = ()  # of a sample's logits, behind the classes
-
-    def prepare(self, source: nn.Module, decoder: Mapping[str, Any] | None) -> None:
-        """Learn what heads will be given; there is nothing to know."""
-
-    def pool(self, features: Tensor) -> Tensor:
-        """What of an encoder's features the fusion sees: the mean over all places, (B, D)."""
-        return features.flatten(2).mean(2) if features.dim() > 2 else features
-
-    def head(self, width: int, skip_widths: Sequence[int] | None = None) -> nn.Module:
-        return nn.Linear(width, self.num_classes)
-
-    def loss(self, prediction: Tensor | Prediction, target: Tensor) -> Tensor:
-        """Cross-entropy of every sample, (B,)."""
-        return F.cross_entropy(full_logits(prediction), target, reduction="none")
-
-    def predict(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> Tensor:
-        """Logits (K, B, C) to classes (K, B)."""
-        return logits.argmax(2)
-
-
-class Segmentation:
+class Segmentation(Task):
     """One label for a pixel. Logits (B, C, H, W), targets (B, H, W) with `ignore_index` where void.
 
     Encoders give a `Pyramid`; a head is a decoder, which in training also predicts at coarser resolutions.
     """
 
+    dense: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy", "mean_accuracy")
+    kept_as: ClassVar[str] = "confusion"
     primary = "miou"
-    metrics: tuple[str, ...] = ()
 
     def __init__(self, spec: DataSpec) -> None:
-        self.num_classes = spec.num_classes
-        self.ignore_index = spec.ignore_index
-        self.size: tuple[int, ...] = tuple(next(iter(spec.modalities.values())).shape[-2:])
+        super().__init__(spec)
+        self.size = tuple(next(iter(spec.modalities.values())).shape[-2:])
         if len(spec.class_weights) not in (0, spec.num_classes):
             raise UserError(
                 f"the dataset has {len(spec.class_weights)} class weights for {spec.num_classes} classes; it needs one "
@@ -155,6 +113,44 @@ class Segmentation:
             predicted[:, i, :height, :width] = _classes(logits[:, i], (height, width))
         return predicted
 
+    def certainty(self, logits: Tensor) -> Tensor:
+        return logits.float().softmax(2).amax(2)
+
+    def pairs(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Probabilities (P, C) and classes (P,) of the pixels that are not void, at the labels' resolution."""
+        probabilities, classes = [logits.new_zeros(0, self.num_classes)], [target.new_zeros(0)]
+        sizes = [target.shape[1:]] * len(target) if label_size is None else label_size.tolist()
+        for image, label, (height, width) in zip(logits, target, sizes, strict=True):
+            valid = label[:height, :width] != self.ignore_index
+            large = resized(image[None].float(), (height, width))[0].softmax(0)
+            probabilities.append(large[:, valid].t())
+            classes.append(label[:height, :width][valid])
+        return torch.cat(probabilities), torch.cat(classes)
+
+    def zeros(self, rows: int) -> Counts:
+        """`confusion` (rows, C, C) int64."""
+        return {"confusion": torch.zeros(rows, self.num_classes, self.num_classes, dtype=torch.int64)}
+
+    def count(self, logits: Tensor, predicted: Tensor, target: Tensor, counted: Tensor) -> Counts:
+        valid = target != self.ignore_index
+        classes = torch.where(valid, target, 0).expand_as(predicted)
+        counted = counted[..., None, None] & valid
+        return {"confusion": confusion_counts(predicted, classes, counted, self.num_classes)}
+
+    def measure(self, counts: Counts) -> dict[str, Tensor]:
+        return segmentation_metrics(counts["confusion"])
+
+    def kept(self, logits: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
+        """Each image's confusion matrix (K, B, C, C)."""
+        k, b = predicted.shape[:2]
+        images, labels = predicted.flatten(0, 1), target.expand(k, *target.shape).flatten(0, 1)
+        valid = labels != self.ignore_index
+        counts = confusion_counts(images, torch.where(valid, labels, 0), valid, self.num_classes)
+        return counts.unflatten(0, (k, b)).int()
+
+    def count_kept(self, kept: Tensor, target: Tensor | None, counted: Tensor) -> Counts:
+        return {"confusion": (kept.long() * counted[..., None, None]).sum(1)}
+
 
 def _classes(logits: Tensor, size: Sequence[int]) -> Tensor:
     """(N, C, h, w) to the most probable classes (N, *size), a few rows at a time where they are enlarged."""
@@ -173,28 +169,3 @@ def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
         for n, have in zip(size, labels.shape[1:], strict=True)
     )
     return labels[:, rows[:, None], columns]
-
-
-def checked_families(spec: DataSpec) -> tuple[str, ...]:
-    """The families of metrics that a dataset asks for.
-
-    Raises:
-        UserError: one is not known or made for another number of classes, or no metric is called as the primary one.
-    """
-    known = ["accuracy", "macro_f1", "ece"]
-    for name in spec.metrics:
-        if name not in FAMILIES:
-            raise UserError(f"the dataset asks for metrics {name!r}; known are {', '.join(FAMILIES)}")
-        if spec.num_classes != FAMILIES[name].classes:
-            raise UserError(
-                f"the metrics {name!r} are made for {FAMILIES[name].classes} classes; the dataset has {spec.num_classes}"
-            )
-        known += FAMILIES[name].metrics
-    if spec.primary and spec.primary not in known:
-        raise UserError(f"the primary metric {spec.primary!r} is none of this dataset's: {', '.join(known)}")
-    return spec.metrics
-
-
-Task = Classification | Segmentation
-
-TASKS: dict[str, type[Task]] = {"classification": Classification, "segmentation": Segmentation}

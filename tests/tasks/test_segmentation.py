@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from mmrobust.errors import UserError
 from mmrobust.models.decoder import Logits
-from mmrobust.tasks import Classification, Segmentation, nearest
+from mmrobust.tasks.classification import Classification
+from mmrobust.tasks.segmentation import Segmentation, nearest
 from mmrobust.testing import describe_data
 
 SPEC = replace(describe_data(task="segmentation", num_classes=3), ignore_index=255)

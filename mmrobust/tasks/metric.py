@@ -1,0 +1,107 @@
+"""The metrics: which values are good, how they are written. The only list of them; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Direction = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is read.
+
+    Args:
+        name: as in `results.json`.
+        direction: which values are good.
+        percent: whether reports show a share as a percentage.
+        label: its name in pictures.
+    """
+
+    name: str
+    direction: Direction
+    percent: bool
+    label: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Without the name, which is its key in `results.json`."""
+        plain = asdict(self)
+        return {key: value for key, value in plain.items() if key != "name"}
+
+
+def _share(name: str, label: str, direction: Direction = "max") -> Metric:
+    return Metric(name, direction, True, label)
+
+
+def _number(name: str, label: str, direction: Direction) -> Metric:
+    return Metric(name, direction, False, label)
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        _share("accuracy", "accuracy"),
+        _share("macro_f1", "macro F1"),
+        _share("ece", "ECE", "min"),
+        _share("miou", "mIoU"),
+        _share("pixel_accuracy", "pixel accuracy"),
+        _share("mean_accuracy", "mean accuracy"),
+        _share("acer", "ACER", "min"),
+        _share("apcer", "APCER", "min"),
+        _share("bpcer", "BPCER", "min"),
+        _share("hter", "HTER", "min"),
+        _share("eer", "EER", "min"),
+        _share("tpr_at_fpr_1e-2", "TPR at FPR 1e-2"),
+        _share("tpr_at_fpr_1e-3", "TPR at FPR 1e-3"),
+        _share("tpr_at_fpr_1e-4", "TPR at FPR 1e-4"),
+        _share("map", "mAP"),
+        _number("mae", "MAE", "min"),
+        _number("rmse", "RMSE", "min"),
+        _number("pearson", "Pearson r", "max"),
+        _number("ccc", "CCC", "max"),
+    )
+}
+
+# The primary metric of every task.
+PRIMARY = {
+    "classification": "accuracy",
+    "segmentation": "miou",
+    "regression": "mae",
+    "multilabel": "macro_f1",
+}
+
+
+def metric_named(name: str, results: Mapping[str, Any] | None = None) -> Metric:
+    """The metric of a name.
+
+    Args:
+        name: one of METRICS, or one that the run's configuration added.
+        results: what `results.json` holds, whose `metrics` describe the added ones. A name that nobody describes is
+            taken for a number of which more is better.
+    """
+    added = (results or {}).get("metrics", {})
+    if name in added:
+        return Metric(name, **added[name])
+    return METRICS.get(name, Metric(name, "max", False, name))
+
+
+def direction(name: str, results: Mapping[str, Any] | None = None) -> Direction:
+    """Which values of a metric are good, see `metric_named`."""
+    return metric_named(name, results).direction
+
+
+def primary_metric(data: Mapping[str, Any]) -> str:
+    """The primary metric of a configuration's `data`, before it is read: its own, or that of its task."""
+    task = data.get("task") or TASK_OF_TARGET.get(data.get("target") or "", "classification")
+    return str(data.get("primary") or PRIMARY.get(task, "accuracy"))
+
+
+# The column of a user's table that holds the targets -> the task.
+TASK_OF_TARGET = {
+    "label": "classification",
+    "mask": "segmentation",
+    "value": "regression",
+    "labels": "multilabel",
+}
