@@ -15,7 +15,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast check bench format clean
+.PHONY: help setup run test test-fast test-all check bench format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -32,17 +32,20 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## train and evaluate the default; more through ARGS="method=dropout seed=1"
 	@$(BIN)/python -m mmrobust.run $(ARGS)
 
-test: $(READY) ## all tests
-	@$(PYTEST) $(ARGS)
+test: $(READY) ## the tests, without those that take minutes
+	@$(PYTEST) -m "not long" $(ARGS)
 
 test-fast: $(READY) ## the tests that take no processes and few seconds
-	@$(PYTEST) -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow and not long" $(ARGS)
+
+test-all: $(READY) ## all tests, those that take minutes among them: claims, a real Slurm
+	@$(PYTEST) $(ARGS)
 
 check: $(READY) ## lint, types, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) -m "not long" $(ARGS)
 
 bench: $(READY) ## speed, as ratios; one JSON object a line
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -22,7 +22,7 @@ from mmrobust.methods.base import Method
 from mmrobust.methods.dmrnet import DMRNet
 from tests.claims.training import accuracies, train
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SEEDS = (0, 1, 2)
 

@@ -14,7 +14,7 @@ from mmrobust.losses import margin_weights
 from mmrobust.methods.mmanet import MMANet
 from tests.claims.training import train
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 COARSE, FINE = (
     [0, 0, 0, 0, 0, 0, 1, 1],

@@ -19,7 +19,7 @@ from mmrobust.losses import maximum_mean_discrepancy
 from mmrobust.methods.base import Method
 from tests.claims.training import accuracies, train
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SEEDS = (0, 1, 2)
 ALL = list(range(8))

@@ -10,7 +10,7 @@ import torch
 from mmrobust.evaluation.combinations import Results
 from tests.claims.training import evaluate, train
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SEEDS = (0, 1, 2)
 SCENES = (

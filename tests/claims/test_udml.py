@@ -22,7 +22,7 @@ from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.methods.base import Output
 from mmrobust.methods.udml import UDML
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SEEDS = (0, 1, 2)
 CLASSES, LENGTH, STEPS, ROWS = 6, 128, 450, 64

@@ -224,7 +224,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         yield environment
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_slurm(cluster: dict[str, str], tmp_path: Path) -> None:
     """A sweep whose first jobs are pre-empted in the midst of an epoch ends like an undisturbed one."""
     slow = "+callbacks.slow={_target_: tests.faults.Slow, seconds: 0.4}"
@@ -248,7 +248,7 @@ def test_slurm(cluster: dict[str, str], tmp_path: Path) -> None:
     assert "going on with the interrupted run" in logs
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ranks_are_tasks_of_slurm(cluster: dict[str, str], tmp_path: Path) -> None:
     """Jobs of different needs in one sweep; two tasks train one run in one folder."""
     jobs = ["-m", *SMALL, "method=dropout", "trainer.devices=1,2", witness(tmp_path / "seen")]
