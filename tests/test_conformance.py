@@ -16,6 +16,7 @@ from mmrobust.data.spec import KINDS, DataSpec, Modality
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.models.encoders import build_encoder
+from mmrobust.tasks.registry import TASKS
 from mmrobust.testing import check_dataset, check_method, describe_data, make_batch, step
 from tests.data.trees import SMALL, TREES, ready
 
@@ -60,9 +61,9 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataModule]:
 
 @pytest.mark.parametrize("num_modalities", [2, 3])
 @pytest.mark.parametrize("name", choices("method"))
-@pytest.mark.parametrize("task", ["classification", "segmentation"])
+@pytest.mark.parametrize("task", TASKS)
 def test_method(name: str, task: str, num_modalities: int) -> None:
-    kinds = ("image", "spectrogram", "vector") if task == "classification" else ("image",)
+    kinds = ("image",) if task == "segmentation" else ("image", "text", "vector")
     build = builder(f"method={name}")
     spec = describe_data(num_modalities=num_modalities, kinds=kinds, task=task)
     if task in method_class(name).tasks:

@@ -18,19 +18,21 @@ from mmrobust.data.files import images
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.data.table.columns import Column
-from mmrobust.data.table.csv_file import content_hash, modality_columns, read_table
+from mmrobust.data.table.csv_file import TARGETS, content_hash, modality_columns, read_table
 from mmrobust.data.table.entries import (
     SPLITS,
     Entries,
     Entry,
-    find_classes,
+    cells_of,
     note_unseen,
     read_entries,
     target_column,
+    text_columns,
     with_splits,
 )
 from mmrobust.data.table.inference import OPTIONS, Inference, described, unlike
 from mmrobust.data.table.masks import VOID, MaskLabels
+from mmrobust.data.targets import TARGET_COLUMNS, names_of
 from mmrobust.errors import Problems, UserError
 
 AUGMENTATIONS = ("none", "flip", "crop_flip")
@@ -46,6 +48,7 @@ class Rows(Split):
         self,
         entries: Sequence[Entry],
         columns: Mapping[str, Column],
+        target: str,
         classes: Sequence[str],
         masks: MaskLabels | None,
         augment: str,
@@ -53,15 +56,19 @@ class Rows(Split):
     ) -> None:
         self.entries, self.columns, self.masks = entries, columns, masks
         self.ids = [entry.id for entry in entries]
-        self.targets = [] if masks else [classes.index(str(entry.target)) for entry in entries]
+        column = None if masks else TARGET_COLUMNS[target]
+        self.targets = [column.encode(str(e.target), classes) for e in entries] if column else []
+        self.tensors = torch.tensor(self.targets, dtype=column.dtype if column else torch.int64)
         self.present = np.array([[e.files[m] is not None for m in columns] for e in entries])
         self.augmentation, self.run_seed = augment, run_seed
         self.size = next(c.shape[-2:] for c in columns.values()) if masks else ()  # of all inputs then
 
-    def read(self, key: Key) -> dict[str, np.ndarray | None]:
+    def read(self, key: Key) -> dict[str, Any]:
         """What `Column.read` gives, None where the cell is empty; and `mask` (H, W), classes, if there are any."""
         entry = self.entries[key.index]
-        raw = {m: None if (f := entry.files[m]) is None else c.read(f) for m, c in self.columns.items()}
+        raw: dict[str, Any] = {
+            m: None if (f := entry.files[m]) is None else c.read(f) for m, c in self.columns.items()
+        }
         if self.masks:
             raw["mask"] = mask = self.masks.read(Path(entry.target))
             sizes = {m: x.shape[:2] for m, x in raw.items() if x is not None}
@@ -69,7 +76,7 @@ class Rows(Split):
                 raise UserError(f"line {entry.line}: {problem}")
         return raw
 
-    def augment(self, raw: dict[str, np.ndarray | None], key: Key) -> dict[str, np.ndarray | None]:
+    def augment(self, raw: dict[str, Any], key: Key) -> dict[str, Any]:
         """The same crop and flip for all maps and the mask; then what noise acts on. In training the mask gets the
         inputs' size."""
         raw = dict(raw)
@@ -97,10 +104,10 @@ class Rows(Split):
             x = x[i : i + h, j : j + w]
         return np.ascontiguousarray(x[:, ::-1] if self.augmentation != "none" and flip < 0.5 else x)
 
-    def finish(self, raw: dict[str, np.ndarray | None], key: Key) -> Sample:
+    def finish(self, raw: dict[str, Any], key: Key) -> Sample:
         inputs = {m: None if (x := raw[m]) is None else c.finish(x) for m, c in self.columns.items()}
         mask = raw["mask"] if self.masks else None
-        return Sample(inputs, self.targets[key.index] if mask is None else torch.from_numpy(mask))
+        return Sample(inputs, self.tensors[key.index] if mask is None else torch.from_numpy(mask))
 
 
 class Manifest(DataModule):
@@ -112,12 +119,13 @@ class Manifest(DataModule):
 
     Args:
         manifest: the CSV.
-        columns: the modalities; None: all columns but id, split, label, mask.
+        columns: the modalities; None: all columns but id, split and those of targets.
         content: `content_hash` that the CSV must have; None: any.
         root: the folder that names start from; None: the CSV's.
         modalities: name -> kind, size, mean, std, unit, sample_rate, None where they are inferred.
         inferred: what `infer` gave; None: do it now.
-        target: `label` or `mask`; None: the one there is.
+        target: the column of the targets, `label`, `mask`, `value` or `labels`, which says the task; None: the one
+            there is.
         classes: names in order, for masks perhaps their number; None: all that occur.
         validation, test: shares held out of train where no row names the split.
         ignore_index, label_offset: of masks, see `MaskLabels`.
@@ -170,21 +178,27 @@ class Manifest(DataModule):
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         inferred = self.inferred or self.infer()
-        _, entries = self.entries()
+        target, entries = self.entries()
         log.info("what the files are:\n%s", self.told(inferred))
         columns = {m: Column.from_dict(plain) for m, plain in inferred["modalities"].items()}
         masks = MaskLabels.from_dict(inferred["masks"]) if inferred["masks"] else None
         classes = tuple(inferred["classes"])
         splits: dict[str, Split] = {
             name: Rows(
-                rows, columns, classes, masks, self.augment, self.run_seed if name == "train" else None
+                rows,
+                columns,
+                target,
+                classes,
+                masks,
+                self.augment,
+                self.run_seed if name == "train" else None,
             )
             for name, rows in entries.items()
         }
         modalities = {m: column.modality for m, column in columns.items()}
-        task, void = ("segmentation", VOID) if masks else ("classification", -100)
+        void = VOID if masks else -100
         train, weights = len(splits["train"]), tuple(inferred["class_weights"])
-        return DataSpec(task, len(classes), train, modalities, classes, void, weights), splits
+        return DataSpec(TARGETS[target], len(classes), train, modalities, classes, void, weights), splits
 
     def entries(self) -> tuple[str, Entries]:
         """The column of the targets, and the rows of every split. Raises: UserError: all that is wrong with them."""
@@ -206,18 +220,16 @@ class Manifest(DataModule):
             problems.append(f"data.augment={self.augment} is not known; choose {', '.join(AUGMENTATIONS)}")
         taken = [m for m in columns if hasattr(nn.ModuleDict(), m)]
         problems.add("names that torch keeps for itself", taken, "rename these columns")
-        entries = read_entries(table, columns, target, root, problems, damaged)
+        texts = text_columns(table, columns, {m: self.modalities.get(m, {}).get("kind") for m in columns})
+        entries = read_entries(table, columns, texts, target, root, problems, damaged)
         classes, self.how = None, list[str]()
-        if target == "label":
-            if isinstance(self.classes, int):
-                raise UserError(
-                    f"data.classes={self.classes} is for masks; name the labels: data.classes=[cat, dog]"
-                )
-            classes = find_classes(entries, self.classes, problems)
+        if target != "mask":
+            names = names_of(target, cells_of(entries), self.classes, problems)
+            classes = names if TARGET_COLUMNS[target].by_class else None
         if not problems:
             entries, self.how = with_splits(entries, classes, self.validation, self.test, self.seed)
-            if target == "label":
-                note_unseen(entries, problems)
+            if target != "mask":
+                note_unseen(entries, target, problems)
         if problems or (damaged and self.corrupt == "error"):
             if damaged and not problems:
                 damaged[-1] += "; or leave these samples out: data.corrupt=skip"
@@ -247,10 +259,10 @@ class Manifest(DataModule):
 
     def told(self, inferred: Mapping[str, Any]) -> str:
         """What was inferred, as a short table, and how to set it otherwise."""
-        _, entries = self.entries()
+        target, entries = self.entries()
         counts = ", ".join(f"{split} {len(entries.get(split, []))}" for split in SPLITS)
         how = f" ({'; '.join(self.how)}, data.seed={self.seed})" if self.how else ""
-        task = "segmentation" if inferred["masks"] else "classification"
+        task = TARGETS[target]
         rows = sum(map(len, entries.values()))
         lines = [("data", f"{self.manifest}: {rows} rows, {task}"), ("splits", counts + how)]
         if (train := len(entries["train"])) < self.batch_size:

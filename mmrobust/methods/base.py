@@ -66,9 +66,7 @@ class Method(LightningModule):
         schedule: Any,
     ) -> None:
         super().__init__()
-        if spec.task not in self.tasks:
-            can = " and ".join(self.tasks)
-            raise UserError(f"{type(self).__name__} does {can}, but the dataset's task is {spec.task}")
+        self.require_task(spec.task)
         self.spec, self.seed = spec, seed
         self.modalities = tuple(spec.modalities)
         self.task = build_task(spec)
@@ -89,6 +87,15 @@ class Method(LightningModule):
         self.metrics: Mapping[str, Added] = {}  # further ones that are evaluated, see `added_metrics`
         self._scores: dict[str, CombinationScores] = {}
         self.last_terms: dict[str, Tensor] = {}  # the losses of the last batch
+
+    @classmethod
+    def require_task(cls, task: str) -> None:
+        """Raises: UserError: the method does not do it."""
+        if task not in cls.tasks:
+            raise UserError(
+                f"{cls.__name__} does {' and '.join(cls.tasks)}, but the dataset's task is {task}; method=dropout does "
+                "all tasks"
+            )
 
     # What a method may override
 

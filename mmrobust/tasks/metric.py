@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from mmrobust.data.table.csv_file import TARGETS
+
 Direction = Literal["min", "max"]
 
 
@@ -94,14 +96,5 @@ def direction(name: str, results: Mapping[str, Any] | None = None) -> Direction:
 
 def primary_metric(data: Mapping[str, Any]) -> str:
     """The primary metric of a configuration's `data`, before it is read: its own, or that of its task."""
-    task = data.get("task") or TASK_OF_TARGET.get(data.get("target") or "", "classification")
+    task = data.get("task") or TARGETS.get(data.get("target") or "", "classification")
     return str(data.get("primary") or PRIMARY.get(task, "accuracy"))
-
-
-# The column of a user's table that holds the targets -> the task.
-TASK_OF_TARGET = {
-    "label": "classification",
-    "mask": "segmentation",
-    "value": "regression",
-    "labels": "multilabel",
-}

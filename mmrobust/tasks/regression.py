@@ -86,7 +86,7 @@ def regression_metrics(sums: Tensor) -> dict[str, Tensor]:
     return {
         "mae": absolute,
         "rmse": square.sqrt(),
-        "pearson": covariance / (var_p * var_t).sqrt(),
+        "pearson": torch.where(var_p * var_t > 0, covariance / (var_p * var_t).sqrt(), torch.nan),
         "ccc": 2 * covariance / (var_p + var_t + (p - t).square()),
     }
 

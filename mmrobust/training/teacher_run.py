@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.compose import compose_config
@@ -12,6 +13,7 @@ from mmrobust.config.identity import config_hash
 from mmrobust.config.keys import encoder_entries
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, read_results
+from mmrobust.tasks.metric import PRIMARY
 from mmrobust.training.locks import locked
 from mmrobust.training.processes import start
 from mmrobust.training.retention import require_checkpoint, retain
@@ -36,6 +38,9 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
         require_checkpoint(Path(given))
         _check_modalities(Path(given), config)
         return Path(given)
+    if (task := config.data.get("task")) in PRIMARY:  # before a teacher is trained in vain
+        method: Any = get_class(config.method._target_)
+        method.require_task(task)
     teacher = teacher_config(config, config_dir)
     folder, name = Path(teacher.paths.run), teacher.choices.method
     with locked(folder / ".lock", waiting=f"{folder}, the teacher, is being trained; waiting for it"):

@@ -487,7 +487,7 @@ def test_more_classes_than_said(masked):
 
 def test_a_label_or_a_mask(masked, classes):
     changed(masked, lambda rows: [row.update(label=str(i % 2)) for i, row in enumerate(rows)])
-    assert "has both a label and a mask; choose data.target=label or mask" in problem(masked)
+    assert "has label and mask; choose data.target=label or mask" in problem(masked)
     assert ready(masked, "data.target=label", "data.columns=[rgb]").spec.task == "classification"
     assert "data.target=mask, but" in problem(classes, "data.target=mask")
 

@@ -16,6 +16,7 @@ from mmrobust.data.spec import KINDS
 from mmrobust.data.split import Key
 from mmrobust.data.synthetic import Synthetic, halves
 from mmrobust.errors import UserError
+from mmrobust.evaluation.families import ranking_metrics
 from mmrobust.missing import Complete
 
 YAML = Path(__file__).parents[2] / "conf/data/synthetic.yaml"
@@ -71,6 +72,37 @@ def test_bayes_accuracy_is_what_an_ideal_decoder_reaches(num_modalities: int, sh
     measured = accuracies(data, "test")
     for name, bayes in data.bayes.items():
         assert abs(measured[name] - bayes) < 4 * np.sqrt(bayes * (1 - bayes) / 30_000), name
+
+
+@pytest.mark.parametrize("task", ["regression", "multilabel"])
+@pytest.mark.parametrize("num_classes", [5, 8])
+def test_the_best_score_is_what_an_ideal_decoder_reaches(task: str, num_classes: int) -> None:
+    """It names the median of what the class may be, or ranks by the probability of each digit."""
+    keys = {"num_classes": num_classes, "clarity": [0.8, 0.6], "variants": [1, 2], "num_test": 20_000}
+    data = make(task=task, num_modalities=2, kinds="vector", **keys)
+    data.setup()
+    assert data.spec.num_classes == len(data.spec.classes) == (1 if task == "regression" else 3)
+    target, shown = np.array(data.splits["test"].targets), decoded(data, "test")
+    for name, best in data.bayes.items():
+        counts = [c.num_groups for c in data.channels if c.name in name.split("+")]
+        code = np.ravel_multi_index([shown[m] for m in name.split("+")], counts)
+        posterior = data.likelihood(name.split("+"))[:, code]
+        posterior = posterior / posterior.sum(0)  # (C, N)
+        if task == "regression":
+            median = (posterior.cumsum(0) < 0.5 - 1e-9).sum(0)
+            error = np.abs(median - target[:, 0])
+            assert abs(error.mean() - best) < 4 * error.std() / np.sqrt(len(error)), name
+        else:
+            digit = np.arange(num_classes)[:, None] >> np.arange(3) & 1
+            found = ranking_metrics((posterior.T @ digit).round(9), target, None)["map"]
+            assert found == pytest.approx(best, abs=0.02), name
+
+
+def test_the_best_absolute_error_by_hand() -> None:
+    """Two classes, shown with 0.9: one in ten is off by one. Of three that nothing tells apart, the one between."""
+    two = {"task": "regression", "num_modalities": 1, "clarity": 0.8, "variants": 1}
+    assert make(**two, num_classes=2, groups=[[0, 1]]).bayes == pytest.approx({"m1": 0.1})
+    assert make(**two, num_classes=3, groups=[[0, 0, 0]]).bayes == pytest.approx({"m1": 2 / 3})
 
 
 def test_likelihood_is_the_frequency_of_what_is_shown() -> None:

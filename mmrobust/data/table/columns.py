@@ -24,6 +24,7 @@ from mmrobust.data.files.arrays import (
     type_of,
 )
 from mmrobust.data.files.audio import Spectrogram
+from mmrobust.data.kinds import encode_text
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 
@@ -35,11 +36,12 @@ KINDS_OF = {  # what the files of a type may be taken for
 SIDES = (32, 64, 128, 224)  # pixels
 LONGEST = 10.0  # seconds
 HIGHEST = 22050  # Hz
+MOST_CHARACTERS = 512  # of a text
 
 
 @dataclass(frozen=True)
 class Column:
-    """What is known of a column; `read`, `prepare` and `finish` lead from a file to a float32 tensor of `shape`.
+    """What is known of a column; `read`, `prepare` and `finish` lead from a file, or from a sentence, to a tensor of `shape`.
 
     Args:
         kind, shape: as of `Modality`.
@@ -79,13 +81,15 @@ class Column:
     def spectrogram(self) -> Spectrogram:
         return Spectrogram(self.sample_rate, self.seconds, self.n_fft, self.hop, standardise=False)
 
-    def read(self, path: Path) -> np.ndarray:
-        """Image (H, W, C), uint8 as a rule; depth (H, W) float32 in metres, 0 where unknown; spectrogram: waveform
+    def read(self, path: Path | str) -> Any:
+        """Text as it stands in the table; image (H, W, C), uint8 as a rule; depth (H, W) float32 in metres, 0 where unknown; spectrogram: waveform
         (T,); video (T, H, W, 3) uint8 or (C, T, H, W); sequence (C, T); vector (D,).
 
         Raises:
             UserError: the file cannot be read, or is not what the column holds.
         """
+        if isinstance(path, str):
+            return path
         if self.kind == "spectrogram":
             return self.spectrogram.read(path)
         array = type_of(path) == "arrays"
@@ -109,15 +113,17 @@ class Column:
             raise UserError(f"{path} holds NaN or infinity; mend it or leave it out")
         return x
 
-    def prepare(self, x: np.ndarray) -> np.ndarray:
+    def prepare(self, x: Any) -> Any:
         """What noise acts on: maps in their final size, sounds as magnitudes |STFT| (F, T)."""
         if self.kind == "spectrogram":
             return self.spectrogram.magnitude(x)
         height, width = self.shape[-2:] if self.is_map else (0, 0)
         return images.scaled_to(x, (height, width), nearest=self.kind == "depth") if self.is_map else x
 
-    def finish(self, x: np.ndarray) -> Tensor:
-        """Normalised; depth is 0, its mean, where unknown."""
+    def finish(self, x: Any) -> Tensor:
+        """Text as code points; all else normalised; depth is 0, its mean, where unknown."""
+        if self.kind == "text":
+            return encode_text(x, self.shape[0])
         if self.kind == "spectrogram":
             return self._normalised(self.spectrogram.finish(x))
         tensor = torch.from_numpy(x).float()
@@ -212,6 +218,22 @@ def describe(
         return Column(kind, (shapes[0][2] if type_ == "arrays" else 3, *pixels(key, size)))
     unit = options["unit"] or (1.0 if dtype.kind == "f" else 0.001)
     return Column(kind, (1, *pixels(key, size)), unit=float(unit))
+
+
+def text_column(key: str, sentences: Sequence[str], size: Any) -> Column:
+    """A column of sentences, as long as the longest, but at most MOST_CHARACTERS.
+
+    Args:
+        key: `data.modalities.<name>`.
+        sentences: of train.
+        size: characters that are read, if set.
+
+    Raises:
+        UserError: `size` is no whole number above 0.
+    """
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise UserError(f"{key}.size={size}: of text it is a whole number of characters")
+    return Column("text", (size or min(max(map(len, sentences)), MOST_CHARACTERS),))
 
 
 def _kind(type_: str, shape: tuple[int, ...], dtype: np.dtype) -> str | None:

@@ -14,10 +14,18 @@ from pathlib import Path
 from mmrobust.errors import UserError
 from mmrobust.files import short_hash
 
-OWN = ("id", "split", "label", "mask")  # the columns that are no modalities
-TARGETS = ("label", "mask")
+# The columns that may hold the targets -> the task.
+TARGETS = {
+    "label": "classification",
+    "mask": "segmentation",
+    "value": "regression",
+    "labels": "multilabel",
+}
+OWN = ("id", "split", *TARGETS)  # the columns that are no modalities
 TAKEN = ("name", "pretrained", "norm", "width", "options")  # keys beside which encoder.<modality> lies
-EXPECTED = "id, split, label or mask, and one column of file names for each modality"
+EXPECTED = (
+    "id, split, label, mask, value or labels, and one column of file names or sentences for each modality"
+)
 EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
@@ -56,7 +64,7 @@ def modality_columns(path: Path | str, chosen: Sequence[str] | None = None) -> l
     if not set(TARGETS) & set(header):
         wanted = {name.lower(): name for name in header}
         hint = next((f"; rename {wanted[t]!r} to {t!r}" for t in TARGETS if t in wanted), "")
-        problems.append(f"no column 'label' or 'mask'{hint}")
+        problems.append(f"no column 'label', 'mask', 'value' or 'labels'{hint}")
     names = list(others if chosen is None else chosen)
     for name in names:
         if name not in others:

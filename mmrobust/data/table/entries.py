@@ -13,6 +13,7 @@ from mmrobust import keyed
 from mmrobust.data.base import hold_out
 from mmrobust.data.files.arrays import TYPES, type_of
 from mmrobust.data.table.csv_file import TARGETS, Table
+from mmrobust.data.targets import TARGET_COLUMNS
 from mmrobust.errors import Problems, UserError, summarised
 
 SPLITS = ("train", "val", "test")
@@ -20,12 +21,12 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Entry:
-    """One sample: the line of its row, its files (None where the cell is empty), and its label or the file of its
-    mask."""
+    """One sample: the line of its row, its files or sentences (None where the cell is empty), and what the cell of its
+    target says, or the file of its mask."""
 
     line: int
     id: str
-    files: Mapping[str, Path | None]
+    files: Mapping[str, Path | str | None]
     target: str | Path
 
 
@@ -33,10 +34,16 @@ Entries = dict[str, list[Entry]]  # by split
 
 
 def read_entries(
-    table: Table, columns: Sequence[str], target: str, root: Path, problems: Problems, damaged: Problems
+    table: Table,
+    columns: Sequence[str],
+    texts: frozenset[str],
+    target: str,
+    root: Path,
+    problems: Problems,
+    damaged: Problems,
 ) -> Entries:
     """The rows of a table; those without a split are in train. Adds to `problems`, and to `damaged` what
-    data.corrupt=skip can leave out."""
+    data.corrupt=skip can leave out. `texts` are the columns of sentences."""
     first: dict[str, int] = {}
     found: Entries = {split: [] for split in SPLITS}
     twice, unknown, empty, blank, foreign, absent = ([] for _ in range(6))
@@ -44,27 +51,27 @@ def read_entries(
     for row in table.rows:
         name, split = row.cells.get("id") or f"line {row.line}", row.cells.get("split") or "train"
         place = f"line {row.line}: {name}"
-        files = {c: root / cell if (cell := row.cells[c]) else None for c in columns}
+        cells = {c: row.cells[c] or None for c in columns}
+        files = {c: root / cell for c, cell in cells.items() if cell and c not in texts}
         told = row.cells[target]
         if name in first:
             twice.append(f"{place}, first in line {first[name]}")
         first.setdefault(name, row.line)
         if split not in SPLITS:
             unknown.append(f"line {row.line}: {split}")
-        if not told:
+        if not told and not (target in TARGET_COLUMNS and TARGET_COLUMNS[target].may_be_empty):
             blank.append(place)
-        if not any(files.values()):
+        if not any(cells.values()):
             empty.append(place)
         for column, file in files.items():
-            if file is not None:
-                types[column].setdefault(type_of(file) or "", []).append(f"line {row.line}: {file.name}")
+            types[column].setdefault(type_of(file) or "", []).append(f"line {row.line}: {file.name}")
         of_target = root / told if target == "mask" and told else None
         if of_target is not None and type_of(of_target) not in ("images", "arrays"):
             foreign.append(f"line {row.line}: {of_target.name}")
         absent += [
             f"line {row.line}: {file}" for file in [*files.values(), of_target] if file and not file.is_file()
         ]
-        found.setdefault(split, []).append(Entry(row.line, name, files, of_target or told))
+        found.setdefault(split, []).append(Entry(row.line, name, {**cells, **files}, of_target or told))
     problems.add("ids that occur before", twice, "every row needs one of its own")
     problems.add(
         f"unknown splits (known are {', '.join(SPLITS)})",
@@ -130,34 +137,21 @@ def _one(labels: Sequence[int], seed: int, split: str) -> np.ndarray:
     return drawn[: min(1, count - 1)]
 
 
-def find_classes(entries: Entries, given: Sequence[str] | None, problems: Problems) -> list[str]:
-    """The labels, whole numbers by size, else as words are sorted. Adds to `problems`."""
-    lines: dict[str, list[int]] = {}
-    for rows in entries.values():
-        for entry in rows:
-            lines.setdefault(str(entry.target), []).append(entry.line)
-    lines.pop("", None)
-    whole = all(label.lstrip("+-").isdecimal() for label in lines)
-    classes = sorted(lines, key=(lambda label: (int(label), label)) if whole else None)
-    if given is not None:
-        strange = [f"line {lines[c][0]}: {c}" for c in classes if c not in given]
-        problems.add("labels that data.classes has not", strange, "add them there, or delete the rows")
-        classes = list(given)
-    if len(classes) < 2:
-        problems.append(
-            f"the column label holds {len(classes)} classes ({', '.join(classes)}); expected two or more"
-        )
-    return classes
+def cells_of(entries: Entries) -> dict[str, list[tuple[int, str]]]:
+    """The lines and cells of the targets, by split."""
+    return {split: [(e.line, str(e.target)) for e in rows] for split, rows in entries.items()}
 
 
-def note_unseen(entries: Entries, problems: Problems) -> None:
+def note_unseen(entries: Entries, target: str, problems: Problems) -> None:
     """Labels that no row of train has."""
-    known = {entry.target for entry in entries["train"]}
+    parts = TARGET_COLUMNS[target].parts
+    known = {name for entry in entries["train"] for name in parts(str(entry.target))}
     unseen: dict[str, str] = {}
     for split, rows in entries.items():
         for entry in rows:
-            if entry.target not in known:
-                unseen.setdefault(str(entry.target), f"{entry.target} ({split}, line {entry.line})")
+            for name in parts(str(entry.target)):
+                if name not in known:
+                    unseen.setdefault(name, f"{name} ({split}, line {entry.line})")
     problems.add(
         "labels that no row of train has",
         list(unseen.values()),
@@ -165,14 +159,27 @@ def note_unseen(entries: Entries, problems: Problems) -> None:
     )
 
 
+def text_columns(table: Table, columns: Sequence[str], kinds: Mapping[str, str | None]) -> frozenset[str]:
+    """The columns whose cells are sentences, not names of files: those of kind text, and where no kind is set those
+    of which no cell ends like a file that can be read, and most have a blank."""
+
+    def looks_so(column: str) -> bool:
+        cells = [row.cells[column] for row in table.rows if row.cells[column]]
+        if any(type_of(Path(cell.splitlines()[-1])) for cell in cells):
+            return False
+        return 2 * sum(" " in cell for cell in cells) > len(cells)
+
+    return frozenset(c for c in columns if (kinds[c] or ("text" if looks_so(c) else "")) == "text")
+
+
 def target_column(table: Table, chosen: str | None) -> str:
-    """`label` or `mask`. Raises: UserError: both, and none was chosen; or the chosen one is not there."""
+    """One of TARGETS. Raises: UserError: both, and none was chosen; or the chosen one is not there."""
     there = [name for name in TARGETS if name in table.header]
     if chosen is None and len(there) == 1:
         return there[0]
     if chosen is None:
         raise UserError(
-            f"data.manifest={table.path} has both a label and a mask; choose data.target=label or mask"
+            f"data.manifest={table.path} has {' and '.join(there)}; choose data.target={' or '.join(there)}"
         )
     if chosen not in there:
         raise UserError(f"data.target={chosen}, but {table.path} has {' and '.join(there)}; choose that")

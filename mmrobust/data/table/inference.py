@@ -13,9 +13,10 @@ from mmrobust import keyed
 from mmrobust.data.families.frames import median_frequency
 from mmrobust.data.files.arrays import header, last_shape, shape_of, type_of
 from mmrobust.data.files.audio import read_audio
-from mmrobust.data.table.columns import Column, describe, side_for
-from mmrobust.data.table.entries import Entries, Entry, find_classes
+from mmrobust.data.table.columns import Column, describe, side_for, text_column
+from mmrobust.data.table.entries import Entries, Entry, cells_of
 from mmrobust.data.table.masks import MaskLabels, find_labels, read_values
+from mmrobust.data.targets import names_of
 from mmrobust.errors import Problems, UserError
 
 OPTIONS = ("kind", "size", "mean", "std", "unit", "sample_rate")  # of a modality, None where it is inferred
@@ -57,9 +58,10 @@ class Inference:
             UserError: files that cannot be read or do not go together.
         """
         given = None if isinstance(self.classes, int) else self.classes
-        if target == "label":
+        if target != "mask":
             columns = {m: self.column(m, None) for m in self.options}
-            masks, classes, weights = None, find_classes(self.entries, given, Problems()), list[float]()
+            masks, classes = None, names_of(target, cells_of(self.entries), given, Problems())
+            weights = list[float]()
         else:
             labels, size = self.masks()
             masks = {**vars(labels), "values": labels.values and list(labels.values)}
@@ -91,12 +93,15 @@ class Inference:
                 f"no row of train has a file in the column {name}; leave it out: data.columns=[...]"
             )
         options = self.options[name]
-        first = self.readable(look, train, LOOKED_AT)
+        if isinstance(train[0], str):
+            return text_column(f"data.modalities.{name}", list(map(str, train)), options["size"])
+        files = list(map(Path, train))
+        first = self.readable(look, files, LOOKED_AT)
         column = describe(f"data.modalities.{name}", first, options, size, self.n_fft, self.hop)
         if column.kind in ("vector", "sequence", "video"):
             self.agree(name, column, first[0])
         order = np.argsort(keyed.uniforms(len(train), self.seed, "inspect", name))
-        drawn = self.readable(column.read, [train[i] for i in order], max(self.inspect, 1))
+        drawn = self.readable(column.read, [files[i] for i in order], max(self.inspect, 1))
         return column.with_statistics(drawn, options["mean"], options["std"])
 
     def readable(self, read: Callable[[Path], object], files: Sequence[Path], count: int) -> list[Path]:
@@ -120,8 +125,7 @@ class Inference:
     def agree(self, name: str, column: Column, first: Path) -> None:
         """Raises: UserError: an array is of another shape than the first one."""
         for entry in (e for rows in self.entries.values() for e in rows if e.files[name] is not None):
-            file = entry.files[name]
-            assert file is not None
+            file = Path(str(entry.files[name]))
             try:
                 found = shape_of(column.kind, *header(file))
             except UserError as error:
@@ -177,7 +181,8 @@ class Inference:
     def checked_mask(self, entry: Entry) -> np.ndarray:
         """The values of a mask. Raises: UserError: void everywhere, or not as large as the images."""
         values = read_values(Path(entry.target))
-        sizes = {m: last_shape(*header(f))[:2] for m, f in entry.files.items() if f and _is_map(f)}
+        files = {m: f for m, f in entry.files.items() if isinstance(f, Path)}
+        sizes = {m: last_shape(*header(f))[:2] for m, f in files.items() if _is_map(f)}
         if problem := unlike(sizes, values.shape):
             raise UserError(problem)
         if ((values == self.ignore_index) | (values + self.label_offset < 0)).all():
@@ -215,7 +220,11 @@ def described(inferred: Mapping[str, Any], entries: Entries) -> list[tuple[str, 
         missing = sum(e.files[m] is None for rows in entries.values() for e in rows)
         parts = [
             f"{column.kind} {'×'.join(map(str, column.shape))}",
-            f"mean {few_numbers(column.mean)}, std {few_numbers(column.std)}",
+            *(
+                [f"mean {few_numbers(column.mean)}, std {few_numbers(column.std)}"]
+                if column.modality.traits.noisy
+                else []
+            ),
             *([f"{column.sample_rate} Hz, {column.seconds:g} s"] if column.kind == "spectrogram" else []),
             *([f"unit {column.unit:g} m"] if column.kind == "depth" else []),
             f"missing in {missing} rows" if missing else "in all rows",

@@ -160,5 +160,5 @@ def test_an_error_says_what_was_found_and_expected(change: dict[str, Any], messa
 
 
 def test_scenes_have_no_bayes_accuracy() -> None:
-    with pytest.raises(UserError, match="task=classification alone"):
+    with pytest.raises(UserError, match="not known with task=segmentation"):
         make(task="segmentation").best(["rgb"])

@@ -38,7 +38,7 @@ def test_lines_count_quoted_line_ends(tmp_path):
         (b"PK\x03\x04 and so on", "is an Excel file; save it as CSV"),
         ("id,label,rgb\n".encode("utf-16"), "is UTF-16 or no text"),
         (b"id,label,rgb\na,caf\xe9,a.png\n", "line 2 is not UTF-8"),
-        (b"", "is empty; its first line names the columns: id, split, label or mask"),
+        (b"", "is empty; its first line names the columns: id, split, label, mask, value or labels"),
         (b"id,label,rgb\n\n", "has no rows below its header"),
         (b"id,label,label\n", "line 1 names label more than once"),
         (b"id,,label\n", "line 1 names (no name)"),
@@ -67,8 +67,8 @@ def test_columns_of_modalities(tmp_path):
 @pytest.mark.parametrize(
     ("header", "chosen", "message"),
     [
-        ("id,rgb", None, "no column 'label' or 'mask'; it has the columns id, rgb"),
-        ("id,Label,rgb", None, "no column 'label' or 'mask'; rename 'Label' to 'label'"),
+        ("id,rgb", None, "no column 'label', 'mask', 'value' or 'labels'; it has the columns id, rgb"),
+        ("id,Label,rgb", None, "no column 'label', 'mask', 'value' or 'labels'; rename 'Label' to 'label'"),
         ("id,label", None, "no column of file names"),
         (
             "id,label,rgb",
@@ -79,7 +79,11 @@ def test_columns_of_modalities(tmp_path):
         ("id,label,rgb", ["rgb", "rgb"], "data.columns names 'rgb' twice"),
         ("id,label,my image", None, "column 'my image' cannot be a modality's name"),
         ("id,label,width", None, "column 'width' cannot be a modality's name"),
-        ("one column", None, "it has the columns one column; expected are id, split, label or mask"),
+        (
+            "one column",
+            None,
+            "it has the columns one column; expected are id, split, label, mask, value or labels",
+        ),
     ],
 )
 def test_columns_that_cannot_be(tmp_path, header, chosen, message):
