@@ -17,14 +17,14 @@ from lightning.pytorch.callbacks import Callback
 
 from mmrobust import evaluate
 from mmrobust.data.spec import DataSpec
-from mmrobust.data.split import Split
+from mmrobust.data.split import Key, Split
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_predictions, read_results
 from mmrobust.methods.fusion import Fusion
 from mmrobust.run import main
 from mmrobust.training import checkpoints
 from tests.data.trees import TREES
-from tests.toys import ToySegmentation
+from tests.toys import Squares, ToySegmentation
 
 SMALL = [
     "encoder.width=8",
@@ -104,6 +104,29 @@ class Twice(ToySegmentation):
         return spec, splits
 
 
+class Infinite(ToySegmentation):
+    """Its sample 5 to validate has an infinite pixel."""
+
+    def load(self) -> tuple[DataSpec, dict[str, Split]]:
+        spec, splits = super().load()
+        return spec, splits | {"val": InfiniteSquares("val", self)}
+
+
+class InfiniteSquares(Squares):
+    def read(self, key: Key) -> dict[str, np.ndarray]:
+        raw = super().read(key)
+        raw["m2"][0, 0, 0] = np.inf if key.index == 5 else 0
+        return raw
+
+
+class BadWeights(Callback):
+    """The test begins with a weight that is no number."""
+
+    def on_test_start(self, trainer: Trainer, method: Any) -> None:
+        with torch.no_grad():
+            next(method.parameters()).fill_(float("nan"))
+
+
 class Bug(Callback):
     def on_train_start(self, *_: Any) -> None:
         raise RuntimeError("a bug")
@@ -152,6 +175,21 @@ def test_sample_without_modalities_and_ids_in_two_splits(run: Run) -> None:
     refused(told, "sample 'train 5' of split 'test' is also in 'train'")
 
 
+def test_an_input_that_is_no_number_in_any_dataset(run: Run, tmp_path: Path) -> None:
+    given = [*SQUARES, "data._target_=tests.test_bad_input.Infinite"]
+    refused(run(*given), "sample val 5: its m2 holds NaN or infinity; mend it or leave it out, or", SKIP)
+    told = run(*given, SKIP)
+    assert told.status == 0, told.text
+    assert read_results(next(tmp_path.glob("out/*/*")))["protocol"]["skipped"] == {"val": ["val 5"]}
+
+
+def test_predictions_that_are_no_numbers(run: Run, tmp_path: Path) -> None:
+    bad = "+callbacks.bad._target_=tests.test_bad_input.BadWeights"
+    told = run(*SYNTHETIC, "selection=last", bad, f"paths.run={tmp_path}/run")
+    refused(told, "the network's logits are NaN or infinite for 16 samples: test0, ", "lower optimizer.lr")
+    assert read_results(tmp_path / "run")["status"] == "diverged"
+
+
 def test_traceback_on_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMROBUST_TRACEBACK", "")
     told = run("--traceback", "method=dmrnett")
@@ -195,6 +233,11 @@ def repeat(path: Path) -> None:
     path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
 
 
+def no_numbers(tree: Path, split: str) -> None:
+    stem = (tree / f"{split}.csv").read_text().splitlines()[0].partition(",")[0]
+    soundfile.write(tree / f"AudioWAV/{stem}.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
+
+
 SKIP = "data.corrupt=skip"
 DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "missing root": (shutil.rmtree, ["cremad does not exist; set it, or paths.data"]),
@@ -203,6 +246,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "missing frame folder": (lambda t: shutil.rmtree(clip(t)[2].parent), ["no <id>/*.jpg in", "ffmpeg", SKIP]),
     "git-LFS pointer": (lambda t: clip(t)[1].write_bytes(LFS), ["git-LFS pointer", "run `git lfs pull`", SKIP]),
     "truncated wav": (lambda t: cut(clip(t)[1]), ["sample 1001_IOM_NEU_XX: ", ".wav is cut short: ", "get the file again", SKIP]),
+    "NaN in a wav of test": (lambda t: no_numbers(t, "test"), ["sample 1001_IOM_NEU_XX: ", ".wav holds NaN or infinity", SKIP]),
+    "NaN in a wav of train": (lambda t: no_numbers(t, "train"), ["sample 1001_IEO_NEU_XX: ", ".wav holds NaN or infinity", SKIP]),
     "truncated jpg": (lambda t: cut(clip(t)[2]), ["sample 1001_IOM_NEU_XX: ", ".jpg is cut short after", SKIP]),
     "no image": (lambda t: clip(t)[2].write_text("<html>"), ["cannot be read as an image", SKIP]),
     "duplicate ids": (lambda t: repeat(t / "train.csv"), ["train.csv: listed before: 1 (line 49: 1001_IEO_NEU_XX); keep one row of each"]),
@@ -229,11 +274,15 @@ def test_damaged_samples_are_skipped_and_counted(run: Run, tree: Path, tmp_path:
     cut(clip(tree)[1])
     clip(tree, 1)[1].write_bytes(LFS)
     cut(clip(tree, 2)[2])
+    no_numbers(tree, "train")
     shutil.rmtree(clip(tree, 3)[2].parent)
     told = run(*CREMAD, f"data.root={tree}", "data.frames=2", SKIP)
     assert told.status == 0, told.text
     results = read_results(next(tmp_path.glob("out/*/*")))
-    assert results["protocol"]["skipped"] == {"test": sorted(clip(tree, n)[0] for n in range(4))}
+    assert results["protocol"]["skipped"] == {
+        "test": sorted(clip(tree, n)[0] for n in range(4)),
+        "train": ["1001_IEO_NEU_XX"],
+    }
     assert results["combinations"]["audio"]["n"] == 24 - 4
     log = next(tmp_path.glob("out/*/*/log.txt")).read_text()
     assert "leaves out sample 1001_IOM_NEU_XX of split test: " in log

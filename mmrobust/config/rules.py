@@ -14,6 +14,7 @@ from mmrobust.config.build import allowed_prefixes, classes_in, refused
 from mmrobust.config.keys import AT_LEAST, KEYS, either, encoder_entries, is_typed
 from mmrobust.config.scaling import check_scaling
 from mmrobust.config.wandb_rules import check_wandb
+from mmrobust.data.effects import idle_keys
 
 # Ranges of the numbers of a noise protocol.
 NOISE_RANGES = {"level": (0, 11), "probability": (0, 1), "density": (0, 1), "start": (0, 1)}
@@ -43,6 +44,7 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     rates = plain["test_rates"]
     if not isinstance(rates, list) or not all(type(r) in (int, float) and 0 <= r <= 1 for r in rates):
         problems.append(f"test_rates={rates} is no list of rates in [0, 1]; write test_rates=[0.0,0.3,0.6]")
+    problems += idle_keys(config.choices.data, plain["data"], given)
     problems += (
         _check_choices(config)
         + _check_ranges(config)

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmrobust import keyed
 from mmrobust.data.base import DataModule
 from mmrobust.data.files import images
-from mmrobust.data.files.folders import exists
+from mmrobust.data.files.folders import exists, picture
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import Problems, UserError
@@ -140,13 +140,12 @@ class CASIASURF(DataModule):
 
 
 def as_on_disk(paths: Paths, folders: dict[str, set[str]]) -> Paths:
-    """The names without `_resized` where only these exist."""
+    """The names without `_resized`, or with another ending of pictures, where only these exist."""
+    found = [picture(path, folders) for path in paths]
+    shorter = [picture(path.with_stem(path.stem.removesuffix("_resized")), folders) for path in paths]
     rgb, depth, ir = (
-        short
-        if not exists(path, folders)
-        and exists(short := path.with_stem(path.stem.removesuffix("_resized")), folders)
-        else path
-        for path in paths
+        short if not exists(path, folders) and exists(short, folders) else path
+        for path, short in zip(found, shorter, strict=True)
     )
     return rgb, depth, ir
 

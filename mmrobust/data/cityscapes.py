@@ -12,6 +12,8 @@ import numpy as np
 from mmrobust.data.families.frames import VOID, Frame, Source, Statistics, as_classes, from_one
 from mmrobust.data.families.rgbd import RGBD, Contents, Parts
 from mmrobust.data.files import images
+from mmrobust.data.files.arrays import read_array
+from mmrobust.data.files.folders import PICTURES
 from mmrobust.errors import UserError
 
 CLASSES = (
@@ -50,6 +52,7 @@ class Cityscapes(RGBD):
     """
 
     choices: ClassVar = {"depth": ("disparity", "depth")}
+    published: ClassVar = (512, 1024)
     layout = f"leftImg8bit, gtFine, disparity and camera, or ESANet's folders train and valid: {SOURCE}"
 
     def __init__(self, *, depth: str, **base: Any) -> None:
@@ -61,9 +64,9 @@ class Cityscapes(RGBD):
         frames: Parts = {}
         for split, folder in (PREPARED if prepared else OFFICIAL).items():
             names = root / folder / "rgb" if prepared else root / "leftImg8bit" / folder
-            paths = sorted(names.glob("*/[!.]*_leftImg8bit.png"))
+            paths = sorted(p for p in names.glob("*/[!.]*_leftImg8bit.*") if p.suffix in PICTURES)
             frames[split] = {
-                path.name.removesuffix("_leftImg8bit.png"): self._files(root, folder, path, prepared)
+                path.stem.removesuffix("_leftImg8bit"): self._files(root, folder, path, prepared)
                 for path in paths
             }
         empty = [split for split, part in frames.items() if not part]
@@ -78,7 +81,7 @@ class Cityscapes(RGBD):
         return Contents(form, frames, source, STATISTICS[self.depth], CLASSES)
 
     def _files(self, root: Path, folder: str, rgb: Path, prepared: bool) -> Frame:
-        city, name = rgb.parent.name, rgb.name.removesuffix("_leftImg8bit.png")
+        city, name = rgb.parent.name, rgb.stem.removesuffix("_leftImg8bit")
         label = f"{name}_gtFine_labelIds.png"
         if not prepared:  # depth in metres is computed from disparity
             disparities = root / "disparity" / folder / city / f"{name}_disparity.png"
@@ -124,11 +127,7 @@ def official_depth(path: Path) -> np.ndarray:
 
 def prepared_depth(path: Path) -> np.ndarray:
     """(H, W) float32, m, from an array."""
-    try:
-        depth = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as an array ({error}); get it again") from error
-    return measured(depth)
+    return measured(read_array(path))
 
 
 def measured(depth: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from mmrobust.data.progress import told_of
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
 
@@ -59,7 +60,8 @@ def undamaged(name: str, split: Split, workers: int) -> np.ndarray:
         UserError: not one can be read.
     """
     loader = DataLoader(_Verdicts(split), batch_size=32, num_workers=workers, collate_fn=list)
-    verdicts = [verdict for batch in loader for verdict in batch]
+    batches = told_of(loader, len(loader), f"reading all samples of {name}, batches")
+    verdicts = [verdict for batch in batches for verdict in batch]
     for sample, verdict in zip(split.ids, verdicts, strict=True):
         if verdict:
             log.warning("data.corrupt=skip leaves out sample %s of split %s: %s", sample, name, verdict)

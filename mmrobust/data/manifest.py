@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from torch import nn
 from mmrobust import keyed
 from mmrobust.data.base import DataModule
 from mmrobust.data.files import images
+from mmrobust.data.listing import Listing, changed_since
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.data.table.columns import Column
@@ -24,6 +26,7 @@ from mmrobust.data.table.entries import (
     Entries,
     Entry,
     cells_of,
+    note_shared,
     note_unseen,
     read_entries,
     target_column,
@@ -110,6 +113,18 @@ class Rows(Split):
         return Sample(inputs, self.tensors[key.index] if mask is None else torch.from_numpy(mask))
 
 
+def unknown_options(modalities: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Keys below `data.modalities` that nothing reads, in words."""
+    found = []
+    for name, options in modalities.items():
+        known, path = (columns, name) if name not in columns else (OPTIONS, "")
+        unknown = [name] if path else [f"{name}.{o}" for o in options if o not in OPTIONS]
+        close = difflib.get_close_matches(unknown[0].rpartition(".")[2], known, n=1) if unknown else []
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        found += [f"data.modalities.{key} has no effect; {hint}" for key in unknown]
+    return found
+
+
 class Manifest(DataModule):
     """The modalities are columns of a CSV, whose cells name files; an empty cell: not available.
 
@@ -180,6 +195,10 @@ class Manifest(DataModule):
         inferred = self.inferred or self.infer()
         target, entries = self.entries()
         log.info("what the files are:\n%s", self.told(inferred))
+        for shared in self.shared:
+            log.warning("%s", shared)
+        if how := changed_since(inferred.get("files"), self.listing.stamp()):
+            log.warning("%s names %s than the run was made with", self.manifest, how)
         columns = {m: Column.from_dict(plain) for m, plain in inferred["modalities"].items()}
         masks = MaskLabels.from_dict(inferred["masks"]) if inferred["masks"] else None
         classes = tuple(inferred["classes"])
@@ -213,17 +232,25 @@ class Manifest(DataModule):
             )
         columns, table = modality_columns(self.manifest, self.columns), read_table(self.manifest)
         target, root = target_column(table, self.target), Path(self.root).expanduser()
+        self.listing = Listing(root)
         problems, damaged = Problems(), Problems()
         if not root.is_dir():
             raise UserError(f"data.root={root} is no folder; the names in {self.manifest} start from it")
         if self.augment not in AUGMENTATIONS:
             problems.append(f"data.augment={self.augment} is not known; choose {', '.join(AUGMENTATIONS)}")
+        problems += unknown_options(self.modalities, columns)
         taken = [m for m in columns if hasattr(nn.ModuleDict(), m)]
         problems.add("names that torch keeps for itself", taken, "rename these columns")
         texts = text_columns(table, columns, {m: self.modalities.get(m, {}).get("kind") for m in columns})
-        entries = read_entries(table, columns, texts, target, root, problems, damaged)
+        entries = read_entries(table, columns, texts, target, self.listing, problems, damaged)
         classes, self.how = None, list[str]()
         if target != "mask":
+            neutral = {"ignore_index": VOID, "class_weights": "none", "label_offset": 0}
+            problems += [
+                f"data.{key}={getattr(self, key)} has no effect: it is for masks, and the target is a {target}; leave it out"
+                for key, value in neutral.items()
+                if getattr(self, key) != value
+            ]
             names = names_of(target, cells_of(entries), self.classes, problems)
             classes = names if TARGET_COLUMNS[target].by_class else None
         if not problems:
@@ -236,6 +263,7 @@ class Manifest(DataModule):
             raise UserError(
                 f"data.manifest={self.manifest} cannot be used:\n- " + "\n- ".join([*problems, *damaged])
             )
+        self.shared = note_shared(entries, self.listing)
         return target, entries
 
     def infer(self) -> dict[str, Any]:
@@ -255,7 +283,14 @@ class Manifest(DataModule):
             n_fft=self.n_fft,
             hop=self.hop,
         )
-        return inference.infer(target)
+        inferred = inference.infer(target)
+        if self.augment != "none" and not any(
+            Column.from_dict(c).is_map for c in inferred["modalities"].values()
+        ):
+            raise UserError(
+                f"data.augment={self.augment} has no effect: no column holds images or depth; leave it out"
+            )
+        return inferred | {"files": self.listing.stamp()}
 
     def told(self, inferred: Mapping[str, Any]) -> str:
         """What was inferred, as a short table, and how to set it otherwise."""
@@ -267,6 +302,6 @@ class Manifest(DataModule):
         lines = [("data", f"{self.manifest}: {rows} rows, {task}"), ("splits", counts + how)]
         if (train := len(entries["train"])) < self.batch_size:
             lines.append(("batch", f"{train}, fewer than data.batch_size={self.batch_size}"))
-        lines += described(inferred, entries)
+        lines += described(inferred, entries) + [("warning", shared) for shared in self.shared]
         width = max(len(name) for name, _ in lines)
         return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)

@@ -12,7 +12,7 @@ import numpy as np
 from mmrobust.data.families.frames import VOID, Frame, Source, Statistics, as_classes, from_one
 from mmrobust.data.families.rgbd import RGBD, Contents, Parts
 from mmrobust.data.files import images
-from mmrobust.data.files.folders import find
+from mmrobust.data.files.folders import find, picture
 from mmrobust.data.files.hdf5 import Tables
 from mmrobust.data.files.matlab import read_variables
 from mmrobust.errors import Problems
@@ -50,7 +50,7 @@ class NYUv2(RGBD):
     - official: `nyu_depth_v2_labeled.mat`; and, there or in a folder beside `root` called like it with `_meta` after
       its name, `splits.mat` and, for segmentation, `classMapping40.mat`. Scenes are in this form alone.
     - prepared, as by ESANet's code: `train.txt`, `test.txt` and `{train,test}/{rgb,depth,depth_raw,labels_40,labels_13}/
-      NNNN.png`, depth in whole millimetres. If both are there this one is read, since it is faster.
+      NNNN.png`, depth in whole millimetres, rgb also as `.jpg`. If both are there this one is read, since it is faster.
 
     A sample is called by its number in the .mat, counted from 1: `0003`.
 
@@ -63,6 +63,7 @@ class NYUv2(RGBD):
     """
 
     choices: ClassVar = {"task": ("segmentation", "scene"), "classes": (40, 13), "depth": ("refined", "raw")}
+    published: ClassVar = (480, 640)
     layout = f"{MAT}, splits.mat and classMapping40.mat, or the folders train and test with train.txt and test.txt: {SOURCE}"
 
     def __init__(
@@ -127,23 +128,25 @@ class NYUv2(RGBD):
         if not (root / "train" / labels).is_dir() and (root / "train/labels_40").is_dir():
             labels = "labels_40"
         table = from_one(self.classes) if labels != "labels_40" else of_40(self.classes)
-        problems, frames = Problems(), Parts()
+        problems, frames, folders = Problems(), Parts(), dict[str, set[str]]()
         for split in ("train", "test"):
             lines = (root / f"{split}.txt").read_text("utf-8-sig", errors="replace").split()
-            names = sorted({line.removesuffix(".png") for line in lines})
+            names = sorted({line.rpartition(".")[0] or line for line in lines})
             odd = [name for name in names if not name.isdecimal()]
             problems.add(f"{root / split}.txt: not numbers of frames", odd, "expected one a line, like 0003")
-            parts = {name: self._files(root / split, labels, name) for name in names if name.isdecimal()}
+            parts = {
+                name: self._files(root / split, labels, name, folders) for name in names if name.isdecimal()
+            }
             frames[split] = {f"{int(name):04d}": frame for name, frame in parts.items()}
         if problems:
             self.refuse(problems)
         source = Source(images.read_image, depth_image, partial(label_image, table=table))
         return self._contents("prepared", frames, source)
 
-    def _files(self, folder: Path, labels: str, name: str) -> Frame:
+    def _files(self, folder: Path, labels: str, name: str, folders: dict[str, set[str]]) -> Frame:
         of_depth = "depth" if self.depth == "refined" else "depth_raw"
         rgb, depth, label = (folder / part / f"{name}.png" for part in ("rgb", of_depth, labels))
-        return Frame(rgb, depth, label)
+        return Frame(picture(rgb, folders), depth, label)
 
 
 def check_axes(tables: Tables, names: Sequence[str], problems: Problems) -> int:

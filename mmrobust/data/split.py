@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from mmrobust.data.kinds import KINDS as KINDS
 from mmrobust.data.noise import SplitNoise
+from mmrobust.errors import UserError
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Split(Dataset, ABC):
 
     def verify(self, index: int) -> None:
         """Read all that any epoch may read of a sample; raises UserError if that fails."""
-        self.read(Key(0, index))
+        self[Key(0, index)]
 
     def noise_levels(self, epoch: int) -> np.ndarray:
         """Of every sample and modality: (N, M), 0 is clean."""
@@ -71,6 +72,10 @@ class Split(Dataset, ABC):
 
     def __getitem__(self, key: Key) -> Sample:
         sample = self.finish(self.corrupt(self.augment(self.read(key), key), key), key)
+        for modality, x in sample.inputs.items():
+            # A sum is quick, and finite as a rule only if all of it is.
+            if x is not None and not x.sum().isfinite() and not x.isfinite().all():
+                raise UserError(f"its {modality} holds NaN or infinity; mend it or leave it out")
         return replace(sample, noise_level=self.noise.level(key.epoch, key.index)) if self.noise else sample
 
 

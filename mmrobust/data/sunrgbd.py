@@ -12,7 +12,8 @@ import numpy as np
 from mmrobust.data.families.frames import Frame, Source, Statistics, as_classes, from_one
 from mmrobust.data.families.rgbd import RGBD, Contents
 from mmrobust.data.files import images
-from mmrobust.data.files.folders import find, names_in
+from mmrobust.data.files.arrays import read_array
+from mmrobust.data.files.folders import PICTURES, find, names_in
 from mmrobust.data.files.hdf5 import Tables
 from mmrobust.data.files.kept import kept_value
 from mmrobust.data.files.matlab import read_variables
@@ -55,6 +56,7 @@ class SUNRGBD(RGBD):
     """
 
     choices: ClassVar = {"task": ("segmentation", "scene"), "depth": ("refined", "raw")}
+    published: ClassVar = (480, 640)
     layout = f"the folder SUNRGBD with the samples, and the folder SUNRGBDtoolbox: {SOURCE}"
 
     def __init__(
@@ -86,8 +88,8 @@ class SUNRGBD(RGBD):
         frames = {
             split: {
                 name: Frame(
-                    only_file(samples / name / "image", ".jpg", folders),
-                    only_file(samples / name / depth, ".png", folders),
+                    only_file(samples / name / "image", PICTURES, folders),
+                    only_file(samples / name / depth, (".png",), folders),
                     labels[name],
                     scenes[name],
                 )
@@ -183,10 +185,10 @@ def read_order(path: Path) -> list[str]:
     return [sample_name(str(row.rgbpath), 2) for row in rows]
 
 
-def only_file(folder: Path, suffix: str, folders: dict[str, set[str]]) -> Path:
-    """The first file with the suffix, or a path that does not exist."""
-    names = [n for n in names_in(folder, folders) if n.endswith(suffix) and not n.startswith(".")]
-    return folder / (min(names) if names else f"*{suffix}")
+def only_file(folder: Path, suffixes: tuple[str, ...], folders: dict[str, set[str]]) -> Path:
+    """The first file with one of the suffixes, or a path that does not exist."""
+    names = [n for n in names_in(folder, folders) if n.endswith(suffixes) and not n.startswith(".")]
+    return folder / (min(names) if names else f"*{suffixes[0]}")
 
 
 def depth_image(path: Path) -> np.ndarray:
@@ -197,10 +199,7 @@ def depth_image(path: Path) -> np.ndarray:
 
 def label_array(path: Path) -> np.ndarray:
     """A label.npy."""
-    try:
-        numbers = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as an array ({error}); get it again") from error
+    numbers = read_array(path)
     if numbers.ndim != 2:
         raise UserError(f"{path} has shape {numbers.shape}, not (height, width); get it again")
     return as_classes(numbers, from_one(len(CLASSES)), str(path))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.combinations import all_combinations, combination_code, combination_masks, combination_name
+from mmrobust.errors import DivergenceError
 from mmrobust.evaluation.added_metrics import Added, AddedScores
 from mmrobust.evaluation.families import THRESHOLD, measure_families
 from mmrobust.tasks.base import Counts, Task
@@ -155,18 +156,22 @@ class CombinationScores:
         self.counts = Counted({"samples": torch.zeros(rows, dtype=torch.int64), **task.zeros(rows)})
         self.added = AddedScores(metrics, rows) if metrics else None
         self.kept: list[dict[str, Tensor]] = []
+        # Of every batch: the ids, and (B,) whether a counted logit is no number.
+        self.bad: list[tuple[list[str], Tensor]] = []
 
     def reset(self) -> None:
         self.counts.reset()
         self.kept = []
         if self.added:
             self.added.reset()
+        self.bad = []
 
     def update(self, method: Fuses, batch: Batch) -> None:
         device = batch.available.device
         if self.masks.device != device or self.counts.device != device:
             self.masks, self.counts = self.masks.to(device), self.counts.to(device)
         parts = []
+        bad = torch.zeros(len(batch), dtype=torch.bool, device=device)
         for chunk, logits in stacked(method, batch, self.masks):
             masks = self.masks[chunk]
             has = (batch.available | ~masks[:, None]).all(2)  # (k, B): the sample has the whole combination
@@ -174,10 +179,14 @@ class CombinationScores:
             predicted = self.task.predict(logits, batch.target, batch.label_size)
             for rows, counted in ((chunk, has), (slice(-1, None), exact)):
                 self._count(rows, counted, self.task.count(logits, predicted, batch.target, counted))
+            # No number if one of them is none.
+            total = logits.flatten(2).sum(2, dtype=torch.float32)
+            bad |= (~total.isfinite() & (has | exact)).any(0)
             if self.added:
                 self._add(chunk, logits, batch.target, batch.label_size, has, exact)
             if self.keep_predictions:
                 parts.append(self.task.kept(logits, predicted, batch.target))
+        self.bad.append((batch.ids, bad))
         if self.keep_predictions:
             kept = {"index": batch.index, "available": batch.available}
             kept |= {} if self.task.dense else {"target": batch.target}
@@ -208,7 +217,12 @@ class CombinationScores:
                 self.added.update(row, *self.task.pairs(y[rows], target[rows], sizes))
 
     def finish(self, thresholds: Mapping[str, np.ndarray] | None = None) -> Results:
-        """Results over all ranks; starts afresh. `thresholds`: of each family, see `Results`."""
+        """Results over all ranks; starts afresh. `thresholds`: of each family, see `Results`.
+
+        Raises:
+            DivergenceError: logits are NaN or infinite; names the samples.
+        """
+        self._refuse_bad()
         predictions = self._gathered() if self.keep_predictions else None
         counts = {name: count.cpu() for name, count in self.counts.compute().items()}
         results = self._results(counts, predictions, thresholds or {})
@@ -245,6 +259,24 @@ class CombinationScores:
         if self.added:
             results.added = {name: added.metric for name, added in self.added.metrics.items()}
         return results
+
+    def _refuse_bad(self) -> None:
+        """Asked once a pass: whether a number is finite is known on the device alone, which must not be waited for."""
+        bad = torch.cat([bad for _, bad in self.bad]).tolist() if self.bad else []
+        found = [
+            name for name, is_bad in zip((n for ids, _ in self.bad for n in ids), bad, strict=True) if is_bad
+        ]
+        parts: list[Any] = [found]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, found)
+        if names := [name for part in parts for name in part]:
+            self.reset()
+            raise DivergenceError(
+                f"the network's logits are NaN or infinite for {len(names)} samples: {', '.join(names[:8])}"
+                f"{', ...' if len(names) > 8 else ''}. Their inputs are finite, so its weights have diverged, or "
+                "trainer.precision is too low: lower optimizer.lr, set trainer.gradient_clip_val, or take 32-true"
+            )
 
     def _gathered(self) -> dict[str, np.ndarray]:
         mine = {

@@ -35,7 +35,7 @@ from mmrobust.sweeps.jobs import (
     write_outcome,
 )
 from mmrobust.sweeps.needs import Need, fitted, groups, needs, prepare
-from mmrobust.training.lifecycle import finish
+from mmrobust.training.lifecycle import finish, tell_changed_files
 
 ENGINES = {  # a launcher of the user's builds on one of these
     "BasicLauncher": "basic",
@@ -131,6 +131,7 @@ class Launcher:
             if not is_complete(folder) or config.test_rates:  # which may have to be evaluated
                 return None, needs(config)
             finish(folder, config)
+            tell_changed_files(folder)
             return folder, None
         except (UserError, HydraException, OmegaConfBaseException):
             return None, None

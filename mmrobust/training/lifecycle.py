@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mmrobust.config.build import construct
 from mmrobust.config.identity import config_hash, load_run_config, run_folder
 from mmrobust.config.keys import ON_RESUME
+from mmrobust.data.listing import changed_files
 from mmrobust.errors import DivergenceError, UserError
 from mmrobust.evaluation.results import ended_early, is_complete, note_trials, write_end
 from mmrobust.training.devices import check_devices
@@ -42,6 +44,7 @@ def resume(overrides: Sequence[str]) -> int:
         finish(folder, config)
         print(f"complete: {folder}")
         return 0
+    refuse_changed_files(folder, config)
     check_devices(config)
     config.paths.run = str(folder)  # it may have been moved
     for logger in config.logger.values():
@@ -94,8 +97,21 @@ def execute(
         if not again:
             finish(folder, config)
             print(f"  complete: {folder}")
+            tell_changed_files(folder)
             return folder
     raise AssertionError
+
+
+def tell_changed_files(folder: Path) -> None:
+    """A warning, if a table's files are not those that a complete run was made with."""
+    data = load_run_config(folder).data
+    if how := changed_files(data):
+        print(
+            f"warning: {data.manifest} now names {how} than {folder} was made with; its result is of the old ones. To "
+            "make it anew, remove the folder",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @contextmanager
@@ -122,11 +138,21 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
                 f"{folder} holds an interrupted run of another configuration; go on with it (resume={folder}), choose "
                 "another paths.run, or remove the folder"
             )
+        refuse_changed_files(folder, before)
         print(f"going on with the interrupted run in {folder}", flush=True)
     config.paths.run = str(folder)
     (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     start(folder, config)
+
+
+def refuse_changed_files(folder: Path, config: DictConfig) -> None:
+    """Raises: UserError: an interrupted run would go on with other files than it began with."""
+    if how := changed_files(config.data):
+        raise UserError(
+            f"{config.data.manifest} now names {how} than the interrupted run in {folder} was begun with; bring the old "
+            "ones back, or remove the folder"
+        )
 
 
 def finish(folder: Path, config: DictConfig) -> None:

@@ -92,7 +92,11 @@ def train(folder: Path) -> dict[str, Any]:
     if config.trainer.strategy == "fsdp":  # each rank holds a piece of it
         method, trainer = build_method(config, data.spec), whole_trainer(config, trainer, folder)
     selected = load_weights(method, chosen).get("selection") if chosen.is_file() else None
-    trainer.test(method, datamodule=data, verbose=False)
+    try:
+        trainer.test(method, datamodule=data, verbose=False)
+    except DivergenceError as error:
+        write_end(folder, config, "diverged", trainer.current_epoch, str(error))
+        raise
     results = describe(config, data, method.results) | {
         "selection": {**(selected or score), "checkpoint": chosen.stem},
         "cost": {

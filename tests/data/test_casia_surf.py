@@ -2,6 +2,7 @@ import os
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -157,3 +158,15 @@ def test_real_lists(name, spoof, live):
     assert problems == []
     assert len(files) == spoof + live
     assert np.bincount(targets).tolist() == [spoof, live]
+
+
+def test_pictures_may_be_png(tree):
+    before = ready(tree)
+    one = before.splits["test"][Key(0, 0)].inputs
+    for path in list(tree.glob("**/*.jpg")):
+        cv2.imwrite(str(path.with_suffix(".png")), cv2.imread(str(path)))
+        path.unlink()
+    after = ready(tree)
+    assert after.fingerprint == before.fingerprint
+    other = after.splits["test"][Key(0, 0)].inputs
+    assert all(torch.equal(one[m], other[m]) for m in one)

@@ -78,7 +78,7 @@ def test_bad_labels(tree):
     cv2.imwrite(str(path), np.full((24, 48), 4, np.uint8))
     with pytest.raises(UserError, match="all are void"):
         split[Key(0, 1)]
-    cv2.imwrite(str(path), np.zeros((24, 48, 3), np.uint8))
+    cv2.imwrite(str(path), np.full((24, 48, 3), [0, 1, 2], np.uint8))
     with pytest.raises(UserError, match="has 3 channels, but one number a pixel was expected"):
         split[Key(0, 1)]
     path.unlink()

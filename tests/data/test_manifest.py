@@ -1,5 +1,6 @@
 """Data of a user's own: a CSV beside a folder of files of every kind."""
 
+import os
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -16,8 +17,10 @@ from PIL import Image
 from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.config.identity import config_hash, load_run_config
+from mmrobust.data import listing
 from mmrobust.data.manifest import Manifest
 from mmrobust.data.split import Key
+from mmrobust.data.table import inference
 from mmrobust.errors import UserError
 from mmrobust.evaluate import main as evaluate
 from mmrobust.evaluation.results import read_results
@@ -82,6 +85,39 @@ def masked(masks, tmp_path) -> Path:
 # What is inferred
 
 
+def test_files_that_changed_are_told_when_a_run_is_met_again(table, tmp_path, capfd):
+    small = ["encoder.width=8", "trainer.max_epochs=1", "trainer=cpu", "data.workers=0", "method=fusion"]
+    given = [
+        "-m",
+        *small,
+        "data=manifest",
+        f"data.manifest={table}",
+        "data.columns=[vector]",
+        f"paths.outputs={tmp_path}/out",
+    ]
+    assert main(given) == 0
+    assert main(given) == 0
+    assert "warning" not in capfd.readouterr().err
+    os.utime(table.parent / "vector/3.npy", (1, 1))
+    listing._stamp_of.cache_clear()
+    assert main(given) == 0
+    told = capfd.readouterr().err
+    (folder,) = tmp_path.glob("out/fusion_manifest/*/")
+    assert f"warning: {table} now names files that are newer or older than {folder} was made with" in told
+    for path in table.parent.glob("vector/*.npy"):
+        np.save(path, np.arange(9.0))
+    listing._stamp_of.cache_clear()
+    assert main(given) == 0
+    assert "now names files of other sizes than" in capfd.readouterr().err
+    (folder / "results.json").unlink()
+    listing._stamp_of.cache_clear()
+    assert main([f"resume={folder}"]) == 2
+    assert (
+        f"than the interrupted run in {folder} was begun with; bring the old ones back"
+        in capfd.readouterr().err
+    )
+
+
 def test_every_kind_of_file(classes):
     data = ready(classes)
     check_dataset(data)
@@ -120,7 +156,7 @@ def test_what_was_inferred_is_told_with_how_to_change_it(classes):
         "train 6, val 2, test 2 (test held out of train, data.test=0.15; val held out of train, data.validation=0.15",
         "batch      6, fewer than data.batch_size=64",
         "classes    2: cat, dog",
-        "rgb        image 3×32×32; mean 0.5",
+        "×30, stretched: width / height 0.6",
         "8000 Hz, 0.47 s; missing in 1 row",
         "unit 0.001 m",
         "data.modalities.rgb.size=112",
@@ -158,12 +194,36 @@ def test_what_was_inferred_can_be_set(classes):
         ("rgb.size=[1,2,3]", "data.modalities.rgb.size=[1, 2, 3] is no size; write 112, or [height, width]"),
         ("rgb.mean=[1,2]", "data.modalities.rgb.mean has 2 numbers; give 1 or 3"),
         ("rgb.std=0", "data.modalities.rgb.std=[0.0] must be above 0"),
-        ("vector.size=3", "data.modalities.vector.size is for images, depth and sounds"),
+        (
+            "vector.size=3",
+            "vector.size=3 has no effect: it is for image and depth and spectrogram, and this is vector",
+        ),
+        ("vector.unit=3", "vector.unit=3 has no effect: it is for depth, and this is vector; leave it out"),
+        ("rgb.unit=3", "rgb.unit=3 has no effect: it is for depth, and this is image; leave it out"),
+        ("rgb.sample_rate=3", "rgb.sample_rate=3 has no effect: it is for spectrogram, and this is image"),
+        ("audio.unit=3", "audio.unit=3 has no effect: it is for depth, and this is spectrogram"),
+        ("rgbb.size=64", "data.modalities.rgbb has no effect; did you mean rgb?"),
+        ("rgb.sise=64", "data.modalities.rgb.sise has no effect; did you mean size?"),
         ("audio.size=[1,2]", "data.modalities.audio.size=[1, 2]: of sounds it is a number of seconds"),
     ],
 )
 def test_what_cannot_be_set(classes, override, message):
     assert message in problem(classes, f"data.modalities.{override}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["class_weights=[1,50]", "class_weights=foo", "label_offset=-1", "ignore_index=0", "ignore_index=null"],
+)
+def test_keys_of_masks_are_not_for_labels(classes, override):
+    text = problem(classes, f"data.{override}")
+    assert f"data.{override.partition('=')[0]}=" in text
+    assert " has no effect: it is for masks, and the target is a label; leave it out" in text
+
+
+def test_augmentation_is_for_maps(classes):
+    with pytest.raises(UserError, match=r"data\.augment=flip has no effect: no column holds images or depth"):
+        built(classes, "data.columns=[audio,vector]", "data.augment=flip").infer()
 
 
 @pytest.mark.parametrize(
@@ -274,6 +334,18 @@ def test_arrays_must_agree(table):
     assert "has [7]; all arrays of a column must agree" in text
     left = ready(table, "data.corrupt=skip")
     assert [name for names in left.skipped.values() for name in names] == ["s8"]
+
+
+def test_each_file_is_looked_at_once_however_many_rows_name_it(table, monkeypatch):
+    rows = read_rows(table)
+    write_table(table, [row | {"id": f"{row['id']} {i}"} for i in range(50) for row in rows])
+    looked: list[Path] = []
+    header, look = inference.header, listing._look
+    monkeypatch.setattr(inference, "header", lambda path: looked.append(path) or header(path))
+    monkeypatch.setattr(listing, "_look", lambda path: looked.append(path) or look(path))
+    built(table, "data.columns=[vector,sequence]").infer()
+    once = 20 * 2  # whether a file is there, and its shape
+    assert len(looked) <= once + 2 * inference.LOOKED_AT
 
 
 def test_unreadable_files(table):
@@ -480,6 +552,56 @@ def test_masks_that_cannot_be_used(masked):
     assert skipped["train"] == ["s1", "s3", "s4", "s5"]
 
 
+def rewritten(masked: Path, table: dict[int, int]) -> None:
+    """Other values in the masks."""
+    for i in range(10):
+        path = str(masked.parent / f"{i}_mask.png")
+        mask = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(path, np.vectorize(lambda v: table.get(v, v))(mask).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("table", "found", "count", "few"),
+    [
+        (
+            {0: 0, 1: 128, 2: 128},
+            "0, 128, 255; counted up that would be 129 classes, but there is no 1, 2",
+            129,
+            2,
+        ),
+        (
+            {1: 1, 2: 7},
+            "0, 1, 7, 255; counted up that would be 8 classes, but there is no 2, 3, 4, 5, 6.",
+            8,
+            3,
+        ),
+        ({0: 1, 1: 2, 2: 3}, "1, 2, 3, 255; counted up that would be 4 classes, but there is no 0.", 4, 3),
+    ],
+)
+def test_gaps_in_the_values_of_masks(masked, table, found, count, few):
+    rewritten(masked, table)
+    text = problem(masked)
+    assert f"the masks hold the values {found}" in text
+    assert f"data.classes={count}" in text
+    assert f"if what occurs are the classes: data.classes={few}" in text
+    assert "data.ignore_index=null, where 255 is one, too" in text
+    assert ("data.label_offset=-1" in text) == (0 in table and table[0] == 1)
+    data = ready(masked, f"data.classes={few}")
+    assert data.spec.num_classes == few
+    values = sorted({*table.values(), *({0} if 0 not in table else {})})
+    assert data.spec.classes == tuple(map(str, values))
+    assert data.splits["test"][Key(0, 0)].target.unique().tolist() == [*range(few), 255]
+    assert ready(masked, f"data.classes={count}").spec.num_classes == count
+    assert ready(masked, "data.ignore_index=null").spec.num_classes == few + 1
+
+
+def test_a_changed_aspect_ratio_is_told(masked):
+    data = built(masked, "data.modalities.depth.size=[50,64]", "data.modalities.rgb.size=[50,64]")
+    assert "stretched" not in data.told(data.infer())
+    data = built(masked)
+    assert "3×32×32 from 50×64, stretched: width / height 1.28 becomes 1; mean" in data.told(data.infer())
+
+
 def test_more_classes_than_said(masked):
     text = problem(masked, "data.classes=2", "data.corrupt=skip")
     assert "holds the value 2, but there are 2 classes; mend it, or set data.classes" in text
@@ -490,6 +612,55 @@ def test_a_label_or_a_mask(masked, classes):
     assert "has label and mask; choose data.target=label or mask" in problem(masked)
     assert ready(masked, "data.target=label", "data.columns=[rgb]").spec.task == "classification"
     assert "data.target=mask, but" in problem(classes, "data.target=mask")
+
+
+def test_the_same_file_in_train_and_test_is_told(table):
+    rows = read_rows(table)
+    for row, split in zip(rows, [*["train"] * 7, "val", "test", "test"], strict=True):
+        row["split"] = split
+    rows[9]["vector"] = "./vector/2.npy"
+    shutil.copy(table.parent / "rgb/3.jpg", table.parent / "rgb/8.jpg")
+    write_table(table, rows)
+    data = built(table)
+    text = data.told(data.infer())
+    for part in (
+        "warning    the same files in several splits: 2 (",
+        "train line 4 (2.npy) = test line 11 (2.npy)",
+        "copies: train line 5 (3.jpg) = test line 10 (8.jpg)",
+    ):
+        assert part in text
+
+
+def test_depth_of_another_bit_depth_is_named(table):
+    for i in range(10):
+        depth = cv2.imread(str(table.parent / f"depth/{i}.png"), cv2.IMREAD_UNCHANGED)
+        if i == 7:
+            cv2.imwrite(str(table.parent / "depth/7.png"), (depth // 256).astype(np.uint8))
+    text = problem(table, "data.modalities.depth.kind=depth", "data.inspect=100", "data.test=0.1")
+    assert "7.png has uint8 numbers, where 16 bits were expected, as the first file has" in text
+
+
+def test_words_where_a_file_is_missing(table):
+    changed(table, lambda rows: (rows[1].update(vector="NaN"), rows[2].update(vector="n/a")))
+    text = problem(table)
+    assert (
+        "column vector: words where a file is missing: 2 (line 3: NaN, line 4: n/a); leave such cells empty"
+        in text
+    )
+
+
+def test_an_array_beside_masks_may_be_a_map(masked):
+    for i in range(10):
+        depth = cv2.imread(str(masked.parent / f"{i}_depth.png"), cv2.IMREAD_UNCHANGED)
+        np.save(masked.parent / f"{i}_depth.npy", depth)
+    changed(masked, lambda rows: [row.update(depth=f"{i}_depth.npy") for i, row in enumerate(rows)])
+    for i in range(10):  # all of one size
+        for part in ("mask", "rgb"):
+            path = str(masked.parent / f"{i}_{part}.png")
+            cv2.imwrite(path, cv2.imread(path, cv2.IMREAD_UNCHANGED)[:48])
+        np.save(masked.parent / f"{i}_depth.npy", np.load(masked.parent / f"{i}_depth.npy")[:48])
+    assert "if it is a map, say so: data.modalities.depth.kind=depth" in problem(masked)
+    assert ready(masked, "data.modalities.depth.kind=depth").spec.modalities["depth"].kind == "depth"
 
 
 def test_segmentation_takes_maps_alone(masked):

@@ -188,3 +188,15 @@ def test_real_metadata():
     mapping = read_variables(META / "class13Mapping.mat", ["classMapping13"])["classMapping13"]
     assert tuple(mapping.labels13) == LABELS_13
     assert tuple(mapping.classNames) == CLASSES_13
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not (META.parent / "nyuv2/train.txt").is_file(), reason="no nyuv2; set MMROBUST_DATA")
+def test_real_frames_with_jpegs_for_colour():
+    data = ready("nyuv2", META.parent, "data.image_size=[96,128]", "data.class_weights=none")
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 715, "val": 80, "test": 654}
+    for name, split in data.splits.items():
+        sample = split[Key(0, 7)]
+        assert sample.inputs["rgb"].shape == (3, 96, 128)
+        assert sample.inputs["depth"].shape == (1, 96, 128)
+        assert tuple(sample.target.shape) == ((96, 128) if name == "train" else (192, 256))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.combinations import all_combinations, combination_masks, combination_name
+from mmrobust.errors import DivergenceError
 from mmrobust.evaluation import combinations
 from mmrobust.evaluation.combinations import CombinationScores, Results, from_predictions, stacked
 from mmrobust.methods.base import Method
@@ -234,3 +235,44 @@ def test_predictions_are_in_the_order_of_the_samples(method: Method) -> None:
     else:
         assert predictions["confusion"].shape == (33, 7, 4, 4)
         assert (predictions["confusion"].sum((2, 3)) == 27 * 32).all()  # 5 of 32 rows are void
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_logits_that_are_no_numbers_are_refused_by_the_samples_names(method, monkeypatch, value):
+    fuse = method.fuse
+
+    def bad(features, available):
+        logits = fuse(features, available).logits.clone()
+        whole = available.all(1).nonzero().ravel()  # of the one sample below, stacked
+        logits[whole[:1], ..., -1] = value
+        return type("Bad", (), {"logits": logits})
+
+    monkeypatch.setattr(method, "fuse", bad)
+    data = list(batches(method, complete=True))
+    scores = CombinationScores(method.task, method.modalities, method.combinations())
+    with torch.no_grad():
+        for batch in data:
+            scores.update(method, batch)
+    with pytest.raises(DivergenceError, match=r"NaN or infinite for 2 samples: sample 0, sample 0\. "):
+        scores.finish()
+    monkeypatch.setattr(method, "fuse", fuse)
+    assert scored(method, data).combinations  # what comes after is not held guilty
+
+
+def test_a_row_that_nobody_counts_may_be_no_number(method, monkeypatch):
+    """A sample without any of a combination's modalities."""
+    (batch,) = batches(method, complete=True, sizes=(24,))
+    batch.available[0] = torch.tensor([True, False, False])
+    wanted = torch.eye(3, dtype=torch.bool)[1]
+    scores = CombinationScores(method.task, method.modalities, [("m2",)])
+    fuse = method.fuse
+
+    def bad(features, available):
+        logits = fuse(features, available).logits.clone()
+        logits[(available & wanted).sum(1) == 0] = float("nan")
+        return type("Bad", (), {"logits": logits})
+
+    monkeypatch.setattr(method, "fuse", bad)
+    with torch.no_grad():
+        scores.update(method, batch)
+    assert scores.finish().combinations["m2"]["n"] == 23

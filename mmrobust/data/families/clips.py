@@ -15,6 +15,7 @@ from mmrobust import keyed
 from mmrobust.data.base import DataModule, hold_out
 from mmrobust.data.files import images
 from mmrobust.data.files.audio import Spectrogram, is_lfs_pointer, read_audio
+from mmrobust.data.files.folders import PICTURES
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import Problems, UserError
@@ -158,7 +159,7 @@ class ClipModule(DataModule, ABC):
 
 def frames_in(folder: Path) -> list[Path]:
     """The frames of a clip in order of their names; none if there is no such folder."""
-    return sorted(folder.glob("[!.]*.jpg"))
+    return sorted(path for path in folder.glob("[!.]*") if path.suffix in PICTURES)
 
 
 def audit(

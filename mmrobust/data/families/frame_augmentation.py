@@ -23,19 +23,28 @@ Arrays = dict[str, np.ndarray | None]  # rgb (H, W, 3) uint8, depth (H, W) float
 class FrameAugmentation:
     """Shared geometry for `rgb` (interpolated bilinearly), `depth` and `label` (nearest), colour jitter for `rgb`.
 
-    First a transform that enlarges; then a random crop to `size`, or, of what is not larger than that in both
+    If `fitted`, a frame that is larger than `size` is brought to it, as in testing. Then a transform that enlarges; a
+    random crop to `size`, or, of what is not larger than that in both
     directions, a resize; jitter of hue, saturation and brightness if `colour`; a horizontal flip with probability 1/2.
 
     Args:
         first: albumentations' transform that comes first.
         size: (height, width) of the result.
         colour: whether colours are jittered.
+        fitted: whether large frames are brought to the scale at which they are tested; else what is trained on is a
+            window of them, where `size` is small.
         rescale_depth: whether depth is divided by the factor by which `first` enlarged the image, as if the camera
             had come nearer. The published recipes leave the values as they are.
     """
 
     def __init__(
-        self, first: A.BasicTransform, size: tuple[int, int], *, colour: bool, rescale_depth: bool
+        self,
+        first: A.BasicTransform,
+        size: tuple[int, int],
+        *,
+        colour: bool,
+        fitted: bool,
+        rescale_depth: bool,
     ) -> None:
         import albumentations as A
 
@@ -43,10 +52,13 @@ class FrameAugmentation:
         self.crop = _frames(A.RandomCrop(*size), A.HorizontalFlip(p=0.5))
         self.resize = _frames(A.Resize(*size), A.HorizontalFlip(p=0.5))
         self.size, self.colour, self.rescale_depth = size, colour, rescale_depth
+        self.fit = resized(size) if fitted else None
 
     def __call__(self, frame: Arrays, *salts: int | str) -> Arrays:
         """A pure function of the frame and the salts (see `keyed`); what is None stays so."""
-        height = _shape(frame)[0]
+        height, width = _shape(frame)
+        if self.fit and (height > self.size[0] or width > self.size[1]):
+            frame, height = moved(self.fit, 0, frame), self.size[0]
         frame = moved(self.first, keyed.seed_of(*salts, "scale"), frame)
         shape, depth = _shape(frame), frame["depth"]
         if self.rescale_depth and depth is not None:
@@ -61,14 +73,16 @@ class FrameAugmentation:
         return frame
 
 
-def segmentation(size: tuple[int, int], scale: tuple[float, float], rescale_depth: bool) -> FrameAugmentation:
+def segmentation(
+    size: tuple[int, int], scale: tuple[float, float], rescale_depth: bool, *, fitted: bool
+) -> FrameAugmentation:
     """The recipe of ESANet, MMANet and DMRNet: both sides times one factor drawn uniformly from `scale`, then crop,
-    colour jitter and flip."""
+    colour jitter and flip. Theirs is not `fitted`: in the sizes that they publish it need not be."""
     import albumentations as A
 
     low, high = scale
     first = A.RandomScale((low - 1, high - 1), cv2.INTER_LINEAR, cv2.INTER_NEAREST, p=1)
-    return FrameAugmentation(first, size, colour=True, rescale_depth=rescale_depth)
+    return FrameAugmentation(first, size, colour=True, fitted=fitted, rescale_depth=rescale_depth)
 
 
 def scene(size: tuple[int, int]) -> FrameAugmentation:
@@ -76,7 +90,7 @@ def scene(size: tuple[int, int]) -> FrameAugmentation:
     import albumentations as A
 
     first = A.Resize(round(ENLARGED * size[0]), round(ENLARGED * size[1]))
-    return FrameAugmentation(first, size, colour=False, rescale_depth=False)
+    return FrameAugmentation(first, size, colour=False, fitted=False, rescale_depth=False)
 
 
 def resized(size: tuple[int, int]) -> A.Compose:

@@ -46,7 +46,8 @@ class RGBD(DataModule, ABC):
     Args:
         task: `segmentation` or, where there are classes of scenes, `scene`.
         image_size: [height, width] of the inputs.
-        scale: in segmentation, the least and the largest factor by which training frames are enlarged.
+        scale: in segmentation, the least and the largest factor by which training frames are enlarged, once they are
+            brought to `image_size`; in the `published` size they are not.
         rescale_depth: divide depth by that factor; the published recipes do not.
         incomplete: a sample without rgb or depth on disk is an `error`, or `allow`ed and lacks that modality.
         validation: share of train (of every class of scenes) held out to validate; at 0 there is no split `val`.
@@ -55,6 +56,7 @@ class RGBD(DataModule, ABC):
     """
 
     choices: ClassVar[Mapping[str, tuple[str | int, ...]]]  # of keys that have few values
+    published: ClassVar[tuple[int, int]]  # (height, width) for which papers took frames as they lie on disk
     layout: ClassVar[str]  # what lies at `root`, and where it comes from
 
     def __init__(
@@ -103,7 +105,12 @@ class RGBD(DataModule, ABC):
         augmented = (
             frame_augmentation.scene((height, width))
             if scenes
-            else frame_augmentation.segmentation((height, width), (low, high), self.rescale_depth)
+            else frame_augmentation.segmentation(
+                (height, width),
+                (low, high),
+                fitted=(height, width) != self.published,
+                rescale_depth=self.rescale_depth,
+            )
         )
         shared = contents.source, contents.statistics, (height, width), scenes, augmented
         splits: dict[str, Split] = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,10 @@ from torch import Tensor
 from mmrobust.errors import UserError
 
 _LFS = b"version https://git-lfs"
+MOST_SAMPLES_A_BYTE = 10_000  # of any format; the silence of FLAC has 5,000
+LOUDEST = 10.0  # beyond it a waveform is in other units than [-1, 1]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -27,7 +33,8 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
     """Read a sound file as mono float32 in [-1, 1], resampled to `sample_rate` (Hz), shape (T,).
 
     Raises:
-        UserError: the file is missing, empty, cut short, a git-LFS pointer or not readable as sound.
+        UserError: the file is missing, empty, cut short, a git-LFS pointer or not readable as sound; it holds NaN,
+            infinity or numbers that are far from [-1, 1].
     """
     path = Path(path)
     try:
@@ -38,21 +45,67 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
         raise UserError(
             f"{path} is a git-LFS pointer, not a sound file; run `git lfs pull` in the dataset's folder"
         )
-    # libsndfile reads the rest of a file cut short as if nothing were wrong. Programs that write into a
-    # pipe do not know the length and promise 2 GiB or more; some count the 8 bytes before the number too.
-    promised = int.from_bytes(data[4:8], "little") if data.startswith(b"RIFF") else 0
-    if len(data) < promised < 2**31 - 1024:
-        raise UserError(f"{path} is cut short: {len(data)} of {promised + 8} bytes; get the file again")
+    if cut := _cut_short(data):
+        raise UserError(f"{path} is cut short: {cut}; get the file again")
     try:
-        wave, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            promised, rate = sound.frames, sound.samplerate
+            if promised > MOST_SAMPLES_A_BYTE * len(data):
+                raise UserError(
+                    f"{path} ({len(data)} bytes) claims to hold {promised} samples, which cannot be; get the file again"
+                )
+            wave = sound.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, MemoryError, ValueError) as error:
+        reason = getattr(error, "error_string", "") or type(error).__name__
+        reason = reason if data else "it is empty"
         raise UserError(
-            f"{path} ({len(data)} bytes) cannot be read as sound: {error}; get the file again"
+            f"{path} ({len(data)} bytes) cannot be read as sound: {reason.rstrip('.')}; get the file again"
         ) from error
     if not len(wave):
         raise UserError(f"{path} holds no samples; get the file again or take it out of the lists")
+    if len(wave) < promised:
+        raise UserError(f"{path} is cut short: {len(wave)} of {promised} samples; get the file again")
+    peak = float(np.abs(wave).max())
+    if not np.isfinite(peak):
+        raise UserError(f"{path} holds NaN or infinity; mend it or leave it out")
+    if peak > LOUDEST:
+        raise UserError(
+            f"{path} reaches {peak:.4g}, where a sound lies in [-1, 1]; divide it by what its numbers count up to "
+            "(16 bits: 32768), or save it as integers"
+        )
+    if peak > 1:
+        _warn_of_clipping(path, peak)
     mono = wave.mean(1)
     return soxr.resample(mono, rate, sample_rate) if rate != sample_rate else mono
+
+
+@cache
+def _warn_of_clipping(path: Path, peak: float) -> None:
+    """Once for each file and process."""
+    _LOGGER.warning("%s reaches %.4g; what lies beyond [-1, 1] is cut off", path, peak)
+
+
+def _cut_short(data: bytes) -> str:
+    """How much of a sound is there, where its head or its last page tells that some is not; empty if it does not.
+
+    libsndfile reads the rest of a file cut short as if nothing were wrong.
+    """
+    order = {b"RIFF": "little", b"RIFX": "big", b"FORM": "big"}.get(data[:4])
+    # Programs that write into a pipe do not know the length and promise 2 GiB or more; some count the 8 bytes before
+    # the number too.
+    promised = int.from_bytes(data[4:8], "big" if order == "big" else "little") if order else 0
+    if data.startswith(b".snd"):
+        start, size = (int.from_bytes(data[i : i + 4], "big") for i in (4, 8))
+        promised = start + size - 8
+    if len(data) < promised < 2**31 - 1024:
+        return f"{len(data)} of {promised + 8} bytes"
+    if data.startswith(b"OggS"):
+        # The last page says so, and fills all that its table of segments counts.
+        page = data[data.rfind(b"OggS\0") :]
+        segments = page[26] if len(page) > 26 else 0
+        ends = len(page) > 26 and page[5] & 4 and len(page) >= 27 + segments + sum(page[27 : 27 + segments])
+        return "" if ends else f"its last page is not there after {len(data)} bytes"
+    return ""
 
 
 def magnitude(wave: Tensor, *, n_fft: int, hop: int) -> Tensor:

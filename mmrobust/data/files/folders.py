@@ -9,6 +9,9 @@ from pathlib import Path
 
 from mmrobust.errors import Problems
 
+# Endings of pictures, which may be stored with losses.
+PICTURES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+
 log = logging.getLogger(__name__)
 
 
@@ -23,6 +26,13 @@ def names_in(path: Path, folders: dict[str, set[str]]) -> set[str]:
     if folder not in folders:
         folders[folder] = set(os.listdir(folder)) if path.is_dir() else set()  # noqa: PTH208
     return folders[folder]
+
+
+def picture(path: Path, folders: dict[str, set[str]]) -> Path:
+    """The path with the ending under which it lies on disk, if it does; lists each folder once, into `folders`."""
+    names = names_in(path.parent, folders)
+    others = (path.with_suffix(ending) for ending in PICTURES)
+    return next((other for other in (path, *others) if other.name in names), path)
 
 
 def find(name: str, folders: Sequence[Path], problems: Problems, remedy: str) -> Path | None:

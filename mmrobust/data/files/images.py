@@ -45,12 +45,14 @@ def read_map(path: Path | str) -> np.ndarray:
         UserError: the file is missing, cut short, not an image or has colours.
     """
     numbers = _decoded(Path(path), cv2.IMREAD_UNCHANGED)
+    if numbers.ndim == 3 and (numbers[..., :3] == numbers[..., :1]).all():  # grey, stored as colour
+        numbers = numbers[..., 0]
     if numbers.ndim != 2:
         raise UserError(
-            f"image {path} has {numbers.shape[2]} channels, but one number a pixel was expected; a coloured copy of a "
-            "label is of no use, take the label itself"
+            f"image {path} has {numbers.shape[2]} channels, but one number a pixel was expected; a coloured copy of "
+            "depth or of a label is of no use, take the numbers themselves"
         )
-    return numbers
+    return np.ascontiguousarray(numbers)
 
 
 def read_indices(path: Path | str) -> np.ndarray:
@@ -60,13 +62,20 @@ def read_indices(path: Path | str) -> np.ndarray:
     Raises:
         UserError: the file is missing, damaged, compressed with losses or has colours.
     """
-    with _opened(Path(path)) as image:
+    with _opened(Path(path), decode=False) as image:
+        if image.getexif().get(ORIENTATION, 1) != 1:  # which Pillow and OpenCV do not heed alike
+            raise UserError(
+                f"{path} is to be turned when shown (orientation tag); save the mask as it is to lie"
+            )
         if image.format in ("JPEG", "WEBP"):
             raise UserError(f"{path} is a {image.format}, which blurs labels; save it as PNG")
         numbers = np.array(image)
-    if numbers.ndim == 3 and (numbers[..., :3] == numbers[..., :1]).all():
+    grey = numbers.shape[2:] == (2,)  # with alpha
+    if grey or (numbers.ndim == 3 and (numbers[..., :3] == numbers[..., :1]).all()):
         numbers = numbers[..., 0]
-    if numbers.ndim != 2 or numbers.dtype.kind not in "bui":
+    if numbers.dtype.kind not in "bui":
+        raise UserError(f"{path} holds {numbers.dtype} numbers, but classes are whole; save it as integers")
+    if numbers.ndim != 2:
         raise UserError(
             f"{path} has colours, but one class number a pixel was expected; export it with indices"
         )
@@ -81,7 +90,8 @@ def header(path: Path | str) -> tuple[tuple[int, ...], np.dtype]:
         UserError: the file is missing or not an image.
     """
     with _opened(Path(path), decode=False) as image:
-        turned = image.getexif().get(ORIENTATION, 1) > 4
+        # Of a TIFF, Pillow says the size that it has when turned.
+        turned = image.format != "TIFF" and image.getexif().get(ORIENTATION, 1) > 4
         size = image.size if turned else image.size[::-1]
         wide = {"I": np.uint16, "F": np.float32}.get(image.mode[:1])
         return (size, np.dtype(wide)) if wide else ((*size, 3), np.dtype(np.uint8))
@@ -96,8 +106,11 @@ def _opened(path: Path, decode: bool = True) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError as error:
         raise UserError(f"image {path} cannot be opened: {error.strerror}") from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for damaged files
-        raise UserError(f"{path} cannot be read as an image ({error}); get or extract it again") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged or huge file makes of Pillow
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read as an image ({reason}); get or extract it again") from error
 
 
 def _decoded(path: Path, how: int) -> np.ndarray:
@@ -110,7 +123,13 @@ def _decoded(path: Path, how: int) -> np.ndarray:
     cut = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 0)
     if cut or (data.startswith(b"\x89PNG") and b"IEND" not in data):
         raise UserError(f"image {path} is cut short after {len(data)} bytes; get or extract it again")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
+    except (cv2.error, MemoryError) as error:  # too many pixels, as a rule
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{path} cannot be read as an image ({reason}); make it smaller or get it again"
+        ) from error
     if image is None:
         raise UserError(f"{path} ({len(data)} bytes) cannot be read as an image; get or extract it again")
     return image

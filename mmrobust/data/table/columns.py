@@ -33,6 +33,11 @@ KINDS_OF = {  # what the files of a type may be taken for
     "sounds": ("spectrogram",),
     "arrays": ("vector", "sequence", "image", "video", "depth"),
 }
+APPLIES_TO = {  # keys of a modality that are for some kinds alone
+    "size": ("image", "depth", "spectrogram"),
+    "unit": ("depth",),
+    "sample_rate": ("spectrogram",),
+}
 SIDES = (32, 64, 128, 224)  # pixels
 LONGEST = 10.0  # seconds
 HIGHEST = 22050  # Hz
@@ -47,6 +52,7 @@ class Column:
         kind, shape: as of `Modality`.
         mean, std: of each channel (of each number of a vector), or one for all; pixels of 8 bits lie in [0, 1].
         unit: metres for which 1 in a file of depth stands.
+        bits: of a number in a file of depth; 0: those of floats, or any.
         sample_rate, n_fft, hop, seconds: of sounds, see `Spectrogram`.
     """
 
@@ -55,6 +61,7 @@ class Column:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     unit: float = 1.0
+    bits: int = 0
     sample_rate: int = 0
     n_fft: int = 0
     hop: int = 0
@@ -94,9 +101,13 @@ class Column:
             return self.spectrogram.read(path)
         array = type_of(path) == "arrays"
         if self.kind == "depth":
-            x = (channels_last(read_array(path))[..., 0] if array else images.read_map(path)).astype(
-                np.float32
-            )
+            x = channels_last(read_array(path))[..., 0] if array else images.read_map(path)
+            if self.bits and bits_of(x.dtype) != self.bits:
+                raise UserError(
+                    f"{path} has {x.dtype} numbers, where {self.bits} bits were expected, as the first file has: its unit "
+                    "would be another; convert it, or give such files a column of their own"
+                )
+            x = x.astype(np.float32)
             return np.where(np.isfinite(x) & (x > 0), x, 0) * np.float32(self.unit)
         if self.kind == "image":
             x = channels_last(read_array(path)) if array else images.read_image(path)
@@ -146,6 +157,8 @@ class Column:
             sums: Any = 0
             for file in files:
                 x = plain.finish(plain.prepare(plain.read(file))).double()
+                if not x.isfinite().all():
+                    raise UserError(f"{file} gives NaN or infinity as {self.kind}; mend it or leave it out")
                 x = x[x != 0][None] if self.kind == "depth" else x.reshape(len(x), -1)
                 sums = sums + torch.stack([torch.full((len(x),), x.shape[1]), x.sum(1), x.square().sum(1)])
             count, total, squares = sums
@@ -191,6 +204,7 @@ def describe(
     if kind is not None and kind not in kinds:
         raise UserError(f"{key}.kind={kind}, but {files[0]} and the like can be {' or '.join(kinds)}")
     if type_ == "sounds":
+        refuse_idle(key, "spectrogram", options)
         return _sound(key, files, options, n_fft, hop)
     heads = [header(file) for file in files]
     if kind is None:
@@ -204,10 +218,9 @@ def describe(
                     f"{file} looks like {other}, {files[0]} like {kind}; if they are alike, say so: {key}.kind="
                     f"{kinds[0]} (possible are {', '.join(kinds)}), else give each a column of its own"
                 )
+    refuse_idle(key, kind, options)
     shape, dtype = heads[0]
     if kind not in ("image", "depth"):
-        if options["size"] is not None:
-            raise UserError(f"{key}.size is for images, depth and sounds; leave it out: this is a {kind}")
         return Column(kind, shape_of(kind, shape, dtype))
     shapes = [last_shape(*head) for head in heads]
     size = options["size"] or size
@@ -216,8 +229,24 @@ def describe(
         size = list(shapes[0][:2]) if alike else side_for([min(s[:2]) for s in shapes])
     if kind == "image":
         return Column(kind, (shapes[0][2] if type_ == "arrays" else 3, *pixels(key, size)))
+    first = read_array(files[0]) if type_ == "arrays" else images.read_map(files[0])
     unit = options["unit"] or (1.0 if dtype.kind == "f" else 0.001)
-    return Column(kind, (1, *pixels(key, size)), unit=float(unit))
+    return Column(kind, (1, *pixels(key, size)), unit=float(unit), bits=bits_of(first.dtype))
+
+
+def bits_of(dtype: np.dtype) -> int:
+    """Of whole numbers; 0 for others."""
+    return 8 * dtype.itemsize if dtype.kind in "ui" else 0
+
+
+def refuse_idle(key: str, kind: str, options: Mapping[str, Any]) -> None:
+    """Raises: UserError: a key was set that has no effect for the kind."""
+    for name, kinds in APPLIES_TO.items():
+        if options[name] is not None and kind not in kinds:
+            raise UserError(
+                f"{key}.{name}={options[name]} has no effect: it is for {' and '.join(kinds)}, and this is {kind}; leave "
+                "it out"
+            )
 
 
 def text_column(key: str, sentences: Sequence[str], size: Any) -> Column:

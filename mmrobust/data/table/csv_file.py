@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,13 @@ TARGETS = {
     "labels": "multilabel",
 }
 OWN = ("id", "split", *TARGETS)  # the columns that are no modalities
+
+# Of files, by the ends of their names.
+TYPES = {
+    "images": (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"),
+    "sounds": (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".au"),
+    "arrays": (".npy",),
+}
 TAKEN = ("name", "pretrained", "norm", "width", "options")  # keys beside which encoder.<modality> lies
 EXPECTED = (
     "id, split, label, mask, value or labels, and one column of file names or sentences for each modality"
@@ -44,6 +52,12 @@ class Table:
     path: Path
     header: tuple[str, ...]
     rows: list[Row]
+
+
+def type_of(path: Path | str) -> str | None:
+    """`images`, `sounds`, `arrays`; None for any other file."""
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 (a hundred thousand times)
+    return next((name for name, ends in TYPES.items() if suffix in ends), None)
 
 
 def content_hash(path: Path | str) -> str:
@@ -113,6 +127,11 @@ def read_table(path: Path | str) -> Table:
 def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
     if not cells:
         raise UserError(f"data.manifest={path} is empty; its first line names the columns: {EXPECTED}")
+    if cells[0] == "" and "" not in cells[1:]:
+        raise UserError(
+            f"data.manifest={path}: the first column has no name, like the index that pandas writes; save it with "
+            "index=False, or name the column id"
+        )
     if twice := [name or "(no name)" for name, n in Counter(cells).items() if n > 1 or not name]:
         raise UserError(
             f"data.manifest={path}: line 1 names {', '.join(twice)} more than once or not at all; every column needs "
@@ -133,15 +152,18 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(f"data.manifest={path}: line {line} is not UTF-8; save it as CSV in UTF-8") from error
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = max(",;\t", key=first.count)
+    first = next((line for line in io.StringIO(text) if line.strip()), "")
+    separator, before = max(",;\t", key=first.count), 0
+    if said := re.fullmatch(r'"?sep=([,;\t])"?', first.strip(" \r\n")):  # as Excel writes it
+        end = text.index(first) + len(first)
+        separator, before, text = said[1], text.count("\n", 0, end), text[end:]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    before = 0
+    skipped = before
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 yield before + 1, [cell.strip() for cell in cells]
-            before = reader.line_num
+            before = skipped + reader.line_num
     except csv.Error as error:
         raise UserError(
             f"data.manifest={path}: line {before + 1} cannot be read as CSV: {error}; mind its quotes"

@@ -11,12 +11,14 @@ import numpy as np
 
 from mmrobust import keyed
 from mmrobust.data.base import hold_out
-from mmrobust.data.files.arrays import TYPES, type_of
-from mmrobust.data.table.csv_file import TARGETS, Table
+from mmrobust.data.listing import Listing, in_two_splits
+from mmrobust.data.progress import told
+from mmrobust.data.table.csv_file import TARGETS, TYPES, Table, type_of
 from mmrobust.data.targets import TARGET_COLUMNS
 from mmrobust.errors import Problems, UserError, summarised
 
 SPLITS = ("train", "val", "test")
+MISSING = ("nan", "none", "null", "na", "n/a", "-", "?")  # how some programs write an empty cell
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def read_entries(
     columns: Sequence[str],
     texts: frozenset[str],
     target: str,
-    root: Path,
+    listing: Listing,
     problems: Problems,
     damaged: Problems,
 ) -> Entries:
@@ -48,30 +50,38 @@ def read_entries(
     found: Entries = {split: [] for split in SPLITS}
     twice, unknown, empty, blank, foreign, absent = ([] for _ in range(6))
     types: dict[str, dict[str, list[str]]] = {name: {} for name in columns}
-    for row in table.rows:
+    in_words: dict[str, list[str]] = {name: [] for name in columns}
+    for row in told(table.rows, f"{table.path}: looking for files, rows"):
         name, split = row.cells.get("id") or f"line {row.line}", row.cells.get("split") or "train"
         place = f"line {row.line}: {name}"
         cells = {c: row.cells[c] or None for c in columns}
-        files = {c: root / cell for c, cell in cells.items() if cell and c not in texts}
-        told = row.cells[target]
+        listed = {c: listing[cell] for c, cell in cells.items() if cell and c not in texts}
+        files = {c: file.path for c, file in listed.items()}
+        named = row.cells[target]
         if name in first:
             twice.append(f"{place}, first in line {first[name]}")
         first.setdefault(name, row.line)
         if split not in SPLITS:
             unknown.append(f"line {row.line}: {split}")
-        if not told and not (target in TARGET_COLUMNS and TARGET_COLUMNS[target].may_be_empty):
+        if not named and not (target in TARGET_COLUMNS and TARGET_COLUMNS[target].may_be_empty):
             blank.append(place)
         if not any(cells.values()):
             empty.append(place)
-        for column, file in files.items():
-            types[column].setdefault(type_of(file) or "", []).append(f"line {row.line}: {file.name}")
-        of_target = root / told if target == "mask" and told else None
-        if of_target is not None and type_of(of_target) not in ("images", "arrays"):
-            foreign.append(f"line {row.line}: {of_target.name}")
-        absent += [
-            f"line {row.line}: {file}" for file in [*files.values(), of_target] if file and not file.is_file()
-        ]
-        found.setdefault(split, []).append(Entry(row.line, name, {**cells, **files}, of_target or told))
+        for column, file in listed.items():
+            if file.type is None and row.cells[column].lower() in MISSING:
+                in_words[column].append(f"line {row.line}: {row.cells[column]}")
+                continue
+            types[column].setdefault(file.type or "", []).append(f"line {row.line}: {file.path.name}")
+            if file.size < 0:
+                absent.append(f"line {row.line}: {file.path}")
+        of_target = listing[named] if target == "mask" and named else None
+        if of_target is not None and of_target.type not in ("images", "arrays"):
+            foreign.append(f"line {row.line}: {of_target.path.name}")
+        if of_target is not None and of_target.size < 0:
+            absent.append(f"line {row.line}: {of_target.path}")
+        found.setdefault(split, []).append(
+            Entry(row.line, name, {**cells, **files}, of_target.path if of_target else named)
+        )
     problems.add("ids that occur before", twice, "every row needs one of its own")
     problems.add(
         f"unknown splits (known are {', '.join(SPLITS)})",
@@ -81,6 +91,8 @@ def read_entries(
     problems.add(f"rows without a {target}", blank, "fill it in, or delete the rows")
     problems.add("rows without a file of any modality", empty, "name one, or delete the rows")
     problems.add("masks that are no image and no .npy", foreign, "convert them to PNG")
+    for column, lines in in_words.items():
+        problems.add(f"column {column}: words where a file is missing", lines, "leave such cells empty")
     readable = " ".join(end for ends in TYPES.values() for end in ends)
     for column, by_type in types.items():
         strange = by_type.pop("", [])
@@ -89,8 +101,26 @@ def read_entries(
         if len(by_type) > 1:
             both = "; ".join(f"{name} {summarised(lines)}" for name, lines in by_type.items())
             problems.append(f"column {column} mixes {both}; give each a column of its own")
-    damaged.add(f"no such files below {root}", absent, "mend the names, set data.root, or empty the cells")
+    damaged.add(
+        f"no such files below {listing.root}", absent, "mend the names, set data.root, or empty the cells"
+    )
     return found
+
+
+def note_shared(entries: Entries, listing: Listing) -> list[str]:
+    """Files that rows of several splits name, or copies of them, in words."""
+    by_path = listing.by_path
+    found = in_two_splits(
+        (split, entry.line, by_path[file])
+        for split, rows in entries.items()
+        for entry in rows
+        for file in entry.files.values()
+        if isinstance(file, Path)
+    )
+    remedy = "what is tested was seen in training; keep them in one split"
+    notes = Problems()
+    notes.add("the same files in several splits", found, remedy)
+    return notes
 
 
 def with_splits(
@@ -98,7 +128,7 @@ def with_splits(
 ) -> tuple[Entries, list[str]]:
     """The splits where some are not named: a share of every class of train, the same for the same seed; and in
     words, what was done."""
-    told = []
+    how = []
     for split, share in (("test", test), ("val", validation)):
         if not 0 <= share < 1:
             key = "validation" if split == "val" else split
@@ -116,7 +146,7 @@ def with_splits(
             split: [rows[i] for i in sorted(out)],
             "train": [e for i, e in enumerate(rows) if i not in out],
         }
-        told.append(f"{split} held out of train, data.{'validation' if split == 'val' else 'test'}={share}")
+        how.append(f"{split} held out of train, data.{'validation' if split == 'val' else 'test'}={share}")
     for split in ("train", "test"):
         if not entries[split]:
             raise UserError(
@@ -124,7 +154,7 @@ def with_splits(
                 + ("set data.test above 0, or name it" if split == "test" else "name it")
                 + " in the column split"
             )
-    return {split: rows for split, rows in entries.items() if rows}, told
+    return {split: rows for split, rows in entries.items() if rows}, how
 
 
 def _one(labels: Sequence[int], seed: int, split: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mmrobust import keyed
 from mmrobust.data.families.frames import median_frequency
 from mmrobust.data.files.arrays import header, last_shape, shape_of, type_of
 from mmrobust.data.files.audio import read_audio
+from mmrobust.data.progress import told
 from mmrobust.data.table.columns import Column, describe, side_for, text_column
 from mmrobust.data.table.entries import Entries, Entry, cells_of
 from mmrobust.data.table.masks import MaskLabels, find_labels, read_values
@@ -73,6 +75,7 @@ class Inference:
         first = next(iter(columns.values()))
         problems += [
             f"column {m} is {c.kind} {list(c.shape)}; segmentation needs images or depth, all of one size"
+            + (f"; if it is a map, say so: data.modalities.{m}.kind=depth" if c.kind == "sequence" else "")
             for m, c in columns.items()
             if masks and (not c.is_map or c.shape[-2:] != first.shape[-2:])
         ]
@@ -83,7 +86,16 @@ class Inference:
             "masks": masks,
             "class_weights": weights,
             "modalities": {m: c.to_dict() for m, c in columns.items()},
+            "frames": {m: size for m, c in columns.items() if c.is_map and (size := self.frame(m))},
         }
+
+    def frame(self, name: str) -> list[int]:
+        """(height, width) that most of the first files of a column of maps have."""
+        sizes = []
+        for file in [f for e in self.entries["train"] if (f := e.files[name]) is not None][:LOOKED_AT]:
+            with suppress(UserError):  # it may be left out
+                sizes.append(last_shape(*header(Path(file)))[:2])
+        return [int(n) for n in np.median(np.array(sizes), axis=0)] if sizes else []
 
     def column(self, name: str, size: Any) -> Column:
         """What one modality is; `size` is that of maps, if the user set none."""
@@ -108,7 +120,7 @@ class Inference:
         """The first `count` files that can be read. Raises: UserError: one cannot, unless it may be left out."""
         kept: list[Path] = []
         errors: list[UserError] = []
-        for file in files:
+        for file in told(files, "reading files to describe them, at most"):
             if len(kept) == count:
                 break
             try:
@@ -124,8 +136,13 @@ class Inference:
 
     def agree(self, name: str, column: Column, first: Path) -> None:
         """Raises: UserError: an array is of another shape than the first one."""
-        for entry in (e for rows in self.entries.values() for e in rows if e.files[name] is not None):
+        all_rows = [e for rows in self.entries.values() for e in rows if e.files[name] is not None]
+        seen: set[Path] = set()
+        for entry in told(all_rows, f"column {name}: shapes of arrays"):
             file = Path(str(entry.files[name]))
+            if file in seen:
+                continue
+            seen.add(file)
             try:
                 found = shape_of(column.kind, *header(file))
             except UserError as error:
@@ -142,7 +159,8 @@ class Inference:
         """What the masks hold, and (height, width) of the inputs: like most masks, in multiples of 32."""
         counts: dict[int, int] = {}
         shapes, problems = [], []
-        for entry in (e for rows in self.entries.values() for e in rows):
+        all_rows = [e for rows in self.entries.values() for e in rows]
+        for entry in told(all_rows, "values of masks"):
             try:
                 values = self.checked_mask(entry)
             except UserError as error:
@@ -219,7 +237,8 @@ def described(inferred: Mapping[str, Any], entries: Entries) -> list[tuple[str, 
         column = Column.from_dict(plain)
         missing = sum(e.files[m] is None for rows in entries.values() for e in rows)
         parts = [
-            f"{column.kind} {'×'.join(map(str, column.shape))}",
+            f"{column.kind} {'×'.join(map(str, column.shape))}"
+            + stretched(inferred.get("frames", {}).get(m), column.shape),
             *(
                 [f"mean {few_numbers(column.mean)}, std {few_numbers(column.std)}"]
                 if column.modality.traits.noisy
@@ -235,6 +254,15 @@ def described(inferred: Mapping[str, Any], entries: Entries) -> list[tuple[str, 
         *lines,
         ("to change", f"{keys}, data.classes=[...], data.columns=[...], see conf/data/manifest.yaml"),
     ]
+
+
+def stretched(frame: Sequence[int] | None, shape: Sequence[int]) -> str:
+    """Of maps, the size of the files where it is another; and that their aspect ratio changes, if it does."""
+    if not frame or tuple(frame) == tuple(shape[-2:]):
+        return ""
+    before, after = frame[1] / frame[0], shape[-1] / shape[-2]
+    change = f", stretched: width / height {before:.3g} becomes {after:.3g}"
+    return f" from {frame[0]}×{frame[1]}" + (change if abs(after / before - 1) > 0.01 else "")
 
 
 def few_numbers(values: Sequence[float]) -> str:

@@ -23,7 +23,7 @@ class MaskLabels:
 
     Args:
         count: number of classes.
-        ignore_index: value that does not count; None: every value is a class.
+        ignore_index: value that does not count; None: there is none.
         offset: added to the values; below 0 does not count.
         values: of the classes in order, if they are not counted up; then `offset` is not used.
     """
@@ -48,7 +48,8 @@ class MaskLabels:
         if self.values is not None:
             known = np.array(self.values)
             place = np.searchsorted(known, raw).clip(max=len(known) - 1)
-            wrong, label = known[place] != raw, place
+            void = np.zeros(raw.shape, bool) if self.ignore_index is None else raw == self.ignore_index
+            wrong, label = ~void & (known[place] != raw), np.where(void, VOID, place)
         else:
             label = raw + self.offset
             void = label < 0 if self.ignore_index is None else (label < 0) | (raw == self.ignore_index)
@@ -91,6 +92,8 @@ def find_labels(counts: Mapping[int, int], ignore_index: int | None, offset: int
     else:
         kept = [v + offset for v in values if v != ignore_index and v + offset >= 0]
         labels = MaskLabels(given or max(kept, default=0) + 1, ignore_index, offset)
+        if given == len(kept) and max(kept, default=0) >= given and not offset:
+            labels = MaskLabels(given, ignore_index, 0, tuple(kept))
     found = f"the masks hold the values {few_values(values)}"
     if labels.count < 2:
         raise UserError(
@@ -98,6 +101,23 @@ def find_labels(counts: Mapping[int, int], ignore_index: int | None, offset: int
         )
     if labels.count > MOST:
         raise UserError(f"{found}, that is {labels.count} classes of at most {MOST}; are these label images?")
+    if labels.values is None and given is None and len(kept) < labels.count:
+        among = sorted({*range(labels.count)} - {*kept})
+        raise UserError(
+            f"{found}; counted up that would be {labels.count} classes, but there is no {few_values(among)}. If there are "
+            f"so many, say so: data.classes={labels.count}"
+            + (
+                f"; if what occurs are the classes: data.classes={len(kept)}"
+                if not offset and len(kept) > 1
+                else ""
+            )
+            + ("; if they start at 1: data.label_offset=-1" if min(kept) == 1 and not offset else "")
+            + (
+                f", or data.ignore_index=null, where {ignore_index} is one, too"
+                if ignore_index in values
+                else ""
+            )
+        )
     if labels.values and given not in (None, labels.count):
         raise UserError(f"{found}: {labels.count} classes, but data.classes has {given}; make them agree")
     return labels

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmrobust.data.families.clips import Clip, Clips, with_held_out
+from mmrobust.data.families.clips import Clip, Clips, frames_in, with_held_out
 from mmrobust.data.files.audio import Spectrogram
 from mmrobust.data.spec import Modality
 from mmrobust.data.split import Key
@@ -77,3 +77,10 @@ def test_problems_are_counted():
     problems.add("no sound", list("abcd"), "get them")
     assert problems == ["no sound: 4 (a, b, c, …); get them"]
     assert summarised(["a"]) == "1 (a)"
+
+
+def test_frames_may_be_png_or_jpeg(tmp_path):
+    for name in ("2.png", "1.jpg", "3.JPEG", ".4.jpg", "5.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in frames_in(tmp_path)] == ["1.jpg", "2.png", "3.JPEG"]
+    assert frames_in(tmp_path / "none") == []

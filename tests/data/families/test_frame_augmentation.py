@@ -17,7 +17,7 @@ def frame() -> dict[str, np.ndarray]:
 
 
 def test_geometry_is_shared(frame):
-    augment = frame_augmentation.segmentation(SIZE, (1.0, 1.4), rescale_depth=False)
+    augment = frame_augmentation.segmentation(SIZE, (1.0, 1.4), rescale_depth=False, fitted=False)
     augment.colour = False
     flipped, heights = [], []
     for epoch in range(40):
@@ -37,7 +37,7 @@ def test_geometry_is_shared(frame):
 
 
 def test_a_function_of_frame_and_salts(frame):
-    one, other = (frame_augmentation.segmentation(SIZE, (1.0, 1.4), False) for _ in range(2))
+    one, other = (frame_augmentation.segmentation(SIZE, (1.0, 1.4), False, fitted=False) for _ in range(2))
     first = one(frame, 0, "geometry", 3)
     one(frame, 0, "geometry", 4)
     for part, x in one(frame, 0, "geometry", 3).items():
@@ -48,26 +48,29 @@ def test_a_function_of_frame_and_salts(frame):
 
 def test_what_is_not_larger_is_resized(frame):
     """In both directions, as ESANet does: nothing is cut off."""
-    found = frame_augmentation.segmentation((24, 200), (1.0, 1.0), False)(frame, 0)
+    found = frame_augmentation.segmentation((24, 200), (1.0, 1.0), False, fitted=False)(frame, 0)
     assert found["rgb"].shape == (24, 200, 3)
     assert found["label"].min() <= 3
     assert found["label"].max() >= 58
-    exact = frame_augmentation.segmentation((60, 80), (1.0, 1.0), False)(frame, 0)["depth"]
+    exact = frame_augmentation.segmentation((60, 80), (1.0, 1.0), False, fitted=False)(frame, 0)["depth"]
     assert np.round((exact - np.floor(exact)) * 100).max() >= 88  # of 90 columns
 
 
 def test_depth_values_stay_or_are_divided(frame):
     flat = frame | {"depth": np.full((60, 90), 2000, np.float32)}
     for scale in (0.5, 1.5):
-        kept = frame_augmentation.segmentation(SIZE, (scale, scale), False)(flat, 0)["depth"]
-        divided = frame_augmentation.segmentation(SIZE, (scale, scale), True)(flat, 0)["depth"]
+        kept = frame_augmentation.segmentation(SIZE, (scale, scale), False, fitted=False)(flat, 0)["depth"]
+        divided = frame_augmentation.segmentation(SIZE, (scale, scale), True, fitted=False)(flat, 0)["depth"]
         assert (kept == 2000).all()
         assert np.allclose(divided, 2000 / scale)
         assert divided.dtype == np.float32
 
 
 def test_absent_parts_stay_absent(frame):
-    for augment in (frame_augmentation.segmentation(SIZE, (1.0, 1.4), False), frame_augmentation.scene(SIZE)):
+    for augment in (
+        frame_augmentation.segmentation(SIZE, (1.0, 1.4), False, fitted=False),
+        frame_augmentation.scene(SIZE),
+    ):
         whole = augment(frame, 0)
         for part in ("rgb", "depth", "label"):
             found = augment(frame | {part: None}, 0)
@@ -91,7 +94,7 @@ def test_colour_jitter_is_that_of_the_recipe():
 
 
 def test_colour_is_for_rgb_alone(frame):
-    augment = frame_augmentation.segmentation(SIZE, (1.0, 1.4), False)
+    augment = frame_augmentation.segmentation(SIZE, (1.0, 1.4), False, fitted=False)
     coloured = augment(frame, 0)
     augment.colour = False
     plain = augment(frame, 0)
@@ -107,3 +110,38 @@ def test_scenes(frame):
     rows = [np.floor(x[-1, 0]) - np.floor(x[0, 0]) for x in seen]
     assert np.mean(rows) == pytest.approx(60 * 28 / 32, abs=2)  # 224 of 256
     assert len({x.tobytes() for x in seen}) > 10
+
+
+@pytest.mark.parametrize("shape", [(60, 90), (30, 300), (25, 32), (24, 33)])
+def test_a_large_frame_is_brought_to_the_scale_at_which_it_is_tested(shape):
+    row, column = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
+    frame = {
+        "rgb": np.stack([row, column, 0 * row], -1).astype(np.uint8),
+        "depth": 1000 * row + column,
+        "label": row.astype(np.uint8),
+    }
+    tested = frame_augmentation.moved(frame_augmentation.resized(SIZE), 0, frame)
+    augment = frame_augmentation.segmentation(SIZE, (1.0, 1.0), False, fitted=True)
+    augment.colour = False
+    flips = set()
+    for epoch in range(8):
+        found = augment(frame, epoch)
+        flipped = not np.array_equal(found["depth"], tested["depth"])
+        flips.add(flipped)
+        for part, x in found.items():
+            assert np.array_equal(x[:, ::-1] if flipped else x, tested[part])
+    assert flips == {True, False}
+    depth = np.full(shape, 2000, np.float32)  # not nearer than in testing
+    nearer = frame_augmentation.segmentation(SIZE, (1.25, 1.25), True, fitted=True)(
+        frame | {"depth": depth}, 0
+    )
+    assert np.allclose(nearer["depth"], 1600)
+
+
+def test_a_small_frame_is_not_enlarged_before():
+    frame = {"rgb": None, "depth": np.arange(20 * 30, dtype=np.float32).reshape(20, 30), "label": None}
+    pair = (
+        frame_augmentation.segmentation(SIZE, (1.0, 1.4), False, fitted=fitted) for fitted in (True, False)
+    )
+    one, other = (augment(frame, 3)["depth"] for augment in pair)
+    assert np.array_equal(one, other)

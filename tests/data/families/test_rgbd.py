@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmrobust.data.families import frame_augmentation
 from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
@@ -105,6 +106,45 @@ def test_labels_have_the_inputs_size_in_training_and_their_own_in_testing(shared
     batch = next(iter(data.loader("val")))
     assert batch.label_size is not None
     assert batch.inputs["rgb"].shape[1:] == (3, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "pictures"),
+    [
+        ("nyuv2", "prepared", "*/rgb/*.png"),
+        ("cityscapes", "official", "leftImg8bit/*/*/*.png"),
+        ("cityscapes", "prepared", "*/rgb/*/*.png"),
+        ("sunrgbd", "official", "SUNRGBD/**/image/*.jpg"),
+    ],
+)
+def test_colour_may_be_png_or_jpeg(name, form, pictures, trees):
+    before = ready(name, trees / form)
+    colour = before.splits["test"][Key(0, 0)].inputs["rgb"]
+    found = list((trees / form / name).glob(pictures))
+    assert found
+    for path in found:
+        other = ".JPG" if path.suffix == ".png" else ".png"
+        cv2.imwrite(str(path.with_suffix(other)), cv2.imread(str(path)))
+        path.unlink()
+    after = ready(name, trees / form)
+    assert after.fingerprint == before.fingerprint
+    assert (after.splits["test"][Key(0, 0)].inputs["rgb"] - colour).abs().mean() < 0.5
+
+
+@pytest.mark.parametrize("name", ["nyuv2", "sunrgbd", "cityscapes"])
+def test_training_sees_the_whole_frame_unless_the_size_is_the_published_one(name, shared, monkeypatch):
+    keys = ["data.image_size=[8,16]", "data.scale=[1.0,1.0]"]
+    data = ready(name, shared / "official", *keys)
+    split = data.splits["train"]
+    raw = split.read(Key(0, 0))
+    tested = frame_augmentation.moved(frame_augmentation.resized((8, 16)), 0, raw)["depth"]
+    seen = [split.augment(raw, Key(epoch, 0))["depth"] for epoch in range(4)]
+    assert all(np.array_equal(x, tested) or np.array_equal(x[:, ::-1], tested) for x in seen)
+    monkeypatch.setattr(type(data), "published", (8, 16))
+    window = ready(name, shared / "official", *keys).splits["train"].augment(raw, Key(0, 0))["depth"]
+    height, width = raw["depth"].shape
+    windows = [raw["depth"][i : i + 8, j : j + 16] for i in range(height - 7) for j in range(width - 15)]
+    assert any(np.array_equal(window, x) or np.array_equal(window[:, ::-1], x) for x in windows)
 
 
 def test_augmentation_is_a_function_of_run_seed_and_key(shared):

@@ -93,7 +93,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
         "cut": "cut short: 9000 of 32044 bytes",
         "header": "cut short",
         "empty": "holds no samples",
-        "nothing": "cannot be read as sound",
+        "nothing": r"\(0 bytes\) cannot be read as sound: it is empty; get",
         "text": "cannot be read as sound",
         "pointer": "git lfs pull",
         "absent": "No such file",
@@ -109,3 +109,48 @@ def test_wav_from_a_pipe_promises_too_much_and_is_read(tmp_path):
     data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
     (tmp_path / "a.wav").write_bytes(data)
     assert len(read_audio(tmp_path / "a.wav", 16000)) == 16000
+
+
+@pytest.mark.parametrize("ending", ["wav", "aiff", "au", "ogg", "mp3", "flac"])
+def test_half_a_file_is_told(tmp_path, ending):
+    soundfile.write(tmp_path / f"whole.{ending}", tone(5, 8000), 8000)
+    assert len(read_audio(tmp_path / f"whole.{ending}", 8000)) == 40000
+    whole = (tmp_path / f"whole.{ending}").read_bytes()
+    (tmp_path / f"half.{ending}").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=rf"half\.{ending}.*get the file again"):
+        read_audio(tmp_path / f"half.{ending}", 8000)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("ending", ["wav", "aiff"])
+def test_samples_that_are_no_numbers(tmp_path, value, ending):
+    wave = np.stack([tone(1, 8000)] * 2, 1)
+    wave[77, 1] = value
+    soundfile.write(tmp_path / f"a.{ending}", wave, 8000, subtype="FLOAT")
+    with pytest.raises(UserError, match=rf"a\.{ending} holds NaN or infinity"):
+        read_audio(tmp_path / f"a.{ending}", 16000)
+
+
+def test_sounds_beyond_one_are_told_and_other_units_refused(tmp_path, caplog):
+    for name, factor in {"fits": 2, "loud": 3, "int16": 40000, "huge": 1e30}.items():
+        soundfile.write(tmp_path / f"{name}.wav", factor * tone(1, 8000), 8000, subtype="FLOAT")
+    for name in ("fits", "loud", "loud"):
+        read_audio(tmp_path / f"{name}.wav", 8000)
+    assert [record.getMessage().split("/")[-1] for record in caplog.records] == [
+        "loud.wav reaches 1.5; what lies beyond [-1, 1] is cut off"
+    ]
+    for name, peak in {"int16": r"2e\+04", "huge": r"5e\+29"}.items():
+        with pytest.raises(UserError, match=rf"{name}\.wav reaches {peak}, where a sound lies in \[-1, 1\]"):
+            read_audio(tmp_path / f"{name}.wav", 8000)
+
+
+def test_a_file_that_promises_what_it_cannot_hold(tmp_path):
+    soundfile.write(tmp_path / "a.flac", tone(1, 8000), 8000)
+    data = bytearray((tmp_path / "a.flac").read_bytes())
+    data[21] |= 0x0F
+    data[22:26] = b"\xff" * 4  # 2**36 - 1 samples
+    (tmp_path / "a.flac").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.flac .* claims to hold 68719476735 samples"):
+        read_audio(tmp_path / "a.flac", 8000)
+    soundfile.write(tmp_path / "silence.flac", np.zeros(10**6), 8000)
+    assert len(read_audio(tmp_path / "silence.flac", 8000)) == 10**6

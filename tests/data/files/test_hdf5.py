@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from mmrobust.data.files.folders import picture
 from mmrobust.data.files.hdf5 import Tables
 from mmrobust.data.files.matlab import read_variables
 from mmrobust.errors import UserError
@@ -49,3 +50,16 @@ def test_damaged_tables_are_named(tmp_path):
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(UserError, match=r"cannot be read as a MATLAB file|has no variable"):
         read_variables(path, ["y"])
+
+
+def test_pictures_may_have_another_ending(tmp_path):
+    for name in ("a.jpg", "b.PNG", "c.png", "c.jpg"):
+        (tmp_path / name).touch()
+    for asked, found in {
+        "a.png": "a.jpg",
+        "a.jpg": "a.jpg",
+        "b.jpg": "b.PNG",
+        "c.jpg": "c.jpg",
+        "d.png": "d.png",
+    }.items():
+        assert picture(tmp_path / asked, {}) == tmp_path / found

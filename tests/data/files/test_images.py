@@ -1,7 +1,11 @@
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmrobust.data.files import images
 from mmrobust.errors import UserError
@@ -140,3 +144,47 @@ def test_random_crop_keeps_the_scale(ramp):
     steps = [abs(int(crop[0, -1, 0]) - int(crop[0, 0, 0])) for crop in crops]
     assert all(abs(step - 39 * 255 / 95) <= 2 for step in steps)
     assert len({crop.tobytes() for crop in crops}) > 6
+
+
+def claims(side: int) -> bytes:
+    """A grey PNG whose head says side × side, with hardly any pixels behind it."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("read", [images.read_image, images.read_map, images.read_indices, images.header])
+def test_more_pixels_than_can_be_are_named(tmp_path, read):
+    (tmp_path / "bomb.png").write_bytes(claims(40000))
+    with pytest.raises(UserError, match=r"bomb\.png cannot be read as an image"):
+        read(tmp_path / "bomb.png")
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("ending", ["tif", "jpg", "png"])
+def test_the_head_says_the_size_that_is_read(tmp_path, ramp, orientation, ending):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = orientation
+    path = tmp_path / f"a.{ending}"
+    if ending == "tif":
+        Image.fromarray(ramp).save(path, tiffinfo={images.ORIENTATION: orientation})
+    else:
+        Image.fromarray(ramp).save(path, exif=exif)
+    assert images.header(path)[0] == images.read_image(path).shape
+    if ending != "jpg" and orientation != 1:
+        with pytest.raises(UserError, match="orientation tag"):
+            images.read_indices(path)
+
+
+def test_grey_with_alpha_and_grey_as_colour_are_numbers_and_floats_are_told(tmp_path, ramp):
+    grey = ramp[..., 0]
+    Image.fromarray(np.stack([grey, grey * 0 + 255], -1), "LA").save(tmp_path / "la.png")
+    assert np.array_equal(images.read_indices(tmp_path / "la.png"), grey)
+    cv2.imwrite(str(tmp_path / "three.png"), np.stack([grey] * 3, -1).astype(np.uint16) * 100)
+    assert np.array_equal(images.read_map(tmp_path / "three.png"), grey.astype(np.uint16) * 100)
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(UserError, match="holds float32 numbers, but classes are whole"):
+        images.read_indices(tmp_path / "float.tif")

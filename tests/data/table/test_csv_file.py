@@ -26,6 +26,19 @@ def test_separators_marks_and_line_ends(tmp_path, separator, mark, ending):
     assert table.rows[1].cells["id"] == "ü"
 
 
+@pytest.mark.parametrize("separator", [";", ",", "\t"])
+def test_the_line_that_excel_writes_first(tmp_path, separator):
+    path = tmp_path / "my.csv"
+    lines = [
+        f"sep={separator}",
+        *(separator.join(row) for row in (["id", "label", "rgb"], ["a", "x", "a.png"])),
+    ]
+    path.write_text("\r\n".join(lines), newline="")
+    table = read_table(path)
+    assert table.header == ("id", "label", "rgb")
+    assert [(row.line, row.cells["rgb"]) for row in table.rows] == [(3, "a.png")]
+
+
 def test_lines_count_quoted_line_ends(tmp_path):
     path = tmp_path / "my.csv"
     path.write_text('id,label,rgb\na,"two\nlines",a.png\nb,y,b.png\n')
@@ -42,6 +55,7 @@ def test_lines_count_quoted_line_ends(tmp_path):
         (b"id,label,rgb\n\n", "has no rows below its header"),
         (b"id,label,label\n", "line 1 names label more than once"),
         (b"id,,label\n", "line 1 names (no name)"),
+        (b",id,label\n0,a,x\n", "the first column has no name, like the index that pandas writes; save it with index=False"),
         (b"id,label,rgb\na,x\nb,x,b.png\nc,x,c,d\n", "2 rows have another number of cells than the 3 columns (line 2: 2, line 4: 4)"),
         (b'id,label,rgb\na,x,"a.png\n', "line 2 cannot be read as CSV"),
     ],
