@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)
+NO_MEMORY = ("DefaultCPUAllocator: ", "CUDA out of memory", "Invalid buffer size")  # torch's RuntimeErrors
 LIBRARIES = ("hydra.errors", "omegaconf.errors", "lightning.fabric.utilities.exceptions")
 
 
@@ -64,6 +65,12 @@ def as_user_error(error: BaseException | None) -> UserError | None:
         return UserError(
             f"{error.filename or 'a file'} cannot be used: {error.strerror}; make room, make it writable, or "
             "choose another folder with paths.outputs"
+        )
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        what = " ".join(str(error).split()).partition(". ")[0]
+        return UserError(
+            f"there is not enough memory: {what or 'this machine has none left'}; make data.batch_size, the inputs or the "
+            "encoders smaller, or their numbers"
         )
     if type(error).__module__ in LIBRARIES:
         inner = as_user_error(error.__cause__) if error else None  # Hydra wraps what a constructor raises

@@ -150,6 +150,21 @@ COMMANDS = {
     "batch too large": (["data.batch_size=33"], ["32 samples, fewer than data.batch_size=33; set data.batch_size to at most 32"]),
     "foreign target": (["+callbacks.x._target_=evil.fly"], ["outside the packages that may be used", "if you trust it: allow=[evil]"]),
     "code behind a target": (["+callbacks.x={_target_: mmrobust.run.os.system, command: 'touch trap'}"], ["leads to posix, outside the packages"]),
+    "no step": (["trainer.max_steps=0"], ["trainer.max_steps=0 trains nothing; set it to at least 1, or to -1"]),
+    "no batch": (["trainer.limit_train_batches=0"], ["trainer.limit_train_batches=0 leaves nothing to train on"]),
+    "no time": (["trainer.max_time=00:00:00:00"], ["training took not one step", "trainer.max_time"]),
+    "too many combinations": (["data.num_modalities=16"], ["synthetic has 16 modalities, that is 65535 combinations, more than max_combinations=4095; take fewer"]),
+    "far too many combinations": (["data.num_modalities=99999999999"], ["data.num_modalities=99999999999 is above 62"]),
+    "fewer combinations allowed": (["data.num_modalities=3", "max_combinations=6"], ["that is 7 combinations, more than max_combinations=6"]),
+    "NaN": (["optimizer.weight_decay=nan"], ["error: optimizer.weight_decay=nan is not a number"]),
+    "refused by the optimizer": (["optimizer.weight_decay=-1"], ["error: optimizer: Invalid weight_decay value: -1; see conf/optimizer/"]),
+    "a seed too large": (["seed=99999999999999999999"], ["error: seed=99999999999999999999 is above 9223372036854775807"]),
+    "a step too small": (["trainer.log_every_n_steps=0"], ["error: trainer.log_every_n_steps=0 is below 1"]),
+    "no schedule": (["schedule.T_max=0"], ["error: schedule.T_max=0 is below 1"]),
+    "no width": (["encoder.width=0"], ["error: encoder.width=0 is below 1"]),
+    "too many workers": (["data.workers=99999999999999"], ["error: data.workers=99999999999999 is above 256"]),
+    "too many classes": (["data.num_classes=99999999999999"], ["error: data.num_classes=99999999999999 is above 10000"]),
+    "too many samples": (["data.num_train=99999999999999"], ["error: there is not enough memory: Unable to allocate", "smaller"]),
     "corrupt": (["data.corrupt=ignore"], ["data.corrupt=ignore is not known; choose error or skip"]),
 }  # fmt: skip
 
@@ -161,6 +176,7 @@ def test_command_line(fault: str, run: Run, tmp_path: Path, monkeypatch: pytest.
     refused(run(*SYNTHETIC, *overrides), *words)
     assert not (tmp_path / "trap").exists()
     assert not list(tmp_path.glob("**/results.json"))
+    assert not list(tmp_path.glob("**/predictions.npz"))
 
 
 def test_task_that_the_method_cannot_do(run: Run) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+LARGEST = 2**63 - 1  # of whole numbers
+
 
 @dataclass(frozen=True)
 class Key:
@@ -14,6 +16,7 @@ class Key:
     Args:
         hashed: whether it may change the numbers of a run, and so belongs to its hash.
         least: the least number that it may be; such a key must be a number.
+        most: the largest number that it may be, beyond which no machine comes.
         choices: the values that it may have; any, if empty.
         typed: whether a value must be of the default's type.
         resume: whether an interrupted run may go on with another value.
@@ -22,6 +25,7 @@ class Key:
 
     hashed: bool = True
     least: float | None = None
+    most: float = LARGEST
     choices: tuple[Any, ...] = ()
     typed: bool = True
     resume: bool = False
@@ -41,10 +45,12 @@ KEYS = {
     # the content of the table counts, not its name
     "data.manifest": Key(hashed=False, resume=True, evaluate=True),
     "data.batch_size": Key(least=1, evaluate=True),
-    "data.workers": Key(least=0, hashed=False, resume=True, evaluate=True),
+    "data.workers": Key(least=0, most=256, hashed=False, resume=True, evaluate=True),
     "data.cache": Key(hashed=False),
     # follows from what counts
     "data.inferred": Key(hashed=False),
+    "data.num_classes": Key(least=2, most=10_000),
+    "data.num_modalities": Key(least=1, most=62),
     "data.corrupt": Key(choices=("error", "skip")),
     "launch": Key(hashed=False),
     "launch.jobs_per_device": Key(least=1),
@@ -55,7 +61,8 @@ KEYS = {
     "trainer.compile": Key(typed=False, choices=(False, True, "default", "reduce-overhead", "max-autotune")),
     "trainer.enable_progress_bar": Key(hashed=False, resume=True),
     "trainer.enable_model_summary": Key(hashed=False, resume=True),
-    "trainer.log_every_n_steps": Key(hashed=False),
+    "trainer.log_every_n_steps": Key(least=1, hashed=False),
+    "trainer.accumulate_grad_batches": Key(least=1),
     "trainer.profiler": Key(hashed=False),
     "keep": Key(hashed=False, choices=("best", "last", "all", "none"), resume=True),
     "threads": Key(hashed=False, evaluate=True),
@@ -63,6 +70,7 @@ KEYS = {
     "init": Key(choices=("default", "kaiming", "xavier", "truncated_normal")),
     "selection": Key(choices=("mean", "last", "paper")),
     "test_rates": Key(hashed=False),
+    "max_combinations": Key(hashed=False),
     "plan": Key(hashed=False),
     "study": Key(hashed=False),
     "allow": Key(hashed=False),
@@ -86,6 +94,7 @@ KEYS = {
 NOT_IN_HASH = tuple(name for name, key in KEYS.items() if not key.hashed)
 ON_RESUME = tuple(name for name, key in KEYS.items() if key.resume)
 ON_EVALUATE = tuple(name for name, key in KEYS.items() if key.evaluate)
+AT_MOST = {name: key.most for name, key in KEYS.items()}
 AT_LEAST = {name: key.least for name, key in KEYS.items() if key.least is not None}
 
 # Keys in which the runs of one row of a table may differ as well.

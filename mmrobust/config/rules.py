@@ -11,10 +11,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.build import allowed_prefixes, classes_in, refused
-from mmrobust.config.keys import AT_LEAST, KEYS, either, encoder_entries, is_typed
+from mmrobust.config.keys import AT_LEAST, AT_MOST, KEYS, LARGEST, either, encoder_entries, is_typed
 from mmrobust.config.scaling import check_scaling
 from mmrobust.config.wandb_rules import check_wandb
 from mmrobust.data.effects import idle_keys
+
+# Keys that must be positive wherever they are.
+POSITIVE = ("width", "widths", "T_max")
 
 # Ranges of the numbers of a noise protocol.
 NOISE_RANGES = {"level": (0, 11), "probability": (0, 1), "density": (0, 1), "start": (0, 1)}
@@ -34,8 +37,9 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     """What is wrong with a composed configuration; `given` are the keys set by the user."""
     unresolved: Any = OmegaConf.to_container(config)  # what refers to a missing value is not to be set itself
     problems = [f"{key} has no value yet; set {key}=..." for key in sorted(_missing(unresolved))]
+    problems += _check_ranges(config) + _check_numbers(unresolved)
     if problems:
-        return problems
+        return problems  # what hangs on them cannot be judged
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if "fusion" in given and "fusion" not in plain["method"]:
         problems.append(
@@ -44,13 +48,9 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     rates = plain["test_rates"]
     if not isinstance(rates, list) or not all(type(r) in (int, float) and 0 <= r <= 1 for r in rates):
         problems.append(f"test_rates={rates} is no list of rates in [0, 1]; write test_rates=[0.0,0.3,0.6]")
+    problems += _check_combinations(config)
     problems += idle_keys(config.choices.data, plain["data"], given)
-    problems += (
-        _check_choices(config)
-        + _check_ranges(config)
-        + _check_trainer(plain["trainer"])
-        + check_scaling(config)
-    )
+    problems += _check_choices(config) + _check_trainer(plain["trainer"]) + check_scaling(config)
     problems += refused(plain, allowed_prefixes(plain["allow"])) + check_wandb(config)
     problems += [
         f"allow=[{name}]: no part of Python itself can be allowed, since it can do anything; leave it out"
@@ -104,7 +104,38 @@ def _check_ranges(config: DictConfig) -> list[str]:
             )
         elif value < least:
             problems.append(f"{key}={value} is below {least}")
+        elif value > AT_MOST[key]:
+            problems.append(f"{key}={value} is above {AT_MOST[key]}")
     return problems
+
+
+def _check_numbers(node: Any, path: str = "") -> list[str]:
+    """Numbers that nothing can be made of, wherever they are; AT_LEAST has its own words."""
+    if isinstance(node, Mapping):
+        return [
+            p for key, x in node.items() for p in _check_numbers(x, f"{path}.{key}" if path else str(key))
+        ]
+    if isinstance(node, list):
+        return [p for i, x in enumerate(node) for p in _check_numbers(x, f"{path}[{i}]")]
+    if isinstance(node, float) and math.isnan(node) and path not in AT_LEAST:
+        return [f"{path}=nan is not a number"]
+    if isinstance(node, int) and abs(node) > LARGEST and path not in AT_LEAST:
+        return [f"{path}={node} is beyond {LARGEST}, the largest whole number there is"]
+    if isinstance(node, int) and node < 1 and path.rpartition(".")[2].partition("[")[0] in POSITIVE:
+        return [f"{path}={node} is below 1"]
+    return []
+
+
+def _check_combinations(config: DictConfig) -> list[str]:
+    """Whether there are too many, of which each is evaluated."""
+    count = len(modality_names(config))
+    if config.max_combinations is None or 2**count - 1 <= config.max_combinations:
+        return []
+    return [
+        f"{config.choices.data} has {count} modalities, that is {2**count - 1} combinations, more than "
+        f"max_combinations={config.max_combinations}; take fewer modalities, or raise it: each one is evaluated for every "
+        "sample, in every validation"
+    ]
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> list[str]:
@@ -114,6 +145,10 @@ def _check_trainer(trainer: Mapping[str, Any]) -> list[str]:
         problems.append("trainer.overfit_batches replaces our sampler; use trainer.limit_train_batches")
     if trainer.get("limit_test_batches") == 0:
         problems.append("trainer.limit_test_batches=0 leaves nothing to evaluate")
+    if trainer.get("limit_train_batches") == 0:
+        problems.append("trainer.limit_train_batches=0 leaves nothing to train on")
+    if trainer.get("max_steps") == 0:
+        problems.append("trainer.max_steps=0 trains nothing; set it to at least 1, or to -1 for no limit")
     if trainer.get("sync_batchnorm") and trainer.get("accelerator") == "cpu":
         problems.append(
             "trainer.sync_batchnorm=true needs GPUs; leave it out, or take encoder.norm=group, which does not look at "

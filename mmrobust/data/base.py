@@ -17,6 +17,7 @@ from mmrobust.data.loading import Collate, KeyedSampler, keyed_loader
 from mmrobust.data.noise import Clean, SplitNoise
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Split
+from mmrobust.data.table.csv_file import SUMMARIES
 from mmrobust.errors import UserError
 from mmrobust.files import short_hash
 
@@ -70,6 +71,11 @@ class DataModule(LightningDataModule, ABC):
             return
         self.spec, self.splits = self.load()
         names = list(self.spec.modalities)
+        if taken := [m for m in names if m in SUMMARIES or {"+", "/"} & set(m)]:
+            raise UserError(
+                f"a modality cannot be called {taken[0]!r}: results have rows called {', '.join(SUMMARIES)}, and + and / "
+                "between names; rename it"
+            )
         owners: dict[str, str] = {}
         for split, data in self.splits.items():
             for sample in data.ids:

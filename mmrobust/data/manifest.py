@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,10 @@ class Manifest(DataModule):
         for shared in self.shared:
             log.warning("%s", shared)
         if how := changed_since(inferred.get("files"), self.listing.stamp()):
-            log.warning("%s names %s than the run was made with", self.manifest, how)
+            told = f"{self.manifest} names {how} than the run was made with"
+            log.warning("%s", told)
+            if os.environ.get("RANK", "0") == "0":
+                print(f"warning: {told}", file=sys.stderr, flush=True)
         columns = {m: Column.from_dict(plain) for m, plain in inferred["modalities"].items()}
         masks = MaskLabels.from_dict(inferred["masks"]) if inferred["masks"] else None
         classes = tuple(inferred["classes"])

@@ -20,9 +20,19 @@ def told(items: Sequence[T], what: str) -> Iterator[T]:
 
 def told_of(items: Iterable[T], count: int, what: str) -> Iterator[T]:
     """The same, of things that are not counted beforehand. On one rank alone."""
-    last = time.monotonic()
+    clock = Clock()
     for done, item in enumerate(items):
-        if time.monotonic() - last > EVERY and os.environ.get("RANK", "0") == "0":
-            print(f"{what}: {done} of {count}", file=sys.stderr, flush=True)
-            last = time.monotonic()
+        clock.tell(f"{what}: {done} of {count}")
         yield item
+
+
+class Clock:
+    """Says what it is told every few seconds, and nothing in between."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def tell(self, text: str) -> None:
+        if time.monotonic() - self.last > EVERY and os.environ.get("RANK", "0") == "0":
+            print(text, file=sys.stderr, flush=True)
+            self.last = time.monotonic()

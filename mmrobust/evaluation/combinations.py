@@ -16,9 +16,11 @@ from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.combinations import all_combinations, combination_code, combination_masks, combination_name
+from mmrobust.data.progress import Clock
 from mmrobust.errors import DivergenceError
 from mmrobust.evaluation.added_metrics import Added, AddedScores
 from mmrobust.evaluation.families import THRESHOLD, measure_families
+from mmrobust.evaluation.results import MANY
 from mmrobust.tasks.base import Counts, Task
 from mmrobust.tasks.metric import Metric, direction
 
@@ -57,8 +59,13 @@ class Results:
     added: dict[str, Metric] = field(default_factory=dict)  # metrics that the configuration added
 
     def flat(self, prefix: str) -> dict[str, float]:
-        """`prefix/<combination>/<metric>` and `prefix/<aggregate>/<metric>`, for loggers."""
-        rows = {name: row["metrics"] for name, row in self.combinations.items() if row} | self.aggregates
+        """`prefix/<combination>/<metric>` and `prefix/<aggregate>/<metric>`, for loggers; of MANY combinations the
+        single modalities alone."""
+        rows = {
+            name: row["metrics"]
+            for name, row in self.combinations.items()
+            if row and (len(self.combinations) <= MANY or "+" not in name)
+        } | self.aggregates
         return {
             f"{prefix}/{name}/{metric}": value
             for name, metrics in rows.items()
@@ -158,6 +165,7 @@ class CombinationScores:
         self.kept: list[dict[str, Tensor]] = []
         # Of every batch: the ids, and (B,) whether a counted logit is no number.
         self.bad: list[tuple[list[str], Tensor]] = []
+        self.clock = Clock()
 
     def reset(self) -> None:
         self.counts.reset()
@@ -165,6 +173,7 @@ class CombinationScores:
         if self.added:
             self.added.reset()
         self.bad = []
+        self.clock = Clock()
 
     def update(self, method: Fuses, batch: Batch) -> None:
         device = batch.available.device
@@ -184,6 +193,10 @@ class CombinationScores:
             bad |= (~total.isfinite() & (has | exact)).any(0)
             if self.added:
                 self._add(chunk, logits, batch.target, batch.label_size, has, exact)
+            if len(self.masks) > MANY:
+                self.clock.tell(
+                    f"evaluating batch {len(self.bad) + 1}, combination {chunk.stop} of {len(self.masks)}"
+                )
             if self.keep_predictions:
                 parts.append(self.task.kept(logits, predicted, batch.target))
         self.bad.append((batch.ids, bad))

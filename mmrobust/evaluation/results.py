@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 ARROWS = {"max": "↑", "min": "↓"}  # which values of a metric are good
+# Combinations, those of six modalities: of more, some are shown; results.json has all.
+MANY = 63
 
 
 def write_results(folder: Path, results: Mapping[str, Any], name: str = "results.json") -> Path:
@@ -148,3 +150,15 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}; evaluate the run again") from error
+
+
+def shown_combinations(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The combinations that a table and a picture show: all; of more than MANY the single modalities, those with the
+    least and the largest primary metric, and the full one."""
+    rows: dict[str, Any] = results["combinations"]
+    if len(rows) <= MANY:
+        return rows
+    metric = results["primary"]["metric"]
+    known = {n: v for n, row in rows.items() if row and (v := row["metrics"][metric]) is not None}
+    ends = {end(known, key=known.__getitem__) for end in (min, max) if known} | {list(rows)[-1]}
+    return {name: row for name, row in rows.items() if "+" not in name or name in ends}

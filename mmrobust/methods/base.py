@@ -185,8 +185,13 @@ class Method(LightningModule):
     # Optimisation
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-        return {"optimizer": optimizer, "lr_scheduler": self._schedule(optimizer)}
+        key = "optimizer"
+        try:
+            optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+            key = "schedule"
+            return {"optimizer": optimizer, "lr_scheduler": self._schedule(optimizer)}
+        except (ValueError, TypeError, ArithmeticError) as error:  # numbers that cannot be
+            raise UserError(f"{key}: {error}; see conf/{key}/ and the keys below {key}") from error
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # A step's random numbers depend on where it is, not on how the run got there.

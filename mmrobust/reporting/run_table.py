@@ -12,6 +12,7 @@ from mmrobust.tasks.metric import metric_named
 
 if TYPE_CHECKING:
     from rich.table import Table
+from mmrobust.evaluation.results import shown_combinations
 
 
 def show(results: dict[str, Any], title: str, paths: dict[str, Path]) -> None:
@@ -25,11 +26,11 @@ def show(results: dict[str, Any], title: str, paths: dict[str, Path]) -> None:
 
 
 def result_table(results: Mapping[str, Any], title: str) -> Table:
-    """A row for every combination, then the aggregates."""
+    """A row for every combination that is shown, then the aggregates."""
     from rich.table import Table
 
-    rows = results["combinations"]
-    metrics = list(next(row["metrics"] for row in rows.values() if row))
+    rows = shown_combinations(results)
+    metrics = list(next(row["metrics"] for row in results["combinations"].values() if row))
     table = Table(title=title, title_justify="left")
     table.add_column("combination")
     table.add_column("n", justify="right")
@@ -40,6 +41,8 @@ def result_table(results: Mapping[str, Any], title: str) -> Table:
         table.add_row(
             name, *([str(row["n"])] if row else ["-"]), *_cells(row["metrics"] if row else {}, metrics)
         )
+    if hidden := len(results["combinations"]) - len(rows):
+        table.add_row(f"{hidden} more: results.json")
     table.add_section()
     shown = ["average", "worst"] + (["available"] if not _is_full(results) else [])
     for name in shown:
@@ -56,11 +59,11 @@ def _cells(values: Mapping[str, float | None], metrics: list[str]) -> list[str]:
 
 
 def plot_combinations(results: Mapping[str, Any], path: Path, title: str) -> None:
-    """A bar for every combination: the primary metric, with the average as a line."""
+    """A bar for every combination that is shown: the primary metric, with the average as a line."""
     from matplotlib.figure import Figure
 
     metric = results["primary"]["metric"]
-    names = [name for name, row in results["combinations"].items() if row]
+    names = [name for name, row in shown_combinations(results).items() if row]
     values = [results["combinations"][name]["metrics"][metric] or 0.0 for name in names]
     described = metric_named(metric, results)
     most = max([1.0, *values] if described.percent else values, default=1.0)

@@ -131,7 +131,7 @@ class Launcher:
             if not is_complete(folder) or config.test_rates:  # which may have to be evaluated
                 return None, needs(config)
             finish(folder, config)
-            tell_changed_files(folder)
+            tell_changed_files(folder, config)
             return folder, None
         except (UserError, HydraException, OmegaConfBaseException):
             return None, None

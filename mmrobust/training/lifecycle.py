@@ -97,13 +97,15 @@ def execute(
         if not again:
             finish(folder, config)
             print(f"  complete: {folder}")
-            tell_changed_files(folder)
+            tell_changed_files(folder, config)
             return folder
     raise AssertionError
 
 
-def tell_changed_files(folder: Path) -> None:
-    """A warning, if a table's files are not those that a complete run was made with."""
+def tell_changed_files(folder: Path, config: DictConfig) -> None:
+    """A warning, if a table's files are not those that a complete run of this configuration was made with."""
+    if "inferred" not in config.data:  # no table, and nothing to look up
+        return
     data = load_run_config(folder).data
     if how := changed_files(data):
         print(

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from mmrobust.config.build import construct
 from mmrobust.config.identity import load_run_config
 from mmrobust.data.base import DataModule
-from mmrobust.errors import DivergenceError
+from mmrobust.errors import DivergenceError, UserError
 from mmrobust.evaluation.description import describe
 from mmrobust.evaluation.results import write_end, write_predictions, write_results
 from mmrobust.loggers.metrics_file import MetricsFile
@@ -82,6 +82,11 @@ def train(folder: Path) -> dict[str, Any]:
     except DivergenceError as error:  # perhaps on this rank alone
         write_end(folder, config, "diverged", trainer.current_epoch, str(error))
         raise
+    if not trainer.global_step:
+        raise UserError(
+            "training took not one step, so that there is nothing to evaluate: trainer.max_time, max_steps or "
+            "limit_train_batches end it before"
+        )
     seconds = position.seconds
     seen = trainer.fit_loop.epoch_loop.batch_progress.total.completed * data.batch_size
     if any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks):  # type: ignore[attr-defined]

@@ -334,3 +334,27 @@ def test_hold_out_follows_the_seed_alone() -> None:
     assert hold_out(targets.tolist(), 0.2, 0)[1].tolist() == first.tolist()
     assert (np.diff(first) > 0).all()
     assert len(np.intersect1d(first, other)) < 20  # 8 are expected of 40
+
+
+@pytest.mark.parametrize("name", ["average", "worst", "full", "available", "a+b", "a/b"])
+def test_names_that_results_use(name, monkeypatch):
+    spec = replace(SPEC, modalities={"a": SPEC.modalities["a"], name: SPEC.modalities["b"]})
+    monkeypatch.setattr(Data, "load", lambda self: (spec, {}))
+    with pytest.raises(UserError, match="a modality cannot be called"):
+        make()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_input_that_is_no_number_is_refused_and_left_out(monkeypatch, value):
+    finish = Numbers.finish
+
+    def bad(self: Numbers, raw: list[float], key: Key) -> Sample:
+        sample = finish(self, raw, key)
+        if self.ids[key.index] == "val3":
+            sample.inputs["a"][0] = value  # type: ignore[index]
+        return sample
+
+    monkeypatch.setattr(Numbers, "finish", bad)
+    with pytest.raises(UserError, match="sample val3: its a holds NaN or infinity; mend it or leave it out"):
+        list(make().loader("val"))
+    assert make(corrupt="skip").skipped == {"val": ["val3"]}

@@ -86,7 +86,14 @@ def masked(masks, tmp_path) -> Path:
 
 
 def test_files_that_changed_are_told_when_a_run_is_met_again(table, tmp_path, capfd):
-    small = ["encoder.width=8", "trainer.max_epochs=1", "trainer=cpu", "data.workers=0", "method=fusion"]
+    small = [
+        "encoder.width=8",
+        "trainer.max_epochs=1",
+        "trainer=cpu",
+        "data.workers=0",
+        "method=fusion",
+        "keep=all",
+    ]
     given = [
         "-m",
         *small,
@@ -105,10 +112,12 @@ def test_files_that_changed_are_told_when_a_run_is_met_again(table, tmp_path, ca
     (folder,) = tmp_path.glob("out/fusion_manifest/*/")
     assert f"warning: {table} now names files that are newer or older than {folder} was made with" in told
     for path in table.parent.glob("vector/*.npy"):
-        np.save(path, np.arange(9.0))
+        np.save(path, np.arange(7, dtype=np.float32))
     listing._stamp_of.cache_clear()
     assert main(given) == 0
     assert "now names files of other sizes than" in capfd.readouterr().err
+    assert evaluate([f"run={folder}"]) == 0
+    assert f"warning: {table} names files of other sizes than the run was made with" in capfd.readouterr().err
     (folder / "results.json").unlink()
     listing._stamp_of.cache_clear()
     assert main([f"resume={folder}"]) == 2

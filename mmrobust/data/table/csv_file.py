@@ -30,7 +30,10 @@ TYPES = {
     "sounds": (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".au"),
     "arrays": (".npy",),
 }
-TAKEN = ("name", "pretrained", "norm", "width", "options")  # keys beside which encoder.<modality> lies
+# Rows beside those of modalities in every result.
+SUMMARIES = ("average", "worst", "full", "available")
+# Keys beside which encoder.<modality> lies, too.
+TAKEN = ("name", "pretrained", "norm", "width", "options", "decoder", *SUMMARIES)
 EXPECTED = (
     "id, split, label, mask, value or labels, and one column of file names or sentences for each modality"
 )

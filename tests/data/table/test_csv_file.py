@@ -98,6 +98,8 @@ def test_columns_of_modalities(tmp_path):
             None,
             "it has the columns one column; expected are id, split, label, mask, value or labels",
         ),
+        ("id,label,average", None, "column 'average' cannot be a modality's name"),
+        ("id,label,full", None, "column 'full' cannot be a modality's name"),
     ],
 )
 def test_columns_that_cannot_be(tmp_path, header, chosen, message):
