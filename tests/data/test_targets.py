@@ -178,4 +178,4 @@ def test_mosi(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     assert main(keys) == 0
     combinations = read_results(tmp_path / "run")["combinations"]
     assert len(combinations) == 15
-    assert combinations["transcript"]["metrics"]["accuracy"] > 0.55
+    assert combinations["transcript"]["metrics"]["accuracy"] > 0.5
