@@ -85,7 +85,7 @@ class CASIASURF(DataModule):
         image_size: side in pixels.
         channels: `bgr`, as the released codes read images, or `rgb`.
         primary: what selects the checkpoint and is reported: `accuracy`, `acer`, or another metric of
-            `evaluation.presentation_attack`.
+            `tasks.presentation_attack`.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class DataSpec:
     classes: tuple[str, ...] = ()
     ignore_index: int = -100  # label of pixels that do not count
     class_weights: tuple[float, ...] = ()  # of the pixels' losses, one a class; none: all are 1
-    metrics: tuple[str, ...] = ()  # further families of metrics, see `evaluation.families`
+    metrics: tuple[str, ...] = ()  # further families of metrics, see `tasks.families`
     primary: str = ""  # the metric that selects and is reported; none: the task's own
     target_mean: tuple[
         float, ...

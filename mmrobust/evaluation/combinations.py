@@ -19,9 +19,9 @@ from mmrobust.combinations import all_combinations, combination_code, combinatio
 from mmrobust.data.progress import Clock
 from mmrobust.errors import DivergenceError
 from mmrobust.evaluation.added_metrics import Added, AddedScores
-from mmrobust.evaluation.families import THRESHOLD, measure_families
 from mmrobust.evaluation.results import MANY
 from mmrobust.tasks.base import Counts, Task
+from mmrobust.tasks.families import THRESHOLD, measure_families
 from mmrobust.tasks.metric import Metric, direction
 
 STACK_BYTES = 256 * 2**20  # of features and logits fused at a time

@@ -18,12 +18,12 @@ from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.evaluation.added_metrics import Added
 from mmrobust.evaluation.combinations import CombinationScores, Results
-from mmrobust.evaluation.families import add_thresholds, keep_thresholds, kept_thresholds
 from mmrobust.methods.output import Features as Features
 from mmrobust.methods.output import Output as Output
 from mmrobust.methods.output import tensors as tensors
 from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, takes_encoders
 from mmrobust.models.encoders import few_rows, running_statistics, scatter_rows
+from mmrobust.tasks.families import add_thresholds, keep_thresholds, kept_thresholds
 from mmrobust.tasks.registry import build_task
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.data.spec import DataSpec
-from mmrobust.evaluation.families import Family
+from mmrobust.tasks.families import Family
 
 Counts = dict[str, Tensor]  # name -> (K, ...), one row a combination; they add up over batches and ranks
 
@@ -43,7 +43,7 @@ class Task(ABC):
         metrics: what `measure` gives.
         primary: the metric that selects and is reported.
         kept_as: the array of `predictions.npz` that `kept` fills.
-        families: metrics that need every sample's logits, see `evaluation.families`.
+        families: metrics that need every sample's logits, see `tasks.families`.
         size: of a sample's logits, behind the outputs.
     """
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
-from mmrobust.evaluation.families import FAMILIES, Family
-from mmrobust.evaluation.metrics import calibration_counts, classification_metrics, confusion_counts
 from mmrobust.tasks.base import Counts, Prediction, Task, full_logits
+from mmrobust.tasks.counts import calibration_counts, classification_metrics, confusion_counts
+from mmrobust.tasks.families import FAMILIES, Family
 
 
 class Classification(Task):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmrobust.data.spec import DataSpec
-from mmrobust.evaluation.families import RANKING
 from mmrobust.tasks.base import Counts, Prediction, Task, full_logits
+from mmrobust.tasks.families import RANKING
 
 
 class Multilabel(Task):

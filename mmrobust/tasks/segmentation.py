@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
-from mmrobust.evaluation.metrics import confusion_counts, segmentation_metrics
 from mmrobust.models.decoder import Decoder
 from mmrobust.models.pyramid import resized
 from mmrobust.tasks.base import Counts, Prediction, Task, full_logits
+from mmrobust.tasks.counts import confusion_counts, segmentation_metrics
 
 RESIZED_BYTES = 64 * 2**20  # of logits at the labels' resolution at a time
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +19,7 @@ from mmrobust.training.processes import start
 from mmrobust.training.retention import require_checkpoint, retain
 
 if TYPE_CHECKING:
-    from mmrobust.methods.base import Method
+    pass
 
 
 def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:

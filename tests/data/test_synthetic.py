@@ -16,8 +16,8 @@ from mmrobust.data.spec import KINDS
 from mmrobust.data.split import Key
 from mmrobust.data.synthetic import Synthetic, halves
 from mmrobust.errors import UserError
-from mmrobust.evaluation.families import ranking_metrics
 from mmrobust.missing import Complete
+from mmrobust.tasks.families import ranking_metrics
 
 YAML = Path(__file__).parents[2] / "conf/data/synthetic.yaml"
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mmrobust.evaluation.families import FAMILIES, RANKING
+from mmrobust.tasks.families import FAMILIES, RANKING
 from mmrobust.tasks.metric import METRICS, PRIMARY, direction, metric_named, primary_metric
 from mmrobust.tasks.registry import TASKS
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multilabel_average_precision, multilabel_f1_score
 
-from mmrobust.evaluation.families import average_precision, ranking_metrics
+from mmrobust.tasks.families import average_precision, ranking_metrics
 from mmrobust.tasks.multilabel import Multilabel
 from mmrobust.testing import describe_data
 

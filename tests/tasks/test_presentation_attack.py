@@ -13,7 +13,11 @@ from mmrobust import evaluate
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import CombinationScores, Results, from_predictions
-from mmrobust.evaluation.presentation_attack import (
+from mmrobust.evaluation.results import read_predictions, read_results, write_predictions
+from mmrobust.methods.base import Method
+from mmrobust.run import main as run
+from mmrobust.tasks.metric import direction
+from mmrobust.tasks.presentation_attack import (
     METRICS,
     RATES,
     TPR,
@@ -21,10 +25,6 @@ from mmrobust.evaluation.presentation_attack import (
     presentation_attack_metrics,
     scores,
 )
-from mmrobust.evaluation.results import read_predictions, read_results, write_predictions
-from mmrobust.methods.base import Method
-from mmrobust.run import main as run
-from mmrobust.tasks.metric import direction
 from mmrobust.testing import describe_data, make_batch
 from tests.data.casia_surf_tree import make_casia_surf
 

@@ -14,7 +14,7 @@ from torchmetrics.functional.classification import (
     multiclass_jaccard_index,
 )
 
-from mmrobust.evaluation.metrics import (
+from mmrobust.tasks.counts import (
     BINS,
     calibration_counts,
     classification_metrics,
