@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mmrobust.evaluation import presentation_attack
+from mmrobust.tasks import presentation_attack
 
 THRESHOLD = "threshold_"  # of a family: the array's name in the predictions, the buffer's in a method
 Values = dict[str, float | None]
