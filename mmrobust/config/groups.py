@@ -49,7 +49,10 @@ def _groups(repository: ConfigRepository, parent: str = "") -> Iterable[str]:
 def check_choice(override: Override, options: Sequence[str]) -> list[str]:
     """What is wrong with a choice, or the several of a sweep, in words."""
     group, problems = override.key_or_group, []
-    for value in values(override):
+    chosen = [v for value in values(override) for v in (value if isinstance(value, list) else [value])]
+    if not chosen and not override.is_delete():
+        problems.append(f"{group}=[] chooses nothing; choose {group}=none, or of {', '.join(options)}")
+    for value in chosen:
         word = "null" if value is None else str(value)
         if word not in options and not override.is_delete():
             hint = nearest(word, options) or f"; choose one of {', '.join(options)}, or leave it out"

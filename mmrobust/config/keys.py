@@ -6,6 +6,8 @@ from __future__ import annotations
 NOT_IN_HASH = (
     "paths",
     "logger",
+    "callbacks.learning_rate",
+    "callbacks.gradient_norm",
     "choices",
     "threads",
     "launch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -61,6 +62,18 @@ def accumulating(trainer: Trainer, batch_idx: int) -> bool:
     return not last and (batch_idx + 1) % trainer.accumulate_grad_batches != 0
 
 
+def is_logged(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether this batch's step is one of those that `trainer.log_every_n_steps` has logged."""
+    every: int = cast(Any, trainer).log_every_n_steps
+    return bool(every) and (step_of(trainer) + 1) % every == 0 and not accumulating(trainer, batch_idx)
+
+
+def log_values(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
+    """To all loggers, with the epoch, as Lightning does."""
+    for logger in trainer.loggers:
+        logger.log_metrics({**values, "epoch": trainer.current_epoch}, step)
+
+
 class Losses(Callback):
     """Logs `train/loss` every few steps, and `train/loss/<term>` as means over the epoch.
 
@@ -81,11 +94,8 @@ class Losses(Callback):
         self.samples += len(batch)
         total = torch.stack(list(terms.values())).sum()
         method.log("train/loss", total, prog_bar=True, logger=False)
-        if (step_of(trainer) + 1) % cast(Any, trainer).log_every_n_steps == 0 and not accumulating(
-            trainer, batch_idx
-        ):
-            for logger in trainer.loggers:
-                logger.log_metrics({"train/loss": total.item()}, step_of(trainer))
+        if is_logged(trainer, batch_idx):
+            log_values(trainer, {"train/loss": total.item()}, step_of(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         means = {}
@@ -93,8 +103,8 @@ class Losses(Callback):
             mean = trainer.strategy.reduce(total / self.samples, reduce_op="mean")
             means[f"train/loss/{name}"] = float(mean)
         self.sums, self.samples = {}, 0
+        log_values(trainer, means, step_of(trainer) - 1)
         for logger in trainer.loggers:
-            logger.log_metrics(means, step_of(trainer) - 1)
             logger.save()
 
     def state_dict(self) -> dict[str, Any]:

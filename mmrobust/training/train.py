@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from omegaconf import DictConfig
 
 from mmrobust.config.build import construct
@@ -25,6 +27,7 @@ from mmrobust.training.checkpoints import (
     load_checkpoint,
     load_weights,
 )
+from mmrobust.training.monitors import check_monitors, early_stops, unknown_score
 from mmrobust.training.progress import Position
 from mmrobust.training.pruning import Pruning
 from mmrobust.training.retention import kept_checkpoint
@@ -77,12 +80,20 @@ def train(folder: Path) -> dict[str, Any]:
         ", resumed" if before else "",
     )
     tell(config, method)
+    watching: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    check_monitors(watching, method, validates=data.validation_split in data.splits)
     try:
         trainer.fit(method, datamodule=data, ckpt_path=last if before else None, weights_only=True)
     except DivergenceError as error:  # perhaps on this rank alone
         write_end(folder, config, "diverged", trainer.current_epoch, str(error))
         raise
+    except RuntimeError as error:
+        raise unknown_score(watching, trainer) or error from error
     seconds = position.seconds
+    if trainer.is_global_zero:
+        for line in early_stops(watching, config.trainer.max_epochs):
+            print(line, flush=True)
+    profiler = trainer.profiler  # type: ignore[attr-defined]
     seen = trainer.fit_loop.epoch_loop.batch_progress.total.completed * data.batch_size
     if any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return leave_pruned(folder, config, trainer)
@@ -103,6 +114,8 @@ def train(folder: Path) -> dict[str, Any]:
         },
     }
     if trainer.is_global_zero:
+        if isinstance(profiler, SimpleProfiler | AdvancedProfiler):
+            print(profiler.summary())
         if method.results.predictions is not None:
             write_predictions(folder, method.results.predictions)
         plot_combinations(

@@ -151,7 +151,11 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         Checkpoint(filename="last", **every_epoch),
         StopOnBadLoss(folder),
         Losses(),
-        *(construct(callback) for callback in config.callbacks.values()),
+        *(
+            construct(callback)
+            for callback in (config.get("callbacks") or {}).values()
+            if callback is not None
+        ),
     ]
     if config.get("study") and config.study.pruner:
         callbacks.append(Pruning(config.study, monitor, config.trainer.max_epochs))
