@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -70,6 +71,26 @@ def as_override(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)
+
+
+OPEN = ("encoder.options", "encoder.*.options")  # mappings whose keys are the user's
+GROWING = ("callbacks", "logger")  # to which the user adds classes
+
+
+def with_pluses(given: Sequence[str]) -> list[str]:
+    """Overrides of mappings that are open by nature need no +: `encoder.options={depth: 3}`, and a callback or logger
+    of the user's, `callbacks.mine={_target_: ...}` or `callbacks.mine._target_=...`."""
+    own = [f"{key_of(text).removesuffix('._target_')}" for text in given if "_target_" in text]
+    own = [
+        key for key in own if key.count(".") == 1 and key.startswith(tuple(f"{name}." for name in GROWING))
+    ]
+
+    def is_open(key: str) -> bool:
+        return any(fnmatch(key, pattern) for pattern in OPEN) or any(
+            key == name or key.startswith(f"{name}.") for name in own
+        )
+
+    return [f"++{text}" if text[:1] not in "+~" and is_open(key_of(text)) else text for text in given]
 
 
 def with_quotes(given: Sequence[str]) -> list[str]:

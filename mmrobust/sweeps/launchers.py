@@ -21,11 +21,13 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from mmrobust.config.compose import compose_config, our_hydra, search_override
+from mmrobust.config.compose import our_hydra, search_override
 from mmrobust.config.identity import run_folder
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
+from mmrobust.sweeps.composer import Composer
 from mmrobust.sweeps.jobs import (
+    STOP,
     Outcome,
     Task,
     progress_line,
@@ -36,6 +38,7 @@ from mmrobust.sweeps.jobs import (
 )
 from mmrobust.sweeps.needs import Need, fitted, groups, needs, prepare
 from mmrobust.training.lifecycle import finish
+from mmrobust.training.terminal import say
 
 ENGINES = {  # a launcher of the user's builds on one of these
     "BasicLauncher": "basic",
@@ -80,8 +83,8 @@ class Launcher:
                 RunMode.MULTIRUN,
             )
             engine = ENGINES.get(master.hydra.launcher._target_.rpartition(".")[2], "other")
-            alone = engine == "basic"  # where each job looks for itself
-            looked = [(None, None) if alone else self._look(job) for job in jobs]
+            composer = Composer(self.config_dir)
+            looked = [self._look(job, composer) for job in jobs]
             required = {n: need for n, (folder, need) in enumerate(looked) if folder is None}
             outputs = Path(master.paths.outputs)
             outputs.mkdir(parents=True, exist_ok=True)
@@ -118,15 +121,15 @@ class Launcher:
                     print(
                         f"logs of the jobs: {Path(master.hydra.sweep.dir, '.submitit').resolve()}", flush=True
                     )
-                with _progress(told, len(jobs)), stop_jobs(engine, told):
+                with _progress(told, len(jobs)), stop_jobs(engine, told, len(jobs)):
                     _call_all(engine, calls)
                 return read_outcomes(told)
 
-    def _look(self, job: Sequence[str]) -> tuple[Path | None, Need | None]:
+    def _look(self, job: Sequence[str], composer: Composer) -> tuple[Path | None, Need | None]:
         """Where a job's run lies if nothing of it is left to do, and what the job needs. Nothing if there is something
         wrong, which the job will tell."""
         try:
-            config = compose_config(job, self.config_dir)
+            config = composer.compose(job)
             folder = run_folder(config)
             if not is_complete(folder) or config.test_rates:  # which may have to be evaluated
                 return None, needs(config)
@@ -178,9 +181,9 @@ def _progress(told: Path, jobs: int) -> Iterator[None]:
         while not over:
             over = ended.wait(0.5)
             outcomes = read_outcomes(told)
-            if len(outcomes) > last:
+            if len(outcomes) > last and jobs > 1 and not (told / STOP).exists():
                 last = len(outcomes)
-                print(progress_line(outcomes, jobs, time.monotonic() - started), flush=True)
+                say(progress_line(outcomes, jobs, time.monotonic() - started))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

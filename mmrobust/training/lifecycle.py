@@ -18,6 +18,7 @@ from mmrobust.training.devices import check_devices
 from mmrobust.training.locks import locked
 from mmrobust.training.processes import start
 from mmrobust.training.retention import retain
+from mmrobust.training.terminal import head, job, say
 
 
 def resume(overrides: Sequence[str]) -> int:
@@ -78,8 +79,9 @@ def execute(
         The run's folder.
     """
     config = config.copy()
-    check_devices(config)
     first = run_folder(config)
+    head(config, first)
+    check_devices(config)
     if config.study.name is not None and (how := ended_early(first)):
         print(f"  {how} before: {first}")
         return first
@@ -102,6 +104,7 @@ def execute(
             finish(folder, config)
             print(f"  complete: {folder}")
             return folder
+        say(f"this run is complete in {folder}; it is made once more in a folder of its own")
     raise AssertionError
 
 
@@ -131,6 +134,9 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
             )
         print(f"going on with the interrupted run in {folder}", flush=True)
     config.paths.run = str(folder)
+    for key in ("root", "manifest"):  # found again from wherever the run is evaluated
+        if config.data.get(key) is not None:
+            config.data[key] = str(Path(config.data[key]).absolute())
     (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     start(folder, config)
@@ -153,5 +159,6 @@ def infer(config: DictConfig) -> dict[str, Any]:
     run's configuration, so that whoever reads the data later takes it to be the same."""
     data = construct(config.data)
     inferred: dict[str, Any] = data.infer()
-    print(data.told(inferred), flush=True)
+    told: str = data.told(inferred)
+    say(told if not job() else told.partition("\n")[0])
     return inferred

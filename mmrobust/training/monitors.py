@@ -73,7 +73,7 @@ class GradientNorm(Monitor):
             return {}
         squares = torch.stack(norms).square().sum()
         if isinstance(trainer.strategy, FSDPStrategy):  # each rank has a piece
-            squares = cast(Tensor, trainer.strategy.reduce(squares, reduce_op="sum"))
+            squares = trainer.strategy.reduce(squares, reduce_op="sum")
         return {"train/gradient_norm": squares.sqrt()}
 
 
@@ -94,7 +94,7 @@ class EarlyStopping(callbacks.EarlyStopping):
         if mode is not None:
             one_of("callbacks.early_stopping.mode", mode, ("min", "max"))
         self.given_monitor, self.given_mode = monitor, mode
-        self.keys = {"patience": patience, "min_delta": min_delta}
+        self.keys: dict[str, Any] = {"patience": patience, "min_delta": min_delta}
         super().__init__(monitor=monitor or "val", mode=mode or "max", **self.keys)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from torch import Tensor
 
 from mmrobust.batch import Batch
+from mmrobust.training.terminal import say_of_job
 
 
 class Position(Callback):
@@ -117,11 +118,45 @@ class Losses(Callback):
         self.sums = {name: total.to(method.device) for name, total in self.sums.items()}
 
 
+class Bar(TQDMProgressBar):
+    """Lightning's, which leaves its line when training ends in an error."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        for bar in (self._val_progress_bar, self._train_progress_bar, self._test_progress_bar):
+            if bar is not None:
+                bar.close()
+
+
 class EpochLines(Callback):
-    """Progress where there is no terminal: a line for every epoch."""
+    """Progress where there is no bar: a line for every validation, every epoch without one, and now and then within
+    a long epoch."""
+
+    SECONDS = 60  # between lines within an epoch
+
+    def __init__(self) -> None:
+        self.told, self.said = 0, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, method: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if time.monotonic() - self.said > self.SECONDS:
+            self.say(trainer, f"  batch {batch_idx + 1}/{trainer.num_training_batches}")
 
     def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
-        if trainer.is_global_zero and trainer.state.fn == "fit":
-            shown = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val")}
-            values = "  ".join(f"{k} {v:.3f}" for k, v in shown.items())
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
+        if trainer.state.fn == "fit":
+            self.told = trainer.current_epoch + 1
+            self.say(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
+        if self.told <= trainer.current_epoch:
+            self.say(trainer)
+
+    def say(self, trainer: Trainer, where: str = "") -> None:
+        self.said = time.monotonic()
+        if trainer.is_global_zero:
+            known = trainer.callback_metrics
+            shown = "".join(
+                f"  {key} {float(known[key]):.3f}" for key in ("train/loss", "val") if key in known
+            )
+            of = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+            say_of_job(f"epoch {trainer.current_epoch + 1}{of}{where}{shown}")

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from mmrobust.errors import UserError
+from mmrobust.evaluation.description import _version
 from mmrobust.evaluation.results import (
     is_complete,
     read_predictions,
@@ -172,3 +173,9 @@ def test_the_picture(tmp_path: Path, results: dict[str, Any], average: float | N
     width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
     assert width > 100
     assert height > 100
+
+
+def test_a_package_that_is_not_installed() -> None:
+    """A checkout has no metadata; its result is written all the same."""
+    assert _version("mmrobust-that-nobody-installed") is None
+    assert _version("torch") is not None

@@ -194,6 +194,38 @@ def test_every_job_of_a_sweep_is_a_group_of_its_own(more: list[str], tmp_path: P
     assert len({ranks[0]["job"] for ranks in runs.values()}) == 2
 
 
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (["data=nyuv2", "data.root={tmp}/absent"], "absent"),
+        (["data.num_train=16"], "fewer than data.batch_size=32"),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/x/y"], "which is not logged"),
+    ],
+    ids=["data", "batch", "rank"],
+)
+def test_a_mistake_is_said_once(
+    keys: list[str], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By the parent, whether it found it before the ranks were started or they did; torchrun is not heard."""
+    small = [text for text in SMALL if not (text.startswith("data.") and "data=nyuv2" in keys)]
+    given = [key.format(tmp=tmp_path) for key in keys]
+    more = ["method=dropout", "trainer.devices=2", "trainer.accelerator=auto", f"paths.run={tmp_path}/run"]
+    assert main([*small, *more, *given]) == 2
+    printed = capfd.readouterr()
+    assert printed.err.count("error") == 1
+    assert printed.err.count(words) == 1
+    for noise in (
+        "Traceback",
+        "OMP_NUM_THREADS",
+        "ChildFailedError",
+        "torch.distributed",
+        "the first error above",
+    ):
+        assert noise not in printed.err + printed.out
+    if not torch.cuda.is_available():
+        assert "this machine has no GPU: 2 processes share its" in printed.out
+
+
 def test_a_batch_that_does_not_divide(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Said before a process starts."""
     assert main([*SMALL, "trainer.devices=2", "data.batch_size=33", f"paths.run={tmp_path}"]) == 2
