@@ -116,17 +116,27 @@ def test_mistakes_of_the_protocol(
     assert words in capsys.readouterr().err
 
 
-def test_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table that was named relative to where the run was started."""
+def test_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table that was named relative to where the run was started; one without a validation split."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     lines = ["id,split,label,x"]
     for i in range(24):
         np.save(f"{i}.npy", np.full(4, i % 2, np.float32))
-        lines.append(f"s{i},{('train', 'val', 'test')[i % 3]},{'ab'[i % 2]},{i}.npy")
+        lines.append(f"s{i},{('train', 'train', 'test')[i % 3]},{'ab'[i % 2]},{i}.npy")
     Path("my.csv").write_text("\n".join(lines) + "\n")
-    given = ["data=manifest", "data.manifest=my.csv", "method=fusion", "encoder.width=8", "data.workers=0"]
+    given = [
+        "data=manifest",
+        "data.manifest=my.csv",
+        "data.validation=0",
+        "method=fusion",
+        "encoder.width=8",
+        "data.workers=0",
+    ]
     assert run([*given, "trainer.max_epochs=1", "trainer.accelerator=cpu", "paths.run=run"]) == 0
+    assert "epoch 1/1  train/loss" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
     assert main(["run=here/run"]) == 0
 

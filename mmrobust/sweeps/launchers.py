@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from mmrobust.sweeps.jobs import (
 )
 from mmrobust.sweeps.needs import Need, fitted, groups, needs, prepare
 from mmrobust.training.lifecycle import finish
+from mmrobust.training.locks import locked, release, take
 from mmrobust.training.terminal import say
 
 ENGINES = {  # a launcher of the user's builds on one of these
@@ -47,6 +49,9 @@ ENGINES = {  # a launcher of the user's builds on one of these
     "SlurmLauncher": "submitit_slurm",
     "RayLauncher": "ray",
 }
+
+PREFIX, LOCK = ".sweep-", "lock"  # a folder in paths.outputs where jobs say how they ended
+AN_HOUR = 3600
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,15 @@ class Launcher:
             required = {n: need for n, (folder, need) in enumerate(looked) if folder is None}
             outputs = Path(master.paths.outputs)
             outputs.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(
-                prefix=".sweep-", dir=outputs, ignore_cleanup_errors=True
-            ) as temporary:  # which cluster nodes see, too
+            _remove_left_over(outputs)
+            with (
+                tempfile.TemporaryDirectory(
+                    prefix=PREFIX, dir=outputs, ignore_cleanup_errors=True
+                ) as temporary,
+                ExitStack() as stack,
+            ):  # which cluster nodes see, too
                 told = Path(temporary).resolve()
+                stack.enter_context(locked(told / LOCK))
                 for number, (job, (folder, _)) in enumerate(zip(jobs, looked, strict=True)):
                     if number not in required:
                         print(f"[{number}] {' '.join(job)}\n  complete: {folder}", flush=True)
@@ -139,6 +149,15 @@ class Launcher:
             return None, None
 
 
+def _remove_left_over(outputs: Path) -> None:
+    """What sweeps left that were killed: nobody holds their lock, and a sweep takes its own at once."""
+    for left in outputs.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > AN_HOUR and (file := take(left / LOCK, wait=False)):
+                release(file)
+                shutil.rmtree(left, ignore_errors=True)
+
+
 def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
     """Start all groups, and wait for them; at once on Slurm, where waiting is all that there is to do here."""
     errors: list[BaseException] = []
@@ -162,6 +181,11 @@ def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
     for error in errors:
         if isinstance(error, Stopped) or as_user_error(error):
             raise error
+        if engine == "submitit_slurm" and "srun" in str(error):
+            raise UserError(
+                f"hydra/launcher={engine}: {error}; start the sweep where Slurm's commands are, or take "
+                "hydra/launcher=submitit_local or joblib"
+            ) from error
         if type(error).__module__.partition(".")[0] in ("joblib", "submitit", "ray"):
             text = str(error).strip().splitlines() or [repr(error)]
             raise UserError(

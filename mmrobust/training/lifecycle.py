@@ -50,6 +50,7 @@ def resume(overrides: Sequence[str]) -> int:
         finish(folder, config)
         print(f"complete: {folder}")
         return 0
+    head(config, folder)
     check_devices(config)
     config.paths.run = str(folder)  # it may have been moved
     for logger in config.logger.values():

@@ -21,6 +21,7 @@ from mmrobust.loggers.metrics_file import MetricsFile
 from mmrobust.reporting.panel import save_panel
 from mmrobust.reporting.run_table import in_one_line, plot_combinations, show
 from mmrobust.training.checkpoints import (
+    Checkpoint,
     build_method,
     check_fits,
     checkpoint_path,
@@ -87,7 +88,7 @@ def train(folder: Path) -> dict[str, Any]:
         ", resumed" if before else "",
     )
     tell(config, method)
-    watching: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    watching: list[Callback] = [c for c in trainer.callbacks if not isinstance(c, Checkpoint)]  # type: ignore[attr-defined]
     check_monitors(watching, method, validates=data.validation_split in data.splits)
     try:
         trainer.fit(method, datamodule=data, ckpt_path=last if before else None, weights_only=True)
@@ -95,6 +96,8 @@ def train(folder: Path) -> dict[str, Any]:
         write_end(folder, config, "diverged", trainer.current_epoch, str(error))
         raise
     except RuntimeError as error:
+        if "conditioned on metric" not in str(error):
+            raise
         raise unknown_score(watching, trainer) or error from error
     seconds = position.seconds
     if trainer.is_global_zero:

@@ -20,7 +20,9 @@ from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
 from mmrobust.report import main as report
 from mmrobust.run import main
+from mmrobust.sweeps.launchers import _remove_left_over
 from mmrobust.sweeps.needs import groups, needs
+from mmrobust.training.locks import locked
 from tests import slurm
 from tests.training.test_resume import differences, in_a_process, outcome
 from tests.training.test_two_processes import seen, witness
@@ -102,6 +104,30 @@ def test_jobs_of_equal_needs_are_one_group() -> None:
     assert groups("joblib", {**jobs}) == [[0, 1, 2, 3, 4]]
     with pytest.raises(UserError, match="it must be said how many"):
         groups("submitit_slurm", {0: needs(compose_config(["trainer.devices=-1"]))})
+
+
+def test_what_a_killed_sweep_left_is_removed(tmp_path: Path) -> None:
+    """Not what another still uses, nor what is so young that it may not have its lock yet."""
+    old = time.time() - 7200
+    for name in ("dead", "young", "running"):
+        (tmp_path / f".sweep-{name}").mkdir()
+    with locked(tmp_path / ".sweep-running/lock"):
+        for name in ("dead", "running"):
+            os.utime(tmp_path / f".sweep-{name}", (old, old))
+        _remove_left_over(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".sweep-running", ".sweep-young"]
+
+
+def test_slurm_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    jobs = ["-m", *SMALL, "method=dropout", f"paths.outputs={tmp_path}/out"]
+    assert main([*jobs, "hydra/launcher=submitit_slurm"]) == 2
+    printed = capsys.readouterr().err
+    assert "start the sweep where Slurm's commands are" in printed
+    assert "Traceback" not in printed
 
 
 # This machine

@@ -144,6 +144,16 @@ def test_one_rank_that_fails_stops_all(tmp_path: Path, capfd: pytest.CaptureFixt
     assert ended - (tmp_path / "failed").stat().st_mtime < 30
 
 
+def test_one_rank_that_is_killed_stops_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 2, number: 9, marker: {tmp_path}/m}}"
+    run = [*SMALL, "trainer.devices=2", f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
+    assert main(run) == 2
+    printed = capfd.readouterr().err
+    assert "was ended by SIGKILL (by the system, if memory ran out); go on with" in printed
+    assert "Traceback" not in printed
+    assert "torch" not in printed
+
+
 def test_a_signal_stops_all_ranks(tmp_path: Path) -> None:
     """One rank is asked, all stop together, and the run goes on where it was."""
     small = [*SMALL, "method=dropout", "encoder.norm=group", "data.num_train=640"]  # 20 batches an epoch
