@@ -11,7 +11,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from mmrobust.config.answers import answer, asks, read_arguments
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
-from mmrobust.config.overrides import with_pluses, with_quotes
+from mmrobust.config.overrides import refuse_without_effect, with_pluses, with_quotes
 from mmrobust.errors import UserError, guarded
 from mmrobust.loggers.wandb_run import one_attempt
 from mmrobust.training.devices import place
@@ -34,6 +34,7 @@ def _main(argv: list[str]) -> int:
     resumed = any(text.startswith("resume=") for text in overrides)
     if not resumed:
         overrides = with_pluses(with_quotes(overrides))
+        refuse_without_effect(overrides)
     more: list[str] = []
     if arguments.multirun:
         from mmrobust.sweeps.space import first_job, with_declared

@@ -11,6 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
+from mmrobust.errors import Problems, UserError
+
 
 def parse(text: str) -> Override:
     """Raises: hydra.errors.HydraException: it is no override."""
@@ -91,6 +93,23 @@ def with_pluses(given: Sequence[str]) -> list[str]:
         )
 
     return [f"++{text}" if text[:1] not in "+~" and is_open(key_of(text)) else text for text in given]
+
+
+WITHOUT_EFFECT = {  # keys of Hydra's that other projects use, and ours
+    "hydra.run.dir": "paths.run=<folder> names a run's folder, paths.outputs=<folder> where all go",
+    "hydra.job.chdir": "a run stays in the folder where it was started, and finds its own in paths.run",
+}
+
+
+def refuse_without_effect(given: Sequence[str]) -> None:
+    """Raises: UserError: a key of Hydra's would do nothing here."""
+    found = [
+        f"{text} has no effect here: {WITHOUT_EFFECT[k]}"
+        for text in given
+        if (k := key_of(text)) in WITHOUT_EFFECT
+    ]
+    if found:
+        raise UserError(str(Problems(found)))
 
 
 def with_quotes(given: Sequence[str]) -> list[str]:

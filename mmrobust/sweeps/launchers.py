@@ -51,7 +51,7 @@ ENGINES = {  # a launcher of the user's builds on one of these
 }
 
 PREFIX, LOCK = ".sweep-", "lock"  # a folder in paths.outputs where jobs say how they ended
-AN_HOUR = 3600
+A_WEEK = 7 * 24 * 3600  # longer than a file system that knows no locks must keep a sweep
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _remove_left_over(outputs: Path) -> None:
     """What sweeps left that were killed: nobody holds their lock, and a sweep takes its own at once."""
     for left in outputs.glob(f"{PREFIX}*"):
         with suppress(OSError):
-            if time.time() - left.stat().st_mtime > AN_HOUR and (file := take(left / LOCK, wait=False)):
+            if time.time() - left.stat().st_mtime > A_WEEK and (file := take(left / LOCK, wait=False)):
                 release(file)
                 shutil.rmtree(left, ignore_errors=True)
 

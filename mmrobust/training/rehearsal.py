@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from mmrobust.config.build import construct
 from mmrobust.data.base import DataModule
 from mmrobust.training.checkpoints import build_method
+from mmrobust.training.monitors import check_monitors
 from mmrobust.training.terminal import step
 
 
@@ -26,6 +27,8 @@ def rehearse(config: DictConfig) -> None:
         data.validation_split = "test" if config.selection == "paper" else "val"
         data.setup()
         data.train_dataloader()
-        build_method(config, data.spec)
+        method = build_method(config, data.spec)
+        watching = [construct(callback) for callback in (config.get("callbacks") or {}).values() if callback]
+        check_monitors(watching, method, validates=data.validation_split in data.splits)
     finally:
         logging.disable(before)

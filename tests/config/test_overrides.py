@@ -13,12 +13,14 @@ from mmrobust.config.overrides import (
     first,
     key_of,
     parse,
+    refuse_without_effect,
     root,
     texts,
     values,
     with_pluses,
     with_quotes,
 )
+from mmrobust.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -98,3 +100,11 @@ def test_nested_options_are_taken() -> None:
     given = with_pluses(["encoder.options={a: {b: c}}"])
     assert check_command_line(given, None, multirun=False) == []
     assert compose_config(given).encoder.options == {"a": {"b": "c"}}
+
+
+def test_keys_of_other_projects() -> None:
+    with pytest.raises(
+        UserError, match=r"hydra.run.dir=x has no effect here: paths.run=<folder> names"
+    ) as error:
+        refuse_without_effect(["seed=1", "hydra.run.dir=x", "hydra.job.chdir=true"])
+    assert "a run stays in the folder where it was started" in str(error.value)

@@ -108,7 +108,7 @@ def test_jobs_of_equal_needs_are_one_group() -> None:
 
 def test_what_a_killed_sweep_left_is_removed(tmp_path: Path) -> None:
     """Not what another still uses, nor what is so young that it may not have its lock yet."""
-    old = time.time() - 7200
+    old = time.time() - 8 * 24 * 3600
     for name in ("dead", "young", "running"):
         (tmp_path / f".sweep-{name}").mkdir()
     with locked(tmp_path / ".sweep-running/lock"):
