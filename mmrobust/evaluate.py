@@ -63,7 +63,14 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     options, changes, problems = dict(OWN), [], []
     for text in argv:
         key, equals, value = text.partition("=")
-        if not equals:
+        if text in ("-m", "--multirun"):
+            problems.append(
+                "-m: an evaluation is of one protocol; run the command once for each, or train with "
+                "test_rates=[0.1,0.2,...], which evaluates them all"
+            )
+        elif key == "trainer.devices":
+            problems.append(f"{text}: an evaluation uses one device; leave it out")
+        elif not equals:
             problems.append(f"{text!r} is not key=value")
         elif key in options:
             options[key] = value

@@ -18,7 +18,7 @@ def find_results(folders: Iterable[Path]) -> list[Path]:
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give the one that holds your runs (paths.outputs)")
         for parent, below, files in os.walk(folder):
-            below[:] = sorted(name for name in below if name not in ("teachers", "evaluations"))
+            below[:] = sorted(name for name in below if name not in ("teachers", "evaluations", "debug"))
             if "results.json" in files or "overrides.txt" in files:
                 found.setdefault(Path(parent).resolve() / "results.json", Path(parent, "results.json"))
     return list(found.values())

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from omegaconf import DictConfig
-
+from mmrobust.config.answers import answer, asks, read_arguments
 from mmrobust.config.check import check_command_line
-from mmrobust.config.compose import compose_config, conf_folder
-from mmrobust.config.overrides import with_quotes
+from mmrobust.config.compose import compose_config
+from mmrobust.config.overrides import refuse_without_effect, with_pluses, with_quotes
 from mmrobust.errors import UserError, guarded
 from mmrobust.loggers.wandb_run import one_attempt
 from mmrobust.training.devices import place
@@ -28,35 +26,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
-    from hydra._internal.utils import get_args_parser
-
     if "--traceback" in argv:
         argv.remove("--traceback")
         os.environ["MMROBUST_TRACEBACK"] = "1"
-    arguments = get_args_parser().parse_args(argv)
-    resumed = any(text.startswith("resume=") for text in arguments.overrides)
+    arguments = read_arguments(argv)
+    overrides: list[str] = arguments.overrides
+    resumed = any(text.startswith("resume=") for text in overrides)
     if not resumed:
-        argv, arguments.overrides = with_quotes(argv), with_quotes(arguments.overrides)
+        overrides = with_pluses(with_quotes(overrides))
+        refuse_without_effect(overrides)
     more: list[str] = []
     if arguments.multirun:
-        from mmrobust.sweeps.space import with_declared
+        from mmrobust.sweeps.space import first_job, with_declared
 
-        arguments.overrides = with_declared(arguments.overrides, arguments.config_dir)
+        overrides = with_declared(overrides, arguments.config_dir)
     if not (arguments.help or arguments.hydra_help or arguments.info or resumed):
-        more = check_command_line(arguments.overrides, arguments.config_dir, arguments.multirun)
-    if (
-        arguments.help
-        or arguments.hydra_help
-        or arguments.info
-        or arguments.cfg
-        or arguments.shell_completion
-    ):
-        with suppress(SystemExit):  # Hydra's way to end --help
-            _hydra([*argv, *more], lambda config: None)
+        more = check_command_line(overrides, arguments.config_dir, arguments.multirun)
+    if asks(arguments):
+        answer(arguments, first_job(overrides) if arguments.multirun else overrides, more)
         return 0
     with one_attempt():
         if resumed:
-            return resume(arguments.overrides)
+            return resume(overrides)
         if arguments.multirun:
             if (here := place()).world > 1:
                 raise UserError(
@@ -65,38 +56,15 @@ def _main(argv: list[str]) -> int:
                 )
             from mmrobust.sweeps.sweep import sweep
 
-            return sweep(arguments.overrides, more, arguments.config_dir)
-        config = compose_config(arguments.overrides, arguments.config_dir)
+            return sweep(overrides, more, arguments.config_dir)
+        config = compose_config(overrides, arguments.config_dir)
         if config.plan:
             from mmrobust.sweeps.plan import plan_run
 
             plan_run(config, arguments.config_dir)
             return 0
-        execute(config, arguments.overrides, config_dir=arguments.config_dir)
+        execute(config, overrides, config_dir=arguments.config_dir)
     return 0
-
-
-def _hydra(argv: list[str], task: Callable[[DictConfig], object]) -> int:
-    """Hand the command line to Hydra's own main."""
-    import hydra
-
-    main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
-    with _argv(argv):
-        main(task)()
-    return 0
-
-
-@contextmanager
-def _argv(argv: Sequence[str]) -> Iterator[None]:
-    from hydra.core.global_hydra import GlobalHydra
-
-    before, sys.argv = sys.argv, ["mmrobust.run", *argv]
-    GlobalHydra.instance().clear()
-    try:
-        yield
-    finally:
-        sys.argv = before
-        GlobalHydra.instance().clear()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mmrobust.evaluate import main
@@ -37,7 +38,11 @@ def test_another_protocol(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert results["protocol"]["missing"]["test"]["realised_rate"]["m1"] == pytest.approx(
         1 - full / 64, abs=1e-4
     )
-    assert "available" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "available: each sample from all that it has" in printed
+    assert "best checkpoint, mcar {'m1': 0.5}" in " ".join(printed.split())
+    assert str(new / "combinations.png") in printed
+    assert str(new / "panel.png") in printed
     assert main([f"run={new}", "verify=true"]) == 0
 
 
@@ -85,11 +90,55 @@ def test_verify_finds_a_changed_number(
         (["run=x", "optimizer.lr=1"], "optimizer.lr cannot be changed for an evaluation"),
         (["run=x", "split=train"], "split=train is not known"),
         (["run=x", "verify"], "'verify' is not key=value"),
+        (["run=x", "-m"], "-m: an evaluation is of one protocol; run the command once for each"),
+        (["run=x", "trainer.devices=2"], "trainer.devices=2: an evaluation uses one device; leave it out"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (["missing.test.rate=0.3"], "there is no key missing.test.rate; missing=mcar has it"),
+        (
+            ["missing=mcar", "missing.test.rate=0.1,0.2"],
+            "lists several values, and an evaluation is of one protocol",
+        ),
+    ],
+)
+def test_mistakes_of_the_protocol(
+    keys: list[str], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"run={folder}", *keys]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table that was named relative to where the run was started; one without a validation split."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    lines = ["id,split,label,x"]
+    for i in range(24):
+        np.save(f"{i}.npy", np.full(4, i % 2, np.float32))
+        lines.append(f"s{i},{('train', 'train', 'test')[i % 3]},{'ab'[i % 2]},{i}.npy")
+    Path("my.csv").write_text("\n".join(lines) + "\n")
+    given = [
+        "data=manifest",
+        "data.manifest=my.csv",
+        "data.validation=0",
+        "method=fusion",
+        "encoder.width=8",
+        "data.workers=0",
+    ]
+    assert run([*given, "trainer.max_epochs=1", "trainer.accelerator=cpu", "paths.run=run"]) == 0
+    assert "epoch 1/1  train/loss" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert main(["run=here/run"]) == 0
 
 
 def test_other_data_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

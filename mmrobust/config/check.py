@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust.config.compose import columns_of, compose_config, entries
-from mmrobust.config.groups import check_choice, group_options, nearest
+from mmrobust.config.groups import check_choice, group_options, nearest, offered
 from mmrobust.config.keys import COMES_WITH, OF_MODALITIES
 from mmrobust.config.overrides import first, parse, root, text_of, texts, values, with_value
 from mmrobust.config.rules import check_config, check_type
@@ -157,7 +157,7 @@ def _columns(given: Sequence[Override], config_dir: str | None) -> tuple[list[st
 
 def _check_keys(
     given: Sequence[Override],
-    groups: Iterable[str],
+    groups: Mapping[str, Sequence[str]],
     config_dir: str | None,
     problems: list[str],
     more: Sequence[str],
@@ -178,7 +178,11 @@ def _check_keys(
                 good.append(o)
             continue
         if key not in known and not added and not key.startswith("hydra"):
-            hint = f"; to add one: +{key}=..." if root(key) in OPEN else nearest(key, known | set(groups))
+            hint = (
+                f"; to add one: +{key}=..."
+                if root(key) in OPEN
+                else offered(key, groups) or nearest(key, known | set(groups))
+            )
             found = [f"there is no key {key}{hint}"]
         elif key in known and not o.is_delete():
             default = _default(config, key)

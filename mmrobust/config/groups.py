@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
-from mmrobust.config.compose import our_hydra, search_path
+from mmrobust.config.compose import conf_folder, our_hydra, search_path
 from mmrobust.config.overrides import parse, text_of, values, with_value
 from mmrobust.errors import UserError
 
-SEVERAL = ("metric",)  # groups of which a list of choices may be taken
+# Groups of which a list of choices may be taken.
+SEVERAL = ("metric", "callbacks")
 
 
 def group_options(config_dir: str | None) -> dict[str, list[str]]:
@@ -51,10 +54,12 @@ def _groups(repository: ConfigRepository, parent: str = "") -> Iterable[str]:
 def check_choice(override: Override, options: Sequence[str]) -> list[str]:
     """What is wrong with a choice, or the several of a sweep, in words."""
     group, problems = override.key_or_group, []
-    given = values(override)
+    chosen = values(override)
     if group in SEVERAL:
-        given = [choice for value in given for choice in (value if isinstance(value, list) else [value])]
-    for value in given:
+        chosen = [v for value in chosen for v in (value if isinstance(value, list) else [value])]
+    if not chosen and not override.is_delete():
+        problems.append(f"{group}=[] chooses nothing; choose {group}=none, or of {', '.join(options)}")
+    for value in chosen:
         word = "null" if value is None else str(value)
         if word not in options and not override.is_delete():
             hint = nearest(word, options) or f"; choose one of {', '.join(options)}, or leave it out"
@@ -106,6 +111,37 @@ def nearest(word: str, known: Iterable[str]) -> str:
         last = {name.rpartition(".")[2]: name for name in known}
         close = [last[n] for n in difflib.get_close_matches(word.rpartition(".")[2], list(last), 3, 0.7)]
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def offered(key: str, options: Mapping[str, Sequence[str]]) -> str:
+    """`; method=dmrnet has it`: the choices that would bring a key which the chosen ones do not have."""
+    group, _, rest = key.partition(".")
+    folder = f"{group}/pattern" if f"{group}/pattern" in options else group
+    names = options.get(folder, ())
+    if folder != group:  # of `missing` and `noise`: for train and test alike
+        part, _, rest = rest.partition(".")
+    found = [name for name in names if rest and rest in _keys_of(folder, name)]
+    if not found:
+        return ""
+    whole = folder == group or all(name in options[group] for name in found)
+    here = group if whole else f"{folder}@{group}.{part}"
+    shown = ", ".join(f"{here}={name}" for name in found[:3])
+    return f"; {shown} {'has' if len(found) == 1 else 'have'} it{', among others' if len(found) > 3 else ''}"
+
+
+def _keys_of(group: str, name: str) -> set[str]:
+    """The keys that a choice of ours has by itself."""
+    path = conf_folder() / group / f"{name}.yaml"
+    node: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.is_file() else None
+    found: set[str] = set()
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, child in node.items() if isinstance(node, dict) else ():
+            found.add(f"{prefix}{key}")
+            walk(child, f"{prefix}{key}.")
+
+    walk(node, "")
+    return found
 
 
 EXTRAS = {  # launcher -> the plugin's package, and the extra that brings it

@@ -41,6 +41,8 @@ KEYS = {
     "paths": Key(hashed=False),
     "choices": Key(hashed=False),
     "logger": Key(hashed=False),
+    "callbacks.learning_rate": Key(hashed=False),
+    "callbacks.gradient_norm": Key(hashed=False),
     "data.root": Key(hashed=False, resume=True, evaluate=True),
     # the content of the table counts, not its name
     "data.manifest": Key(hashed=False, resume=True, evaluate=True),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
+
+from mmrobust.errors import Problems, UserError
 
 
 def parse(text: str) -> Override:
@@ -70,6 +73,43 @@ def as_override(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{as_override(v)}" for key, v in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)
+
+
+OPEN = ("encoder.options", "encoder.*.options")  # mappings whose keys are the user's
+GROWING = ("callbacks", "logger")  # to which the user adds classes
+
+
+def with_pluses(given: Sequence[str]) -> list[str]:
+    """Overrides of mappings that are open by nature need no +: `encoder.options={depth: 3}`, and a callback or logger
+    of the user's, `callbacks.mine={_target_: ...}` or `callbacks.mine._target_=...`."""
+    own = [f"{key_of(text).removesuffix('._target_')}" for text in given if "_target_" in text]
+    own = [
+        key for key in own if key.count(".") == 1 and key.startswith(tuple(f"{name}." for name in GROWING))
+    ]
+
+    def is_open(key: str) -> bool:
+        return any(fnmatch(key, pattern) for pattern in OPEN) or any(
+            key == name or key.startswith(f"{name}.") for name in own
+        )
+
+    return [f"++{text}" if text[:1] not in "+~" and is_open(key_of(text)) else text for text in given]
+
+
+WITHOUT_EFFECT = {  # keys of Hydra's that other projects use, and ours
+    "hydra.run.dir": "paths.run=<folder> names a run's folder, paths.outputs=<folder> where all go",
+    "hydra.job.chdir": "a run stays in the folder where it was started, and finds its own in paths.run",
+}
+
+
+def refuse_without_effect(given: Sequence[str]) -> None:
+    """Raises: UserError: a key of Hydra's would do nothing here."""
+    found = [
+        f"{text} has no effect here: {WITHOUT_EFFECT[k]}"
+        for text in given
+        if (k := key_of(text)) in WITHOUT_EFFECT
+    ]
+    if found:
+        raise UserError(str(Problems(found)))
 
 
 def with_quotes(given: Sequence[str]) -> list[str]:

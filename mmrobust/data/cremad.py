@@ -44,10 +44,13 @@ class CREMAD(ClipModule):
         if self.split not in ("ogm", "actor"):
             raise UserError(f"data.split={self.split} is not a split of CREMA-D; use ogm or actor")
         root, problems, damaged = Path(self.root), Problems(), Problems()
+        folder = root / f"Image-{self.fps:02d}-FPS"
+        extract = EXTRACT_FRAMES.format("VideoFlash/*.flv", folder.absolute(), ".flv", self.fps)
         if not root.is_dir():
             raise UserError(
-                f"data.root={root} does not exist; set it, or paths.data, to where AudioWAV, Image-01-FPS, train.csv "
-                f"and test.csv lie: {SOURCE}, {LISTS}"
+                f"data.root={root} does not exist; set it, or paths.data, to where AudioWAV, {folder.name}, train.csv "
+                f"and test.csv lie. AudioWAV and the videos are in {SOURCE} (with git-LFS), the lists in {LISTS}; the "
+                f"frames are made of the videos: in the clone, run {extract}"
             )
         lists = [root / "train.csv", root / "test.csv"]
         if self.split == "actor" and not any(path.is_file() for path in lists):
@@ -56,7 +59,6 @@ class CREMAD(ClipModule):
         if len(labels) > 1:
             both = [stem for stem in labels[0] if stem in labels[1]]
             problems.add("in train.csv and test.csv", both, "take them out of one")
-        folder = root / f"Image-{self.fps:02d}-FPS"
         train, *tests = (
             {
                 stem: Clip(root / f"AudioWAV/{stem}.wav", frames_in(folder / stem), label)
@@ -65,7 +67,6 @@ class CREMAD(ClipModule):
             for x in labels
         )
         test = tests[0] if tests else {}
-        extract = EXTRACT_FRAMES.format("VideoFlash/*.flv", folder.absolute(), ".flv", self.fps)
         audit(
             train | test,
             damaged,

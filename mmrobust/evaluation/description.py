@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,7 +43,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
             "recipe_hash": config_hash(config, without=NOT_IN_RECIPE),
             "overrides": _overrides(Path(config.paths.run)),
             "git": _git_commit(),
-            "versions": {name: version(name) for name in ("mmrobust", "torch", "lightning", "timm")},
+            "versions": {name: _version(name) for name in ("mmrobust", "torch", "lightning", "timm")},
             "teacher": _teacher(config),
             "study": study_of(config),
         },
@@ -103,6 +103,14 @@ def _noise(config: DictConfig, data: DataModule, part: str, split: str) -> dict[
 def _overrides(folder: Path) -> list[str]:
     path = folder / "overrides.txt"
     return path.read_text().split("\n")[:-1] if path.is_file() else []
+
+
+def _version(package: str) -> str | None:
+    """Of an installed package; none where it is run from a checkout that is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 @functools.cache

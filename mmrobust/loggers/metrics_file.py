@@ -14,7 +14,8 @@ from mmrobust.files import replacing
 
 
 class MetricsFile(loggers.logger.Logger):
-    """`metrics.csv`: a row for every step at which something was logged, a column for every metric.
+    """`metrics.csv`: a row for every step at which something was logged, a column for every metric, and one for the
+    epoch, counted from 1 like everywhere that it is shown.
 
     Unlike Lightning's CSV logger it keeps what an interrupted run had written.
 
@@ -28,7 +29,7 @@ class MetricsFile(loggers.logger.Logger):
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
-        self.columns: list[str] = ["step"]
+        self.columns: list[str] = ["step", "epoch"]
         self.written = 0  # rows that the file has already
 
     def keep(self, steps: int) -> None:
@@ -38,14 +39,19 @@ class MetricsFile(loggers.logger.Logger):
                 lines = [row for row in csv.DictReader(file) if None not in row.values()]  # none cut short
             self.rows = [row for row in lines if row["step"].isdigit() and int(row["step"]) < steps]
             self.rows = [{k: v for k, v in row.items() if v != ""} for row in self.rows]
-            self.columns = list(lines[0]) if lines else ["step"]
+            self.columns = list(lines[0]) if lines else ["step", "epoch"]
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
         """They lie in the run's config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        values = {name: value for name, value in metrics.items() if name != "epoch"}
+        values = dict(metrics)
+        # a test belongs to no epoch
+        if (epoch := values.pop("epoch", None)) is not None and not any(
+            k.startswith("test/") for k in values
+        ):
+            values["epoch"] = int(epoch) + 1
         if len(self.rows) == self.written or int(self.rows[-1]["step"]) != step:
             self.rows.append({"step": step})
         self.rows[-1] |= values

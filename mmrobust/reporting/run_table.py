@@ -25,6 +25,29 @@ def show(results: dict[str, Any], title: str, paths: dict[str, Path]) -> None:
         print(f"{label:<11}{path}")
 
 
+def in_one_line(results: Mapping[str, Any]) -> str:
+    """The scores that matter: of a study's trial the one that it is judged by, else the aggregates."""
+    metric = results["primary"]["metric"]
+    chosen = results.get("selection", {}).get("value")
+    if results["identity"].get("study") and chosen is not None:
+        return f"validation score {chosen:.4f}"
+    scores = {name: results["aggregates"][name].get(metric) for name in ("average", "worst", "full")}
+    return f"{metric} " + ", ".join(
+        f"{name} {'-' if x is None else f'{x:.4f}'}" for name, x in scores.items()
+    )
+
+
+def measured_under(protocol: Mapping[str, Any]) -> str:
+    """What was missing and noisy in a test, in words; empty if nothing was."""
+    words = []
+    for part in (protocol["missing"]["test"]["protocol"], protocol["noise"]["test"]["protocol"]):
+        if part["name"] not in ("complete", "clean"):
+            values = (v for k, v in part.items() if k not in ("name", "seed") and v not in (None, []))
+            told = ("+".join(map(str, v)) if isinstance(v, list) else str(v) for v in values)
+            words.append(" ".join([str(part["name"]), *told]))
+    return ", ".join(words)
+
+
 def result_table(results: Mapping[str, Any], title: str) -> Table:
     """A row for every combination that is shown, then the aggregates."""
     from rich.table import Table
@@ -47,6 +70,8 @@ def result_table(results: Mapping[str, Any], title: str) -> Table:
     shown = ["average", "worst"] + (["available"] if not _is_full(results) else [])
     for name in shown:
         table.add_row(name, "", *_cells(results["aggregates"][name], metrics), style="bold")
+    if "available" in shown:
+        table.caption, table.caption_justify = "available: each sample from all that it has", "left"
     return table
 
 

@@ -28,14 +28,17 @@ from mmrobust.training.claims import POOL, Pool
 from mmrobust.training.devices import place
 from mmrobust.training.lifecycle import execute
 from mmrobust.training.processes import led
+from mmrobust.training.terminal import as_job, say
 
 AGAIN = "the same command goes on with what is not complete"
+PARALLEL = ("joblib", "submitit_local", "ray")  # launchers whose jobs share a terminal
 STOP = "stop"  # a file: no job begins any more
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: `status` is complete, skipped (it had been complete before) or failed."""
+    """How a job ended: `status` is complete, skipped (it had been complete before), failed, or, where the sweep was
+    stopped, saved or unstarted."""
 
     number: int
     overrides: list[str]
@@ -88,14 +91,17 @@ def run_job(config: DictConfig, *, task: Task) -> None:
     choices = hydra.runtime.choices
     token = POOL.set(task.pool)
     try:
-        with _stoppable(task, number):
+        with as_job(number, parallel=task.engine in PARALLEL), _stoppable(task, number):
             led(lambda: _run(config, choices, overrides, number, task))
     except Stopped as stop:
-        if task.engine == "basic":  # Hydra's launcher would start the next job
-            raise KeyboardInterrupt from stop
         if task.engine == "submitit_slurm":
             _queue_again(stop)
-        write_outcome(task.told, Outcome(number, overrides, "failed", None, f"stopped; {stop}"))
+        folder = run_folder(_own(config, choices, overrides, task))
+        saved = (folder / "checkpoints" / "last.ckpt").is_file()
+        status = "saved" if saved else "unstarted"
+        write_outcome(task.told, Outcome(number, overrides, status, str(folder), str(stop)))
+        if task.engine == "basic":  # Hydra's launcher would start the next job
+            raise KeyboardInterrupt from stop
     finally:
         POOL.reset(token)
         if _orphan(task):  # joblib would wait for ever to hand the result to nobody
@@ -110,13 +116,10 @@ def _orphan(task: Task) -> bool:
 
 def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, task: Task) -> None:
     given = [text for text in overrides if not text.startswith("study=")]  # the rest is the sweep's own
-    print(f"[{number}] {' '.join(given)}", flush=True)
+    say(f"[{number}] {' '.join(given)}")
     outcome: dict[str, Any] = {"number": number, "overrides": given, "folder": None}
     try:
-        if task.more:
-            config = compose_config(overrides, task.config_dir)  # with this job's modalities
-        else:
-            config = with_choices(config, choices)
+        config = _own(config, choices, overrides, task)
         skipped = is_complete(run_folder(config))
         folder = execute(config, given, again=False, config_dir=task.config_dir)
         outcome |= {"status": "skipped" if skipped else "complete", "folder": str(folder)}
@@ -125,11 +128,16 @@ def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, ta
     except (Exception, SystemExit) as error:
         mistake = as_user_error(error) if isinstance(error, Exception) else None
         if mistake:
-            print(f"error: {mistake}", file=sys.stderr)
+            say(f"error: {mistake}", error=True)
         else:
             traceback.print_exc()
         outcome |= {"status": "failed", "message": str(mistake or repr(error)).partition("\n")[0]}
     write_outcome(task.told, Outcome(**outcome))
+
+
+def _own(config: DictConfig, choices: Any, overrides: list[str], task: Task) -> DictConfig:
+    """A job's configuration: what Hydra composed, or anew with the modalities of its own data."""
+    return compose_config(overrides, task.config_dir) if task.more else with_choices(config, choices)
 
 
 # Stopping
@@ -182,8 +190,13 @@ def _stoppable(task: Task, number: int) -> Iterator[None]:
 
 
 @contextmanager
-def stop_jobs(engine: str, told: Path) -> Iterator[None]:
+def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
     """What SIGTERM and Ctrl-C do to a sweep: its jobs save their state and end, and no other begins. Jobs of Slurm stay.
+
+    Args:
+        engine: the launcher's name.
+        told: where outcomes are left.
+        jobs: how many there are.
 
     Raises:
         Stopped: after they have ended.
@@ -209,7 +222,7 @@ def stop_jobs(engine: str, told: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         if isinstance(stop := interrupt.__cause__, Stopped):  # of a job in this process
-            raise Stopped(stop.status - 128, f"saved; {AGAIN}") from stop
+            raise Stopped(stop.status - 128, stopped_line(read_outcomes(told), jobs)) from stop
         raise
     except Exception:
         if not received:
@@ -218,10 +231,18 @@ def stop_jobs(engine: str, told: Path) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if received:
-        raise Stopped(received[0], f"saved; {AGAIN}")
+        raise Stopped(received[0], stopped_line(read_outcomes(told), jobs))
 
 
 # How far
+
+
+def stopped_line(outcomes: Sequence[Outcome], jobs: int) -> str:
+    """How far a sweep was when it was stopped, and how it goes on."""
+    words = {"complete": "done", "skipped": "were complete", "failed": "failed", "saved": "saved"}
+    counts = {word: sum(o.status == status for o in outcomes) for status, word in words.items()}
+    counts["not started"] = jobs - sum(counts.values())
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count) + f"; {AGAIN}"
 
 
 def progress_line(outcomes: Sequence[Outcome], jobs: int, seconds: float) -> str:

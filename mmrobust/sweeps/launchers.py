@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,11 +22,13 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from mmrobust.config.compose import compose_config, our_hydra, search_override
+from mmrobust.config.compose import our_hydra, search_override
 from mmrobust.config.identity import run_folder
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
+from mmrobust.sweeps.composer import Composer
 from mmrobust.sweeps.jobs import (
+    STOP,
     Outcome,
     Task,
     progress_line,
@@ -36,6 +39,8 @@ from mmrobust.sweeps.jobs import (
 )
 from mmrobust.sweeps.needs import Need, fitted, groups, needs, prepare
 from mmrobust.training.lifecycle import finish, tell_changed_files
+from mmrobust.training.locks import locked, release, take
+from mmrobust.training.terminal import say
 
 ENGINES = {  # a launcher of the user's builds on one of these
     "BasicLauncher": "basic",
@@ -44,6 +49,9 @@ ENGINES = {  # a launcher of the user's builds on one of these
     "SlurmLauncher": "submitit_slurm",
     "RayLauncher": "ray",
 }
+
+PREFIX, LOCK = ".sweep-", "lock"  # a folder in paths.outputs where jobs say how they ended
+A_WEEK = 7 * 24 * 3600  # longer than a file system that knows no locks must keep a sweep
 
 
 @dataclass(frozen=True)
@@ -80,15 +88,20 @@ class Launcher:
                 RunMode.MULTIRUN,
             )
             engine = ENGINES.get(master.hydra.launcher._target_.rpartition(".")[2], "other")
-            alone = engine == "basic"  # where each job looks for itself
-            looked = [(None, None) if alone else self._look(job) for job in jobs]
+            composer = Composer(self.config_dir)
+            looked = [self._look(job, composer) for job in jobs]
             required = {n: need for n, (folder, need) in enumerate(looked) if folder is None}
             outputs = Path(master.paths.outputs)
             outputs.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(
-                prefix=".sweep-", dir=outputs, ignore_cleanup_errors=True
-            ) as temporary:  # which cluster nodes see, too
+            _remove_left_over(outputs)
+            with (
+                tempfile.TemporaryDirectory(
+                    prefix=PREFIX, dir=outputs, ignore_cleanup_errors=True
+                ) as temporary,
+                ExitStack() as stack,
+            ):  # which cluster nodes see, too
                 told = Path(temporary).resolve()
+                stack.enter_context(locked(told / LOCK))
                 for number, (job, (folder, _)) in enumerate(zip(jobs, looked, strict=True)):
                     if number not in required:
                         print(f"[{number}] {' '.join(job)}\n  complete: {folder}", flush=True)
@@ -118,15 +131,15 @@ class Launcher:
                     print(
                         f"logs of the jobs: {Path(master.hydra.sweep.dir, '.submitit').resolve()}", flush=True
                     )
-                with _progress(told, len(jobs)), stop_jobs(engine, told):
+                with _progress(told, len(jobs)), stop_jobs(engine, told, len(jobs)):
                     _call_all(engine, calls)
                 return read_outcomes(told)
 
-    def _look(self, job: Sequence[str]) -> tuple[Path | None, Need | None]:
+    def _look(self, job: Sequence[str], composer: Composer) -> tuple[Path | None, Need | None]:
         """Where a job's run lies if nothing of it is left to do, and what the job needs. Nothing if there is something
         wrong, which the job will tell."""
         try:
-            config = compose_config(job, self.config_dir)
+            config = composer.compose(job)
             folder = run_folder(config)
             if not is_complete(folder) or config.test_rates:  # which may have to be evaluated
                 return None, needs(config)
@@ -135,6 +148,15 @@ class Launcher:
             return folder, None
         except (UserError, HydraException, OmegaConfBaseException):
             return None, None
+
+
+def _remove_left_over(outputs: Path) -> None:
+    """What sweeps left that were killed: nobody holds their lock, and a sweep takes its own at once."""
+    for left in outputs.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > A_WEEK and (file := take(left / LOCK, wait=False)):
+                release(file)
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
@@ -160,6 +182,11 @@ def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
     for error in errors:
         if isinstance(error, Stopped) or as_user_error(error):
             raise error
+        if engine == "submitit_slurm" and "srun" in str(error):
+            raise UserError(
+                f"hydra/launcher={engine}: {error}; start the sweep where Slurm's commands are, or take "
+                "hydra/launcher=submitit_local or joblib"
+            ) from error
         if type(error).__module__.partition(".")[0] in ("joblib", "submitit", "ray"):
             text = str(error).strip().splitlines() or [repr(error)]
             raise UserError(
@@ -179,9 +206,9 @@ def _progress(told: Path, jobs: int) -> Iterator[None]:
         while not over:
             over = ended.wait(0.5)
             outcomes = read_outcomes(told)
-            if len(outcomes) > last:
+            if len(outcomes) > last and jobs > 1 and not (told / STOP).exists():
                 last = len(outcomes)
-                print(progress_line(outcomes, jobs, time.monotonic() - started), flush=True)
+                say(progress_line(outcomes, jobs, time.monotonic() - started))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

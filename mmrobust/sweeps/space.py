@@ -34,6 +34,11 @@ def firsts(given: Sequence[str]) -> list[str]:
     return [first(o) for o in of_jobs(given)]
 
 
+def first_job(given: Sequence[str]) -> list[str]:
+    """The overrides of the first job, and those of the sweep itself."""
+    return [*(text for text in given if root(text) in OF_THE_SWEEP), *firsts(given)]
+
+
 def reference(given: Sequence[str], config_dir: str | None) -> DictConfig:
     """The configuration that the first value of everything listed gives, `sweep` included."""
     own = [text for text in given if root(text) in ("sweep", "plan")]

@@ -1,16 +1,28 @@
-"""`python -m mmrobust.training <folder>`: train the run whose configuration lies in a folder."""
+"""`python -m mmrobust.training <folder>`: train the run whose configuration lies in a folder, as one of its processes.
+A user's mistake and a stop are not told here, but by the process that started this one and others."""
 
 import sys
 from pathlib import Path
 
-from mmrobust.errors import guarded
+from mmrobust.errors import Stopped, as_user_error
+from mmrobust.training.processes import leave_mistake
 from mmrobust.training.train import train
 
 
 def main() -> int:
-    train(Path(sys.argv[1]))
+    folder = Path(sys.argv[1])
+    try:
+        train(folder)
+    except Stopped as stop:
+        return stop.status
+    except Exception as error:
+        mistake = as_user_error(error)
+        if mistake is None:
+            raise
+        leave_mistake(folder, str(mistake))
+        return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main))
+    sys.exit(main())

@@ -21,6 +21,7 @@ from mmrobust.training.devices import check_devices
 from mmrobust.training.locks import locked
 from mmrobust.training.processes import start
 from mmrobust.training.retention import retain
+from mmrobust.training.terminal import head, job, say
 
 
 def resume(overrides: Sequence[str]) -> int:
@@ -45,6 +46,7 @@ def resume(overrides: Sequence[str]) -> int:
         print(f"complete: {folder}")
         return 0
     refuse_changed_files(folder, config)
+    head(config, folder)
     check_devices(config)
     config.paths.run = str(folder)  # it may have been moved
     for logger in config.logger.values():
@@ -74,8 +76,9 @@ def execute(
         The run's folder.
     """
     config = config.copy()
-    check_devices(config)
     first = run_folder(config)
+    head(config, first)
+    check_devices(config)
     if config.study.name is not None and (how := ended_early(first)):
         print(f"  {how} before: {first}")
         return first
@@ -99,6 +102,7 @@ def execute(
             print(f"  complete: {folder}")
             tell_changed_files(folder, config)
             return folder
+        say(f"this run is complete in {folder}; it is made once more in a folder of its own")
     raise AssertionError
 
 
@@ -143,6 +147,9 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
         refuse_changed_files(folder, before)
         print(f"going on with the interrupted run in {folder}", flush=True)
     config.paths.run = str(folder)
+    for key in ("root", "manifest"):  # found again from wherever the run is evaluated
+        if config.data.get(key) is not None:
+            config.data[key] = str(Path(config.data[key]).absolute())
     (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
     start(folder, config)
@@ -174,5 +181,6 @@ def infer(config: DictConfig) -> dict[str, Any]:
     run's configuration, so that whoever reads the data later takes it to be the same."""
     data = construct(config.data)
     inferred: dict[str, Any] = data.infer()
-    print(data.told(inferred), flush=True)
+    told: str = data.told(inferred)
+    say(told if not job() else told.partition("\n")[0])
     return inferred

@@ -24,8 +24,9 @@ from omegaconf import DictConfig
 from mmrobust.errors import DivergenceError, Stopped, UserError
 from mmrobust.evaluation.results import ended_early, read_results
 from mmrobust.training.claims import claimed
-from mmrobust.training.devices import count_devices, place
+from mmrobust.training.devices import count_devices, place, usable_cores
 from mmrobust.training.locks import HELD
+from mmrobust.training.terminal import say_of_job
 
 T = TypeVar("T")
 
@@ -156,6 +157,7 @@ def start(folder: Path, config: DictConfig, *, apart: bool = False) -> None:
 
 def _start(folder: Path, config: DictConfig, apart: bool) -> None:
     if place().world > 1:
+        _rehearse(config)
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1] if apart else None
@@ -170,14 +172,50 @@ def _start(folder: Path, config: DictConfig, apart: bool) -> None:
             train(folder)
             return
         command = ["-m", "mmrobust.training", str(folder)]
-        if count > 1:  # torchrun: all ranks read the saved configuration, share the folder, and stop together
-            command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", *command]
         theirs = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+        if count > 1:  # torchrun: all ranks read the saved configuration, share the folder, and stop together
+            _tell_of_cpus(config, count)
+            _rehearse(config)
+            command = ["-m", "mmrobust.training.launch", str(count), str(folder)]
+            theirs["OMP_NUM_THREADS"] = os.environ.get(
+                "OMP_NUM_THREADS", "1"
+            )  # what torchrun would set, with a banner
         _run([sys.executable, *command], folder, os.environ | theirs)
 
 
+def _rehearse(config: DictConfig) -> None:
+    from mmrobust.training.rehearsal import rehearse
+
+    rehearse(config)
+
+
+def _tell_of_cpus(config: DictConfig, count: int) -> None:
+    if config.trainer.accelerator == "auto":
+        import torch
+
+        if not torch.cuda.is_available():
+            say_of_job(f"this machine has no GPU: {count} processes share its {usable_cores()} CPU cores")
+
+
+MISTAKE = ".mistake"  # in a run's folder, until it is read: what the first process to fail has to say
+
+
+def leave_mistake(folder: Path, text: str) -> None:
+    """A user's mistake that a process found, for the one that waits for all; the first wins."""
+    with contextlib.suppress(FileExistsError), (folder / MISTAKE).open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    left = folder / MISTAKE
+    left.unlink(missing_ok=True)
     if status := _wait(command, folder, environment):
+        if left.is_file():
+            text = left.read_text(encoding="utf-8")
+            left.unlink()
+            raise UserError(text)
+        if status - 128 in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            raise Stopped(status - 128, _go_on(folder))
         raise UserError(f"training in {folder} stopped with status {status}; the first error above says why")
 
 
@@ -201,5 +239,10 @@ def _wait(command: Sequence[str], folder: Path, environment: Mapping[str, str]) 
         if group.poll() is None:
             os.killpg(group.pid, signal.SIGKILL)
     if received:
-        raise Stopped(received[0], f"go on with: python -m mmrobust.run resume={folder}")
+        raise Stopped(received[0], _go_on(folder))
     return status
+
+
+def _go_on(folder: Path) -> str:
+    saved = (folder / "checkpoints" / "last.ckpt").is_file()
+    return f"{'saved; ' * saved}go on with: python -m mmrobust.run resume={folder}"

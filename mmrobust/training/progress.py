@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from torch import Tensor
 
 from mmrobust.batch import Batch
+from mmrobust.training.terminal import say_of_job
 
 
 class Position(Callback):
@@ -61,6 +63,18 @@ def accumulating(trainer: Trainer, batch_idx: int) -> bool:
     return not last and (batch_idx + 1) % trainer.accumulate_grad_batches != 0
 
 
+def is_logged(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether this batch's step is one of those that `trainer.log_every_n_steps` has logged."""
+    every: int = cast(Any, trainer).log_every_n_steps
+    return bool(every) and (step_of(trainer) + 1) % every == 0 and not accumulating(trainer, batch_idx)
+
+
+def log_values(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
+    """To all loggers, with the epoch, as Lightning does."""
+    for logger in trainer.loggers:
+        logger.log_metrics({**values, "epoch": trainer.current_epoch}, step)
+
+
 class Losses(Callback):
     """Logs `train/loss` every few steps, and `train/loss/<term>` as means over the epoch.
 
@@ -81,11 +95,8 @@ class Losses(Callback):
         self.samples += len(batch)
         total = torch.stack(list(terms.values())).sum()
         method.log("train/loss", total, prog_bar=True, logger=False)
-        if (step_of(trainer) + 1) % cast(Any, trainer).log_every_n_steps == 0 and not accumulating(
-            trainer, batch_idx
-        ):
-            for logger in trainer.loggers:
-                logger.log_metrics({"train/loss": total.item()}, step_of(trainer))
+        if is_logged(trainer, batch_idx):
+            log_values(trainer, {"train/loss": total.item()}, step_of(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
         means = {}
@@ -93,8 +104,8 @@ class Losses(Callback):
             mean = trainer.strategy.reduce(total / self.samples, reduce_op="mean")
             means[f"train/loss/{name}"] = float(mean)
         self.sums, self.samples = {}, 0
+        log_values(trainer, means, step_of(trainer) - 1)
         for logger in trainer.loggers:
-            logger.log_metrics(means, step_of(trainer) - 1)
             logger.save()
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,11 +118,45 @@ class Losses(Callback):
         self.sums = {name: total.to(method.device) for name, total in self.sums.items()}
 
 
+class Bar(TQDMProgressBar):
+    """Lightning's, which leaves its line when training ends in an error."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        for bar in (self._val_progress_bar, self._train_progress_bar, self._test_progress_bar):
+            if bar is not None:
+                bar.close()
+
+
 class EpochLines(Callback):
-    """Progress where there is no terminal: a line for every epoch."""
+    """Progress where there is no bar: a line for every validation, every epoch without one, and now and then within
+    a long epoch."""
+
+    SECONDS = 60  # between lines within an epoch
+
+    def __init__(self) -> None:
+        self.told, self.said = 0, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, method: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if time.monotonic() - self.said > self.SECONDS:
+            self.say(trainer, f"  batch {batch_idx + 1}/{trainer.num_training_batches}")
 
     def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
-        if trainer.is_global_zero and trainer.state.fn == "fit":
-            shown = {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val")}
-            values = "  ".join(f"{k} {v:.3f}" for k, v in shown.items())
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {values}", flush=True)
+        if trainer.state.fn == "fit":
+            self.told = trainer.current_epoch + 1
+            self.say(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
+        if self.told <= trainer.current_epoch:
+            self.say(trainer)
+
+    def say(self, trainer: Trainer, where: str = "") -> None:
+        self.said = time.monotonic()
+        if trainer.is_global_zero:
+            known = trainer.callback_metrics
+            shown = "".join(
+                f"  {key} {float(known[key]):.3f}" for key in ("train/loss", "val") if key in known
+            )
+            of = f"/{trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
+            say_of_job(f"epoch {trainer.current_epoch + 1}{of}{where}{shown}")

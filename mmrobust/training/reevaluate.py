@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmrobust.config.build import construct
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
 from mmrobust.config.identity import load_run_config
-from mmrobust.config.overrides import with_quotes
+from mmrobust.config.overrides import parse, with_quotes
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import (
     is_complete,
@@ -22,8 +22,9 @@ from mmrobust.evaluation.results import (
     write_results,
 )
 from mmrobust.files import short_hash
-from mmrobust.reporting.run_table import plot_combinations, show
+from mmrobust.reporting.run_table import in_one_line, measured_under, plot_combinations, show
 from mmrobust.training.retention import require_checkpoint
+from mmrobust.training.terminal import job, say_of_job, shows_bar
 
 if TYPE_CHECKING:
     pass
@@ -43,6 +44,12 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
         named = {key: config.data[key] for key in SAY_MODALITIES if key in config.data}
         lists = {k: f"[{','.join(v)}]" for k, v in named.items() if isinstance(v, ListConfig)}
         data += with_quotes([f"data.{key}={value}" for key, value in (named | lists).items()])
+        for text in group:
+            if "=" in text and _lists_several(text):
+                raise UserError(
+                    f"{text!r} lists several values, and an evaluation is of one protocol; run the command once for each, "
+                    "or train with test_rates=[0.1,0.2,...], which evaluates them all"
+                )
         check_command_line([*data, *group], None, multirun=False)
         new: Any = OmegaConf.to_container(compose_config([*data, *group]), resolve=True)
         if any(text.startswith("missing") for text in group):
@@ -54,6 +61,13 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
         if any(text.startswith("noise.seed") for text in group):
             config.noise.seed = config.data.noise.seed = new["noise"]["seed"]
     return config
+
+
+def _lists_several(text: str) -> bool:
+    try:
+        return parse(text).is_sweep_override()
+    except HydraException:  # told where the rest is checked
+        return False
 
 
 def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -> dict[str, Any]:
@@ -89,7 +103,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=shows_bar(),
         use_distributed_sampler=False,
         default_root_dir=folder,
     )
@@ -101,10 +115,19 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     if method.results.predictions is not None:
         write_predictions(out, method.results.predictions)
     title = f"{results['identity']['method']} on {results['identity']['data']}, {split} split, {checkpoint} checkpoint"
+    words = measured_under(results["protocol"])
+    if words:
+        title += f", {words}"
     plot_combinations(results, out / "combinations.png", title)
     save_panel(method, data, results, out / "panel.png", title, split)
     write_results(out, results)
-    show(results, title, {"result": out / "results.json"})
+    if job() is not None:
+        say_of_job(f"  {words or 'nothing missing'}: {in_one_line(results)}")
+        return results
+    pictures = {"picture": out / "combinations.png", "panel": out / "panel.png"}
+    show(
+        results, title, {"result": out / "results.json"} | {k: p for k, p in pictures.items() if p.is_file()}
+    )
     return results
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections import deque
 from pathlib import Path
 from types import FrameType
@@ -17,8 +16,9 @@ from torch import Tensor
 from mmrobust import ranks
 from mmrobust.batch import Batch
 from mmrobust.errors import DivergenceError, Stopped
-from mmrobust.training.devices import in_slurm
+from mmrobust.training.devices import in_slurm, place
 from mmrobust.training.progress import accumulating
+from mmrobust.training.terminal import say
 
 LOOK_EVERY = 10  # batches after which a GPU, or other ranks, are asked
 
@@ -52,7 +52,8 @@ class StopOnSignal(Callback):
                 return
             raise KeyboardInterrupt
         self.received = number
-        print("stopping after this batch; once more stops at once", file=sys.stderr, flush=True)
+        if place().rank == 0:
+            say("stopping after this batch; once more stops at once", error=True)
 
     def _asked(self, trainer: Trainer) -> bool:
         """Whether any rank was asked to stop; the same answer on all."""

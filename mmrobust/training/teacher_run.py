@@ -59,8 +59,8 @@ def teacher_config(config: DictConfig, config_dir: str | None = None) -> DictCon
     teacher, default = config.copy(), compose_config([f"method={name}"], config_dir)
     OmegaConf.set_struct(teacher, False)
     teacher.method, teacher.choices.method = default.method, name
-    # Further callbacks and metrics are the student's.
-    teacher.logger, teacher.callbacks, teacher.metrics = _loggers(config), {}, {}
+    # Further callbacks, metrics and loggers that were given are the student's.
+    teacher.logger, teacher.callbacks, teacher.metrics = _loggers(config), default.callbacks, {}
     teacher.keep, teacher.test_rates, teacher.study = "best", [], default.study
     teacher.paths.run = str(Path(config.paths.outputs) / "teachers" / config_hash(teacher))
     return teacher

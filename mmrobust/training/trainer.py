@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Trainer
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
     TorchElasticEnvironment,
 )
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
@@ -26,9 +25,10 @@ from mmrobust.methods.base import Method
 from mmrobust.tasks.metric import direction
 from mmrobust.training.checkpoints import AtomicCheckpoints, Checkpoint
 from mmrobust.training.devices import count_devices, place
-from mmrobust.training.progress import EpochLines, Losses
+from mmrobust.training.progress import Bar, EpochLines, Losses
 from mmrobust.training.pruning import Pruning
 from mmrobust.training.stopping import StopOnBadLoss, StopOnSignal
+from mmrobust.training.terminal import shows_bar
 
 log = logging.getLogger("mmrobust")
 
@@ -113,6 +113,15 @@ def tell(config: DictConfig, method: Method) -> None:
         )
 
 
+def describe_devices(trainer: Trainer) -> str:
+    """On what a trainer computes, in words."""
+    device = trainer.strategy.root_device
+    world = f"{trainer.world_size} × " if trainer.world_size > 1 else ""
+    if device.type == "cuda":
+        return f"{world}{torch.cuda.get_device_name(device)}"
+    return f"{world}{device.type} ({torch.get_num_threads()} threads)"
+
+
 def monitored(method: Method) -> str:
     """The score that selects the checkpoint, as it is logged."""
     return f"val/average/{method.task.primary}"
@@ -148,13 +157,17 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         Checkpoint(filename="last", **every_epoch),
         StopOnBadLoss(folder),
         Losses(),
-        *(construct(callback) for callback in config.callbacks.values()),
+        *(
+            construct(callback)
+            for callback in (config.get("callbacks") or {}).values()
+            if callback is not None
+        ),
     ]
     if config.study.pruner:
         callbacks.append(Pruning(config.study, monitor, config.trainer.max_epochs))
     if arguments["enable_progress_bar"]:
-        callbacks.append(TQDMProgressBar(refresh_rate=10) if sys.stderr.isatty() else EpochLines())
-        arguments["enable_progress_bar"] = sys.stderr.isatty()
+        callbacks.append(Bar(refresh_rate=10) if shows_bar() else EpochLines())
+        arguments["enable_progress_bar"] = shows_bar()
     callbacks.append(StopOnSignal(folder))  # behind all that must have seen the batch it saves
     plugins = [*arguments.pop("plugins"), AtomicCheckpoints()]
     try:

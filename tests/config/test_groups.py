@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrobust.config.groups import group_options, nearest, with_globs
+from mmrobust.config.groups import group_options, nearest, offered, with_globs
 from mmrobust.errors import UserError
 
 
@@ -54,3 +54,18 @@ def test_the_nearest_name() -> None:
     assert nearest("metod", known) == "; did you mean method?"
     assert nearest("lr", known) == "; did you mean optimizer.lr?"
     assert nearest("zzz", known) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("missing.test.rate", "; missing=mcar has it"),
+        ("noise.test.density", "; noise/pattern@noise.test=salt has it"),
+        ("optimizer.momentum", "; optimizer=sgd has it"),
+        ("method.kl_weight", "; method=dmrnet, method=udml have it"),
+        ("method.nothing", ""),
+        ("seeed", ""),
+    ],
+)
+def test_what_would_bring_a_key(key: str, words: str) -> None:
+    assert offered(key, group_options(None)) == words

@@ -6,7 +6,21 @@ from typing import Any
 
 import pytest
 
-from mmrobust.config.overrides import as_override, first, key_of, parse, root, texts, values, with_quotes
+from mmrobust.config.check import check_command_line
+from mmrobust.config.compose import compose_config
+from mmrobust.config.overrides import (
+    as_override,
+    first,
+    key_of,
+    parse,
+    refuse_without_effect,
+    root,
+    texts,
+    values,
+    with_pluses,
+    with_quotes,
+)
+from mmrobust.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -66,3 +80,31 @@ def test_plain_values_as_overrides() -> None:
         "pruner": {"pruner": None, "n": 0.5},
     }
     assert parse(f"study={as_override(value)}").value() == value
+
+
+def test_mappings_that_are_open_need_no_plus() -> None:
+    mine = "callbacks.mine={_target_: my.Callback}"
+    given = ["encoder.options={a: {b: 1}}", "encoder.rgb.options={a: 1}", mine, "callbacks.mine.seconds=2"]
+    assert with_pluses(given) == [f"++{text}" for text in given]
+    others = [
+        "encoder.name=tiny",
+        "callbacks.early_stopping.patience=3",
+        "+callbacks.x=1",
+        "~callbacks",
+        "seed=1",
+    ]
+    assert with_pluses(others) == others
+
+
+def test_nested_options_are_taken() -> None:
+    given = with_pluses(["encoder.options={a: {b: c}}"])
+    assert check_command_line(given, None, multirun=False) == []
+    assert compose_config(given).encoder.options == {"a": {"b": "c"}}
+
+
+def test_keys_of_other_projects() -> None:
+    with pytest.raises(
+        UserError, match=r"hydra.run.dir=x has no effect here: paths.run=<folder> names"
+    ) as error:
+        refuse_without_effect(["seed=1", "hydra.run.dir=x", "hydra.job.chdir=true"])
+    assert "a run stays in the folder where it was started" in str(error.value)

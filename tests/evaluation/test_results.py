@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmrobust.errors import UserError
+from mmrobust.evaluation.description import _version
 from mmrobust.evaluation.results import (
     is_complete,
     read_predictions,
@@ -142,3 +143,9 @@ def test_an_older_result_is_as_if_it_had_the_later_keys(tmp_path: Path, results:
     assert upgraded["identity"] == {"seed": 1, "unverified": "", "study": None}
     assert upgraded["protocol"]["trials"] == 3
     assert upgraded["protocol"]["noise"]["test"]["protocol"] == {"name": "clean"}
+
+
+def test_a_package_that_is_not_installed() -> None:
+    """A checkout has no metadata; its result is written all the same."""
+    assert _version("mmrobust-that-nobody-installed") is None
+    assert _version("torch") is not None

@@ -20,7 +20,9 @@ from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
 from mmrobust.report import main as report
 from mmrobust.run import main
+from mmrobust.sweeps.launchers import _remove_left_over
 from mmrobust.sweeps.needs import groups, needs
+from mmrobust.training.locks import locked
 from tests import slurm
 from tests.training.test_resume import differences, in_a_process, outcome
 from tests.training.test_two_processes import seen, witness
@@ -104,6 +106,30 @@ def test_jobs_of_equal_needs_are_one_group() -> None:
         groups("submitit_slurm", {0: needs(compose_config(["trainer.devices=-1"]))})
 
 
+def test_what_a_killed_sweep_left_is_removed(tmp_path: Path) -> None:
+    """Not what another still uses, nor what is so young that it may not have its lock yet."""
+    old = time.time() - 8 * 24 * 3600
+    for name in ("dead", "young", "running"):
+        (tmp_path / f".sweep-{name}").mkdir()
+    with locked(tmp_path / ".sweep-running/lock"):
+        for name in ("dead", "running"):
+            os.utime(tmp_path / f".sweep-{name}", (old, old))
+        _remove_left_over(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".sweep-running", ".sweep-young"]
+
+
+def test_slurm_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    jobs = ["-m", *SMALL, "method=dropout", f"paths.outputs={tmp_path}/out"]
+    assert main([*jobs, "hydra/launcher=submitit_slurm"]) == 2
+    printed = capsys.readouterr().err
+    assert "start the sweep where Slurm's commands are" in printed
+    assert "Traceback" not in printed
+
+
 # This machine
 
 
@@ -118,7 +144,8 @@ def test_a_sweep_is_stopped_killed_and_goes_on(tmp_path: Path, capsys: pytest.Ca
     until(lambda: list(tmp_path.glob("slow/*/*/checkpoints/last.ckpt")))
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(120) == 128 + signal.SIGTERM
-    assert "saved; the same command goes on with what is not complete" in (tmp_path / "slow.txt").read_text()
+    assert " saved, " in (tmp_path / "slow.txt").read_text()
+    assert "the same command goes on with what is not complete" in (tmp_path / "slow.txt").read_text()
     assert not finished(tmp_path / "slow")
     saved = list(tmp_path.glob("slow/*/*/checkpoints/last.ckpt"))
     assert saved
@@ -148,9 +175,8 @@ def test_a_stopped_job_stops_a_sweep_in_one_process(tmp_path: Path) -> None:
         f"+callbacks.fault={fault}",
     ]
     assert in_a_process(jobs, tmp_path / "output.txt") == 128 + signal.SIGTERM
-    assert (
-        "saved; the same command goes on with what is not complete" in (tmp_path / "output.txt").read_text()
-    )
+    text = "1 saved, 1 not started; the same command goes on with what is not complete"
+    assert text in (tmp_path / "output.txt").read_text()
     assert len(list(tmp_path.glob("out/*/*/checkpoints/last.ckpt"))) == 1
     assert in_a_process(jobs, tmp_path / "output.txt") == 0
     assert len(finished(tmp_path / "out")) == 2

@@ -144,6 +144,16 @@ def test_one_rank_that_fails_stops_all(tmp_path: Path, capfd: pytest.CaptureFixt
     assert ended - (tmp_path / "failed").stat().st_mtime < 30
 
 
+def test_one_rank_that_is_killed_stops_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 2, number: 9, marker: {tmp_path}/m}}"
+    run = [*SMALL, "trainer.devices=2", f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
+    assert main(run) == 2
+    printed = capfd.readouterr().err
+    assert "was ended by SIGKILL (by the system, if memory ran out); go on with" in printed
+    assert "Traceback" not in printed
+    assert "torch" not in printed
+
+
 def test_a_signal_stops_all_ranks(tmp_path: Path) -> None:
     """One rank is asked, all stop together, and the run goes on where it was."""
     small = [*SMALL, "method=dropout", "encoder.norm=group", "data.num_train=640"]  # 20 batches an epoch
@@ -192,6 +202,38 @@ def test_every_job_of_a_sweep_is_a_group_of_its_own(more: list[str], tmp_path: P
             assert first[key] == second[key]
         assert Path(first["run"]).name == name
     assert len({ranks[0]["job"] for ranks in runs.values()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (["data=nyuv2", "data.root={tmp}/absent"], "absent"),
+        (["data.num_train=16"], "fewer than data.batch_size=32"),
+        (["callbacks=early_stopping", "callbacks.early_stopping.monitor=val/x/y"], "which is not logged"),
+    ],
+    ids=["data", "batch", "rank"],
+)
+def test_a_mistake_is_said_once(
+    keys: list[str], words: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By the parent, whether it found it before the ranks were started or they did; torchrun is not heard."""
+    small = [text for text in SMALL if not (text.startswith("data.") and "data=nyuv2" in keys)]
+    given = [key.format(tmp=tmp_path) for key in keys]
+    more = ["method=dropout", "trainer.devices=2", "trainer.accelerator=auto", f"paths.run={tmp_path}/run"]
+    assert main([*small, *more, *given]) == 2
+    printed = capfd.readouterr()
+    assert printed.err.count("error") == 1
+    assert printed.err.count(words) == 1
+    for noise in (
+        "Traceback",
+        "OMP_NUM_THREADS",
+        "ChildFailedError",
+        "torch.distributed",
+        "the first error above",
+    ):
+        assert noise not in printed.err + printed.out
+    if not torch.cuda.is_available():
+        assert "this machine has no GPU: 2 processes share its" in printed.out
 
 
 def test_a_batch_that_does_not_divide(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,172 @@
+"""Callbacks of the configuration: what is measured beside the losses, and what ends training early."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch import callbacks
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.strategies import FSDPStrategy
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mmrobust.batch import Batch
+from mmrobust.combinations import combination_name
+from mmrobust.config.groups import nearest
+from mmrobust.data.loading import KeyedSampler
+from mmrobust.errors import UserError, one_of
+from mmrobust.methods.base import Method
+from mmrobust.tasks.metric import direction
+from mmrobust.training.progress import is_logged, log_values, step_of
+
+AGGREGATES = ("average", "worst", "full", "available")
+
+
+class Monitor(Callback):
+    """Logs what it measures just before an optimizer's step, every `trainer.log_every_n_steps` and at the end of an
+    epoch. Where a batch takes several steps, it is the last one's."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float | Tensor] = {}
+
+    def measure(self, trainer: Trainer, method: LightningModule, optimizer: Optimizer) -> dict[str, Any]:
+        """Name -> number, as it is logged."""
+        raise NotImplementedError
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, method: LightningModule, optimizer: Optimizer
+    ) -> None:
+        progress: Any = trainer.fit_loop.epoch_loop
+        if is_logged(trainer, progress.batch_idx) or progress.batch_idx + 1 == trainer.num_training_batches:
+            self.values = self.measure(trainer, method, optimizer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, method: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if self.values:
+            log_values(trainer, {k: float(v) for k, v in self.values.items()}, step_of(trainer))
+            self.values = {}
+
+
+class LearningRate(Monitor):
+    """`train/lr`: the learning rate of the step; `train/lr/<number>` for further groups of parameters."""
+
+    def measure(self, trainer: Trainer, method: LightningModule, optimizer: Optimizer) -> dict[str, Any]:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return {"train/lr": rates[0]} | {f"train/lr/{i}": rate for i, rate in enumerate(rates[1:], start=1)}
+
+
+class GradientNorm(Monitor):
+    """`train/gradient_norm`: the Euclidean norm of all gradients, before the method changes them and before
+    clipping."""
+
+    def measure(self, trainer: Trainer, method: LightningModule, optimizer: Optimizer) -> dict[str, Any]:
+        gradients = [
+            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        norms = [torch.linalg.vector_norm(gradient).float() for gradient in gradients]
+        if not norms:
+            return {}
+        squares = torch.stack(norms).square().sum()
+        if isinstance(trainer.strategy, FSDPStrategy):  # each rank has a piece
+            squares = trainer.strategy.reduce(squares, reduce_op="sum")
+        return {"train/gradient_norm": squares.sqrt()}
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, of the score that selects the checkpoint unless another is named.
+
+    Args:
+        monitor: the score, as it is logged; None: the one that selects the checkpoint.
+        mode: which values are good, min or max; None: as the metric says.
+        patience: validations without an improvement, after which training ends.
+        min_delta: what counts as an improvement.
+
+    Raises:
+        UserError: the mode is unknown.
+    """
+
+    def __init__(self, *, monitor: str | None, mode: str | None, patience: int, min_delta: float) -> None:
+        if mode is not None:
+            one_of("callbacks.early_stopping.mode", mode, ("min", "max"))
+        self.given_monitor, self.given_mode = monitor, mode
+        self.keys: dict[str, Any] = {"patience": patience, "min_delta": min_delta}
+        super().__init__(monitor=monitor or "val", mode=mode or "max", **self.keys)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            metric = cast(Method, pl_module).task.primary
+            monitor = self.given_monitor or f"val/average/{metric}"
+            named = "loss" if "loss" in monitor else monitor.rpartition("/")[2]
+            mode = self.given_mode or ("min" if named == "loss" else direction(named))
+            super().__init__(monitor=monitor, mode=mode, **self.keys)
+        super().setup(trainer, pl_module, stage)
+
+
+class SameBatches(Callback):
+    """Every epoch is the first one: the same order, hence with `trainer.limit_train_batches` the same samples, and the
+    same augmentation."""
+
+    def on_train_epoch_start(self, trainer: Trainer, method: LightningModule) -> None:
+        sampler = cast(Any, trainer.train_dataloader).sampler
+        cast(KeyedSampler, sampler).set_epoch(0)
+
+
+def check_monitors(watching: Sequence[Callback], method: Method, validates: bool) -> None:
+    """Whether what callbacks watch can be logged at all. Metrics are known after the first validation only.
+
+    Raises:
+        UserError: nothing is validated, or there is no such score.
+    """
+    names = [combination_name(combination) for combination in method.combinations()]
+    for callback in watching:
+        monitor = getattr(callback, "monitor", None)
+        if not isinstance(monitor, str) or monitor in ("val", "train/loss"):
+            continue
+        kind, _, rest = monitor.partition("/")
+        if kind == "val" and rest.rpartition("/")[0] in (*names, *AGGREGATES):
+            if validates:
+                continue
+            raise UserError(
+                f"{type(callback).__name__} watches {monitor}, but nothing is validated; keep a share of the data for "
+                "it (data.validation), or watch train/loss"
+            )
+        raise UserError(
+            f"{type(callback).__name__} watches {monitor}, which is not logged; watch train/loss, val, or "
+            f"val/<combination>/<metric>, where a combination is {', '.join((*AGGREGATES, *names[:4]))}"
+            + (", ..." if len(names) > 4 else "")
+        )
+
+
+def unknown_score(watching: Sequence[Callback], trainer: Trainer) -> UserError | None:
+    """What to say when training ended because a callback watches what was not logged."""
+    known = list(trainer.callback_metrics)
+    for callback in watching:
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and known and monitor not in known:
+            name = type(callback).__name__
+            return UserError(f"{name} watches {monitor}, which is not logged{nearest(monitor, known)}")
+    return None
+
+
+def early_stops(watching: Sequence[Callback], epochs: int) -> Iterator[str]:
+    """That and why callbacks have ended training.
+
+    Args:
+        epochs: that were asked for; -1 if there is no limit.
+    """
+    for callback in watching:
+        if not isinstance(callback, callbacks.EarlyStopping) or callback.stopping_reason_message is None:
+            continue
+        of = f" of {epochs}" if epochs > 0 else ""
+        why = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
+        if callback.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED:
+            why = (
+                f"{callback.monitor} has not improved for {callback.wait_count} validations (best "
+                f"{float(callback.best_score):.4f})"
+            )
+        yield f"stopped early, after epoch {callback.stopped_epoch + 1}{of}: {why}"
