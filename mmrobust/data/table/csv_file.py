@@ -16,7 +16,14 @@ from mmrobust.files import short_hash
 
 OWN = ("id", "split", "label", "mask")  # the columns that are no modalities
 TARGETS = ("label", "mask")
-TAKEN = ("name", "pretrained", "norm", "width", "options")  # keys beside which encoder.<modality> lies
+TAKEN = (
+    "name",
+    "pretrained",
+    "weights",
+    "norm",
+    "width",
+    "options",
+)  # keys beside which encoder.<modality> lies
 EXPECTED = "id, split, label or mask, and one column of file names for each modality"
 EXCEL = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
