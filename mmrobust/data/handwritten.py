@@ -126,11 +126,11 @@ def write_embedded(path: Path, train: Views, test: Views) -> None:
     whole = train.and_then(test)
     arrays: dict[str, Any] = {"digits": whole.classes.astype(np.uint8), "train": len(train.ids)}
     for view, x in whole.features.items():
-        low, step, kind = 0.0, 1.0, np.uint16 if view == "fac" else np.uint8
+        low, step, dtype = 0.0, 1.0, {"pix": "uint8", "mor": "int64"}.get(view, "uint16")
         if view == "mor":
-            step, kind = 1e-8, np.int64
+            step = 1e-8
         elif view not in ("pix", "fac"):
-            low, kind = x.min(0), np.uint16
+            low = x.min(0)
             step = (x.max(0) - low) / 65535
-        arrays |= {f"{view}_low": low, f"{view}_step": step, view: np.round((x - low) / step).astype(kind)}
+        arrays |= {f"{view}_low": low, f"{view}_step": step, view: np.round((x - low) / step).astype(dtype)}
     np.savez_compressed(path, **arrays)

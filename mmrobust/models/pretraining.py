@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ class PixelScale(nn.Module):
         mean: of the pretraining's pixels in [0, 1], for each of three channels.
         std: their standard deviation.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -121,10 +125,25 @@ def _with_weights(name: str, weights: str, options: dict[str, Any]) -> Any:
         ) from error
     left_out = f"; its classifier ({', '.join(dropped)}) is left out" if dropped else ", without a classifier"
     log.info("%s: weights from %s%s", name, weights, left_out)
-    network = create(**options) if options.get("features_only") else whole
+    network = whole
+    if options.get("features_only"):
+        with _quiet("timm.models._builder"):  # which warns of layers that features do not need
+            network = create(**options)
     for module in network.modules():
         getattr(module, "pretrained_cfg", {}).pop("state_dict", None)
     return network
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Within, a logger tells errors alone."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _what_differs(error: Exception) -> str:

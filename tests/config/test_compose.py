@@ -77,7 +77,7 @@ def test_the_hash_of_a_saved_configuration_is_the_same(tmp_path: Path, plain: st
 
 
 def test_run_folder(plain: str) -> None:
-    assert run_folder(compose_config(["paths.outputs=x"])) == Path("x") / "dmrnet_synthetic" / plain
+    assert run_folder(compose_config(["paths.outputs=x"])) == Path("x") / "dmrnet_digits" / plain
     assert run_folder(compose_config(["paths.run=y"])) == Path("y")
 
 
@@ -91,11 +91,13 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     [
         (["data=cremad"], ["audio", "visual"]),
         (["data=avmnist"], ["image", "audio"]),
-        ([], ["m1", "m2"]),
-        (["data.num_modalities=3"], ["m1", "m2", "m3"]),
-        (["data.num_modalities=8"], [f"m{i + 1}" for i in range(8)]),
-        (["data.task=segmentation"], ["rgb", "depth"]),
-        (["data.task=segmentation", "data.num_modalities=3"], ["rgb", "depth", "infrared"]),
+        ([], ["fou", "kar", "mor"]),
+        (["data=digits", "data.views=[mor]"], ["mor"]),
+        (["data=synthetic"], ["m1", "m2"]),
+        (["data=synthetic", "data.num_modalities=3"], ["m1", "m2", "m3"]),
+        (["data=synthetic", "data.num_modalities=8"], [f"m{i + 1}" for i in range(8)]),
+        (["data=synthetic", "data.task=segmentation"], ["rgb", "depth"]),
+        (["data=synthetic", "data.task=segmentation", "data.num_modalities=3"], ["rgb", "depth", "infrared"]),
     ],
     ids=str,
 )
