@@ -31,6 +31,8 @@ $(READY): pyproject.toml constraints.txt
 
 run: $(READY) ## train and evaluate the default; more through ARGS="method=dropout seed=1"
 	@$(BIN)/python -m mmrobust.run $(ARGS)
+	@echo 'DMRNet beside its control, the same network with modalities dropped at random, three seeds each:'
+	@echo '  $(BIN)/python -m mmrobust.run -m method=dropout,dmrnet seed=0,1,2 && $(BIN)/python -m mmrobust.report outputs'
 
 test: $(READY) ## the tests, without those that take minutes
 	@$(PYTEST) -m "not long" $(ARGS)

@@ -42,3 +42,18 @@ def short_hash(data: Any, length: int = 16) -> str:
 def file_hash(path: Path) -> str:
     """The sha256 of a file, for the record."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def foreign_content(path: Path) -> str:
+    """What a file may be that could not be loaded as tensors, by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(100).lstrip()
+    if not head:
+        return "it is empty"
+    if head.startswith(b"<"):
+        return "it is a web page, such as a failed download leaves"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-LFS pointer; run `git lfs pull`"
+    return (
+        "it is cut short, another kind of file, or holds more than tensors and plain values, which is refused"
+    )

@@ -39,6 +39,7 @@ def build() -> Callable[..., Method]:
         encoder: dict[str, Any] = {
             "name": "tiny",
             "pretrained": False,
+            "weights": None,
             "norm": "batch",
             "width": width,
             "options": {},

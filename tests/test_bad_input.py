@@ -38,6 +38,7 @@ SMALL = [
 SYNTHETIC = [
     *SMALL,
     "method=fusion",
+    "data=synthetic",
     "data.num_train=32",
     "data.num_val=16",
     "data.num_test=16",

@@ -148,7 +148,7 @@ def test_encoder(encoder: str, kind: str) -> None:
     config = compose_config(overrides).encoder
     spec = describe_data(kinds=(kind,))
     modality: Modality = spec.modalities["m1"]
-    keys = ("name", "pretrained", "norm", "width", "options")
+    keys = ("name", "pretrained", "weights", "norm", "width", "options")
     network = build_encoder(modality, **{key: config[key] for key in keys})
     features = network(make_batch(spec, size=2).inputs["m1"])
     assert features.shape[:2] == (2, network.width)

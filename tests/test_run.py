@@ -14,6 +14,7 @@ from mmrobust.run import main
 
 TINY = [
     "encoder.width=16",
+    "data=synthetic",
     "data.num_train=128",
     "data.num_val=64",
     "data.num_test=64",
@@ -85,7 +86,8 @@ def test_default_run_leaves_everything(tmp_path: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.slow
 def test_learns_more_than_chance(tmp_path: Path) -> None:
-    assert main([f"paths.outputs={tmp_path}", "trainer.max_epochs=4", "trainer.accelerator=cpu"]) == 0
+    few = ["data=synthetic", "trainer.max_epochs=4", "trainer.accelerator=cpu"]
+    assert main([f"paths.outputs={tmp_path}", *few]) == 0
     full = read_results(folders(tmp_path)[0])["aggregates"]["full"]["accuracy"]
     assert full > 0.7  # chance 0.125, Bayes 0.915
 

@@ -107,7 +107,7 @@ class WrongShape(Generated):
 @pytest.mark.parametrize(("split", "message"), [(Restless, "gave two samples"), (WrongShape, "has shape")])
 def test_finds_in_datasets(split: type[Generated], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data: DataModule = construct(
-        compose_config(["data.num_train=64", "data.num_test=8", "data.num_val=8"]).data
+        compose_config(["data=synthetic", "data.num_train=64", "data.num_test=8", "data.num_val=8"]).data
     )
     data.setup()
     data.splits["train"].__class__ = split
@@ -117,7 +117,7 @@ def test_finds_in_datasets(split: type[Generated], message: str, monkeypatch: py
 
 def test_finds_an_id_in_two_splits() -> None:
     data: DataModule = construct(
-        compose_config(["data.num_train=64", "data.num_test=8", "data.num_val=8"]).data
+        compose_config(["data=synthetic", "data.num_train=64", "data.num_test=8", "data.num_val=8"]).data
     )
     data.setup()
     data.splits["test"].ids = data.splits["train"].ids[:8]

@@ -37,7 +37,11 @@ def test_an_installed_wheel_runs_anywhere(tmp_path: Path) -> None:
     call(UV, "pip", "install", "--quiet", "--python", python, "--constraint", ROOT / "constraints.txt", wheel)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    small = ("data.num_train=64", "data.num_val=16", "data.num_test=16", "trainer.max_epochs=1")
-    printed = call(python, "-m", "mmrobust.run", *small, "trainer.accelerator=cpu", folder=elsewhere)
-    assert "m1+m2" in printed
-    assert list(elsewhere.glob("outputs/dmrnet_synthetic/*/results.json"))
+    # the default, whose data comes with the wheel
+    printed = call(
+        python, "-m", "mmrobust.run", "trainer.max_epochs=1", "trainer.accelerator=cpu", folder=elsewhere
+    )
+    assert "fou+kar+mor" in printed
+    assert list(elsewhere.glob("outputs/dmrnet_digits/*/results.json"))
+    (attribution,) = (tmp_path / "env/lib").glob("python*/site-packages/mmrobust/data/embedded/README.md")
+    assert "CC BY 4.0" in attribution.read_text()

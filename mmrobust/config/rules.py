@@ -24,8 +24,10 @@ NOISE_RANGES = {"level": (0, 11), "probability": (0, 1), "density": (0, 1), "sta
 
 
 def modality_names(config: DictConfig) -> list[str]:
-    """The modalities that the configuration names: the entries under `encoder`, or as many as `data.num_modalities`
-    says of what `data.names` has for the task, and of m1, m2, ..."""
+    """The modalities that the configuration names: `data.views`, or the entries under `encoder`, or as many as
+    `data.num_modalities` says of what `data.names` has for the task, and of m1, m2, ..."""
+    if views := config.data.get("views"):
+        return list(views)
     if "num_modalities" not in config.data:
         return list(encoder_entries(config.encoder))
     named = list((config.data.get("names") or {}).get(config.data.get("task")) or [])

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from mmrobust.data.base import DataModule, hold_out
+from mmrobust.data.families.views import Views, ViewsModule
 from mmrobust.data.files.matlab import read_mat
-from mmrobust.data.spec import DataSpec, Modality
-from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import Problems, UserError
 
 # Pixel averages, Fourier coefficients, profile correlations, Zernike moments, Karhunen-Loève coefficients,
@@ -21,123 +18,119 @@ from mmrobust.errors import Problems, UserError
 VIEWS = {"pix": 240, "fou": 76, "fac": 216, "zer": 47, "kar": 64, "mor": 6}
 FILE = "handwritten_6views.mat"
 SOURCE = "github.com/hanmenghan/TMC, from archive.ics.uci.edu/dataset/72"
+EMBEDDED = Path(__file__).with_name("embedded") / "multiple_features.npz"
 TEST = 0.2  # of every digit, in data.split=random
 
 log = logging.getLogger(__name__)
-Part = tuple[list[str], np.ndarray, dict[str, np.ndarray]]  # ids, digits (N,), view -> (N, D)
 
 
-class Digits(Split):
-    """One split; `views` are scaled."""
-
-    def __init__(self, ids: list[str], digits: np.ndarray, views: Mapping[str, np.ndarray]) -> None:
-        self.ids, self.targets, self.views = ids, digits.tolist(), views
-        self.present = np.ones((len(ids), len(views)), dtype=bool)
-
-    def read(self, key: Key) -> dict[str, np.ndarray]:
-        """(D,) float32 each, in [0, 1] where the training split's values lie."""
-        return {view: x[key.index] for view, x in self.views.items()}
-
-    def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
-        return Sample({view: torch.from_numpy(x.copy()) for view, x in raw.items()}, self.targets[key.index])
-
-
-class Handwritten(DataModule):
-    """Six vectors, `pix fou fac zer kar mor`, of one digit; every feature is scaled by the smallest and the largest
-    value that it has in the training split. So 63 combinations of modalities.
+class Handwritten(ViewsModule):
+    """Some of six vectors, `pix fou fac zer kar mor`, of one digit; every feature is scaled by the smallest and the
+    largest value that it has in the training split. Six views have 63 combinations.
 
     Layout: `handwritten_6views.mat` in `root`, the form that came with TMC (Han et al., ICLR 2021), with `x1_train` to
-    `x6_test` and labels `gt_train`, `gt_test` from 1 to 10 (here 0 to 9).
+    `x6_test` and labels `gt_train`, `gt_test` from 1 to 10 (here 0 to 9). Without a root, the copy of these numbers
+    that comes with the package, see `data/embedded/README.md`.
 
     Args:
+        root: the folder; None: the package's copy.
+        views: which, in the order of the modalities.
         split: `official`, that of the file (1600/400), or `random`, 80/20 % of every digit of all 2000, by `seed`.
         validation: share of every digit held out of train; at 0 there is no split `val`.
     """
 
-    def __init__(self, *, split: str, validation: float, **base: Any) -> None:
-        super().__init__(**base)
-        self.split, self.validation = split, validation
+    scaling = "range"
 
-    def load(self) -> tuple[DataSpec, dict[str, Split]]:
+    def __init__(self, *, root: str | None, views: Sequence[str], split: str, **base: Any) -> None:
+        super().__init__(root=root, **base)
+        self.views, self.split = list(views), split
+
+    def tables(self) -> tuple[Views, Views, tuple[str, ...]]:
         if self.split not in ("official", "random"):
             raise UserError(f"data.split={self.split} is no split of handwritten; use official or random")
-        if not 0 <= self.validation < 1:
-            raise UserError(f"data.validation={self.validation} is not a share of train; use 0 <= share < 1")
-        path = Path(self.root) / FILE
-        if not path.is_file():
+        unknown = [view for view in self.views if view not in VIEWS]
+        if unknown or not self.views or len({*self.views}) < len(self.views):
             raise UserError(
-                f"no {FILE} in data.root={self.root}; get it from {SOURCE}, or set data.root or paths.data"
+                f"data.views=[{','.join(self.views)}] is no choice of views; name some of {', '.join(VIEWS)}"
             )
-        problems = Problems()
-        train, test = read_parts(path, problems)
-        if problems:
-            raise UserError(f"{path} cannot be used:\n- " + "\n- ".join(problems))
+        train, test = read_embedded(EMBEDDED) if self.root is None else read_parts(Path(self.root))
+        log.info("%s: %d and %d digits", self.root or EMBEDDED, len(train.ids), len(test.ids))
         if self.split == "random":
-            together = joined(train, test)
-            kept, held = hold_out(together[1].tolist(), TEST, self.seed)
-            train, test = rows_of(together, kept), rows_of(together, held)
-        kept, held = hold_out(train[1].tolist(), self.validation, self.seed)
-        if not len(kept) or (self.validation and not len(held)):
-            raise UserError(
-                f"data.validation={self.validation} of {len(train[0])} digits leaves {len(kept)} for training and "
-                f"{len(held)} for validation; change it, or set 0 for no validation split"
-            )
-        parts = {"train": rows_of(train, kept), "val": rows_of(train, held), "test": test}
-        low = {view: x.min(0) for view, x in parts["train"][2].items()}
-        span = {view: x.max(0) - low[view] for view, x in parts["train"][2].items()}
-        splits: dict[str, Split] = {}
-        for name, (ids, digits, views) in parts.items():
-            if len(ids):
-                scaled = {
-                    view: ((x - low[view]) / np.where(span[view] > 0, span[view], 1)).astype(np.float32)
-                    for view, x in views.items()
-                }
-                splits[name] = Digits(ids, digits, scaled)
-        log.info("%s: %s", path, {name: len(split) for name, split in splits.items()})
-        modalities = {view: Modality("vector", (size,)) for view, size in VIEWS.items()}
-        return DataSpec("classification", 10, len(kept), modalities, tuple("0123456789")), splits
+            train, test = train.and_then(test).divided(TEST, self.seed)
+        return self._chosen(train), self._chosen(test), tuple("0123456789")
+
+    def _chosen(self, samples: Views) -> Views:
+        return Views(samples.ids, samples.classes, {view: samples.features[view] for view in self.views})
 
 
-def read_parts(path: Path, problems: Problems) -> tuple[Part, Part]:
-    """The two halves of the file; adds to `problems`."""
-    halves = []
-    for half in ("train", "test"):
-        labels, *arrays = read_mat(path, f"gt_{half}", *(f"x{i + 1}_{half}" for i in range(len(VIEWS))))
-        digits = labels.ravel().astype(np.float64)
-        strange = np.setdiff1d(digits, np.arange(1, 11))
-        if len(strange):
-            problems.append(
-                f"gt_{half} has labels {strange[:3].tolist()}; expected 1 to 10: get the file again"
-            )
-        if not len(digits):
-            problems.append(f"gt_{half} is empty; get the file again")
-        views = {}
-        for i, (view, x) in enumerate(zip(VIEWS, arrays, strict=True), start=1):
-            expected = (len(digits), VIEWS[view])
-            if x.shape != expected:
-                advice = (
-                    "it is transposed: get the file again" if x.T.shape == expected else "get the file again"
-                )
-                problems.append(f"x{i}_{half} ({view}) has shape {x.shape}, expected {expected}; {advice}")
-            elif x.dtype.kind not in "fiu" or not np.isfinite(x).all():
-                problems.append(
-                    f"x{i}_{half} ({view}) holds values that are no finite numbers; get the file again"
-                )
-            views[view] = x
-        ids = [f"{half}_{i:04d}" for i in range(len(digits))]
-        halves.append((ids, np.where(np.isin(digits, strange), 1, digits).astype(np.int64) - 1, views))
-    if not problems:
-        halves = [
-            (ids, digits, {v: x.astype(np.float64) for v, x in views.items()})
-            for ids, digits, views in halves
-        ]
+def read_parts(root: Path) -> tuple[Views, Views]:
+    """The two halves of the file.
+
+    Raises:
+        UserError: it is missing, or what is wrong with it, all at once.
+    """
+    path = root / FILE
+    if not path.is_file():
+        raise UserError(
+            f"no {FILE} in data.root={root}; get it from {SOURCE}, or set data.root or paths.data"
+        )
+    problems = Problems()
+    halves = [_half(path, half, problems) for half in ("train", "test")]
+    if problems:
+        raise UserError(f"{path} cannot be used:\n{problems.listed()}")
     return halves[0], halves[1]
 
 
-def joined(first: Part, second: Part) -> Part:
-    views = {view: np.concatenate([first[2][view], second[2][view]]) for view in VIEWS}
-    return first[0] + second[0], np.concatenate([first[1], second[1]]), views
+def _half(path: Path, half: str, problems: Problems) -> Views:
+    labels, *arrays = read_mat(path, f"gt_{half}", *(f"x{i + 1}_{half}" for i in range(len(VIEWS))))
+    digits = labels.ravel().astype(np.float64)
+    strange = np.setdiff1d(digits, np.arange(1, 11))
+    if len(strange):
+        problems.append(f"gt_{half} has labels {strange[:3].tolist()}; expected 1 to 10: get the file again")
+    if not len(digits):
+        problems.append(f"gt_{half} is empty; get the file again")
+    features = {}
+    for i, (view, x) in enumerate(zip(VIEWS, arrays, strict=True), start=1):
+        expected = (len(digits), VIEWS[view])
+        if x.shape != expected:
+            advice = "it is transposed: " if x.T.shape == expected else ""
+            problems.append(
+                f"x{i}_{half} ({view}) has shape {x.shape}, expected {expected}; {advice}get the file again"
+            )
+        elif x.dtype.kind not in "fiu" or not np.isfinite(x).all():
+            problems.append(
+                f"x{i}_{half} ({view}) holds values that are no finite numbers; get the file again"
+            )
+        else:
+            features[view] = x.astype(np.float64)
+    classes = np.where(np.isin(digits, strange), 1, digits).astype(np.int64) - 1
+    return Views(_ids(half, len(digits)), classes, features)
 
 
-def rows_of(part: Part, rows: np.ndarray) -> Part:
-    return [part[0][i] for i in rows], part[1][rows], {view: x[rows] for view, x in part[2].items()}
+def _ids(half: str, count: int) -> list[str]:
+    return [f"{half}_{i:04d}" for i in range(count)]
+
+
+def read_embedded(path: Path) -> tuple[Views, Views]:
+    """The package's copy: integers, of which every feature is `low + step × integer`."""
+    with np.load(path) as found:
+        classes, count = found["digits"].astype(np.int64), int(found["train"])
+        features = {view: found[f"{view}_low"] + found[f"{view}_step"] * found[view] for view in VIEWS}
+    whole = Views(_ids("train", count) + _ids("test", len(classes) - count), classes, features)
+    return whole.rows(np.arange(count)), whole.rows(np.arange(count, len(classes)))
+
+
+def write_embedded(path: Path, train: Views, test: Views) -> None:
+    """Make the package's copy. Integers stay; `mor` is exact to its 8 decimals; the rest has 16 bits for each feature,
+    whose step is 1/65535 of the range from the smallest to the largest value."""
+    whole = train.and_then(test)
+    arrays: dict[str, Any] = {"digits": whole.classes.astype(np.uint8), "train": len(train.ids)}
+    for view, x in whole.features.items():
+        low, step, dtype = 0.0, 1.0, {"pix": "uint8", "mor": "int64"}.get(view, "uint16")
+        if view == "mor":
+            step = 1e-8
+        elif view not in ("pix", "fac"):
+            low = x.min(0)
+            step = (x.max(0) - low) / 65535
+        arrays |= {f"{view}_low": low, f"{view}_step": step, view: np.round((x - low) / step).astype(dtype)}
+    np.savez_compressed(path, **arrays)

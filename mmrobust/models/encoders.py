@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from mmrobust.config.build import find_class, is_class_path
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.models.initialization import keep_weights
+from mmrobust.models.pretraining import load_weights, pixel_scale, timm_network
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -73,46 +73,29 @@ class Tiny(nn.Module):
 class Timm(nn.Module):
     """Any image network of timm, from its stem to the map before its pooling."""
 
-    def __init__(self, modality: Modality, *, name: str, pretrained: bool, norm: str, **options: Any) -> None:
+    def __init__(
+        self,
+        modality: Modality,
+        *,
+        name: str,
+        pretrained: bool,
+        weights: str | None,
+        norm: str,
+        **options: Any,
+    ) -> None:
         super().__init__()
-        self.network = timm_network(
-            name, pretrained=pretrained, in_chans=modality.shape[0], num_classes=0, global_pool="", **options
-        )
+        options |= {"in_chans": modality.shape[0], "num_classes": 0, "global_pool": ""}
+        self.network = timm_network(name, pretrained=pretrained, weights=weights, **options)
+        self.scale = pixel_scale(self.network, modality, pretrained or weights is not None)
         # some networks widen their map once more before the pooling
         self.width = getattr(self.network, "head_hidden_size", None) or self.network.num_features
         if norm == "group":
             use_group_norm(self.network)
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.network(x)
+        features = self.network(x if self.scale is None else self.scale(x))
         channels_last = features.dim() == 3 or features.shape[1] != self.width  # (B, tokens, D), (B, H, W, D)
         return features.movedim(-1, 1) if channels_last else features
-
-
-def timm_network(name: str, *, pretrained: bool, **options: Any) -> Any:
-    """What timm makes of a name.
-
-    Raises:
-        UserError: it knows no such model, or the weights cannot be had.
-    """
-    import timm  # 4 s
-
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise UserError(
-            f"timm has no model {name!r}{hint} (also: tiny, or the dotted path of your own class)"
-        )
-    try:
-        return timm.create_model(name, pretrained=pretrained, **options)
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        raise UserError(
-            f"the pretrained weights of {name!r} could not be had: {type(error).__name__}: {error}. "
-            "They come from the Hugging Face hub at first use: run once on a machine that is online (the "
-            "download is kept under HF_HOME), or set encoder.pretrained=false"
-        ) from error
 
 
 class OverFrames(nn.Module):
@@ -146,6 +129,7 @@ def build_encoder(
     *,
     name: str,
     pretrained: bool,
+    weights: str | None,
     norm: str,
     width: int | None,
     options: Mapping[str, Any],
@@ -158,6 +142,7 @@ def build_encoder(
             text of an encoder on the Hugging Face hub, or the dotted path of a class `E(modality, *, pretrained,
             norm, **options)` with an attribute `width`.
         pretrained: with weights trained on images (stems are adapted to the number of channels by timm).
+        weights: a file with this network's weights, which replaces the download of pretrained ones.
         norm: `batch` or `group`.
         width: channels of the features; None is the network's own.
         options: passed on to the constructor.
@@ -166,7 +151,7 @@ def build_encoder(
         A module with `width`: (B, *shape) -> (B, width) or (B, width, ...).
 
     Raises:
-        UserError: unknown name or norm, weights that cannot be had, a kind that the encoder cannot read.
+        UserError: unknown name or norm, weights that cannot be had or do not fit, a kind that the encoder cannot read.
     """
     from mmrobust.models.text import text_encoder  # whose blocks need this file
 
@@ -185,11 +170,12 @@ def build_encoder(
     elif name == "tiny":
         if width is None:
             raise UserError("the encoder 'tiny' needs encoder.width, a number of channels such as 64")
+        check_tiny(weights)
         build = partial(Tiny, image, width=width, **keys)
     elif is_class_path(name):
         build = partial(find_class(name), image, **keys)
     elif image.traits.is_map:
-        build = partial(Timm, image, name=name, **keys)
+        build = partial(Timm, image, name=name, weights=weights, **keys)
     else:
         raise UserError(
             f"the encoder {name!r} reads images, depth and spectrograms, not {modality.kind}s; use tiny or a class of yours"
@@ -200,11 +186,22 @@ def build_encoder(
         raise UserError(
             f"the encoder {name!r} does not take encoder.options={dict(options)}: {error}"
         ) from error
-    if pretrained:
+    if weights is not None and is_class_path(name):
+        load_weights(encoder, weights)
+    if pretrained or weights is not None:
         keep_weights(encoder)
     if modality.kind == "video":
         encoder = OverFrames(encoder)
     return encoder if width in (None, encoder.width) else Projected(encoder, width)
+
+
+def check_tiny(weights: str | None) -> None:
+    """Raises: UserError: there are weights, which nobody has trained."""
+    if weights is not None:
+        raise UserError(
+            f"the encoder 'tiny' has no weights to load; set encoder.weights=null, not {weights}, or take "
+            "encoder=timm encoder.name=<the network of that file>"
+        )
 
 
 def use_group_norm(network: nn.Module) -> None:

@@ -13,10 +13,11 @@ from mmrobust.errors import UserError
 from mmrobust.models.encoders import (
     PointwiseLinear,
     Tiny,
-    timm_network,
+    check_tiny,
     use_group_norm,
 )
 from mmrobust.models.initialization import keep_weights
+from mmrobust.models.pretraining import load_weights, pixel_scale, timm_network
 from mmrobust.models.pyramid import Pyramid
 
 FINEST = 4  # stride of the finest level that is a skip: the stem's map is as large as it is poor
@@ -138,6 +139,7 @@ def build_levels(
     *,
     name: str,
     pretrained: bool,
+    weights: str | None,
     norm: str,
     width: int | None,
     options: Mapping[str, Any],
@@ -155,29 +157,39 @@ def build_levels(
     if name == "tiny":
         if width is None:
             raise UserError("the encoder 'tiny' needs encoder.width, a number of channels such as 64")
+        check_tiny(weights)
         layers = Tiny(image, pretrained=pretrained, norm=norm, width=width, exact=True, **options).layers
         stages = [layers[i : i + 3] for i in range(0, len(layers), 3)]
         return Staged(stages, [cast(nn.Conv2d, stage[0]).out_channels for stage in stages], [2, 4, 8])
     if is_class_path(name):
         network = find_class(name)(image, pretrained=pretrained, norm=norm, **options)
-        if pretrained:
+        if weights is not None:
+            load_weights(network, weights)
+        if pretrained or weights is not None:
             keep_weights(network)
         widths = getattr(network, "widths", [network.width])
         return Whole(network, widths, getattr(network, "strides", [1] * len(widths)), channels_last=False)
-    return _timm_levels(name, pretrained, norm, shape[0], options)
+    return _timm_levels(image, name, pretrained, weights, norm, options)
 
 
 def _timm_levels(
-    name: str, pretrained: bool, norm: str, channels: int, options: Mapping[str, Any]
+    image: Modality,
+    name: str,
+    pretrained: bool,
+    weights: str | None,
+    norm: str,
+    options: Mapping[str, Any],
 ) -> Staged | Whole:
+    chosen = {**options, "in_chans": image.shape[0], "features_only": True}
     try:
-        network = timm_network(name, pretrained=pretrained, in_chans=channels, features_only=True, **options)
+        network = timm_network(name, pretrained=pretrained, weights=weights, **chosen)
     except (AttributeError, AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
         raise UserError(
             f"timm cannot take the levels out of {name!r} ({type(error).__name__}: {error}); choose another "
             "encoder, such as resnet18, convnext_atto or tiny"
         ) from error
-    if pretrained:
+    scale = pixel_scale(network, image, pretrained or weights is not None)
+    if pretrained or weights is not None:
         keep_weights(network)
     if norm == "group":
         use_group_norm(network)
@@ -185,12 +197,15 @@ def _timm_levels(
     channels_last = str(getattr(network, "output_fmt", "")).endswith("NHWC")
     taps = getattr(network, "return_layers", None)
     if taps is None or channels_last or not isinstance(network, nn.ModuleDict):
-        return Whole(network, widths, strides, channels_last)
+        whole = network if scale is None else nn.Sequential(scale, network)
+        return Whole(whole, widths, strides, channels_last)
     stages: list[list[nn.Module]] = [[]]
     for key, module in network.items():
         stages[-1].append(module)
         if key in taps:
             stages.append([])
+    if scale is not None:
+        stages[0].insert(0, scale)
     modules = [stage[0] if len(stage) == 1 else nn.Sequential(*stage) for stage in stages if stage]
     return Staged(modules, widths, strides)
 

@@ -17,6 +17,7 @@ from mmrobust.config.identity import load_run_config
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.evaluation.added_metrics import build_metrics
+from mmrobust.files import foreign_content
 from mmrobust.methods.base import Method
 from mmrobust.models.initialization import initialize
 from mmrobust.training.retention import tested
@@ -71,7 +72,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no pickle can make the unpickler raise anything
         raise UserError(
-            f"checkpoint {path} ({path.stat().st_size} bytes) cannot be loaded: {_what_else(path)}. Take another "
+            f"checkpoint {path} ({path.stat().st_size} bytes) cannot be loaded: {foreign_content(path)}. Take another "
             "checkpoint or train again"
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "spec", "method"} <= checkpoint.keys():
@@ -80,21 +81,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "run of mmrobust saved"
         )
     return checkpoint
-
-
-def _what_else(path: Path) -> str:
-    """What a file that is no checkpoint may be."""
-    with path.open("rb") as file:
-        head = file.read(100).lstrip()
-    if not head:
-        return "it is empty"
-    if head.startswith(b"<"):
-        return "it is a web page, such as a failed download leaves"
-    if head.startswith(b"version https://git-lfs"):
-        return "it is a git-LFS pointer; run `git lfs pull`"
-    return (
-        "it is cut short, another kind of file, or holds more than tensors and plain values, which is refused"
-    )
 
 
 def build_method(config: DictConfig, spec: DataSpec) -> Method:

@@ -28,6 +28,7 @@ SMALL = {
 CHOICES = [
     "method=fusion",
     "encoder.width=8",
+    "data=synthetic",
     "data.num_train=64",
     "data.num_val=64",
     "data.num_test=64",

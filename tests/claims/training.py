@@ -17,8 +17,8 @@ from mmrobust.training.checkpoints import build_method
 
 
 def train(*overrides: str) -> tuple[Method, DataModule]:
-    """Train what the overrides compose (data=synthetic and encoder=tiny by default) and return it in eval mode."""
-    config = compose_config(["data.batch_size=64", "trainer.accelerator=cpu", *overrides])
+    """Train what the overrides compose on data=synthetic, with encoder=tiny by default, and return it in eval mode."""
+    config = compose_config(["data=synthetic", "data.batch_size=64", "trainer.accelerator=cpu", *overrides])
     data: DataModule = construct(config.data)
     data.setup()
     method = build_method(config, data.spec)

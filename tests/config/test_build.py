@@ -42,13 +42,13 @@ def test_a_class_of_an_encoder_is_refused_as_a_target_is(
 ) -> None:
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'trap')!r}, 'w')\nclass Fly: ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    config = compose_config(["encoder.m2.name=evil.Fly"])
+    config = compose_config(["encoder.kar.name=evil.Fly"])
     with pytest.raises(
-        UserError, match=r"encoder\.m2\.name=evil\.Fly is outside the packages .* allow=\[evil\]"
+        UserError, match=r"encoder\.kar\.name=evil\.Fly is outside the packages .* allow=\[evil\]"
     ):
         construct(config.method, spec=None)
-    with pytest.raises(UserError, match=r"^encoder\.m2\.name=evil\.Fly is outside the packages"):
-        check_command_line(["encoder.m2.name=evil.Fly"], None, multirun=False)
+    with pytest.raises(UserError, match=r"^encoder\.kar\.name=evil\.Fly is outside the packages"):
+        check_command_line(["encoder.kar.name=evil.Fly"], None, multirun=False)
     assert not (tmp_path / "trap").exists()
-    assert check_command_line(["encoder.m2.name=evil.Fly", "allow=[evil]"], None, multirun=False) == []
+    assert check_command_line(["encoder.kar.name=evil.Fly", "allow=[evil]"], None, multirun=False) == []
     assert check_command_line(["encoder.name=mobilenetv3_small_050.lamb_in1k"], None, multirun=False) == []

@@ -32,7 +32,7 @@ def problems(*overrides: str, multirun: bool = False) -> str:
         (["method=dmrnett"], ["method=dmrnett is not known; did you mean dmrnet"]),
         (["encoder=resnet19", "data=cremadd"], ["did you mean resnet18", "data=cremadd is not known; did you mean cremad?"]),
         (["fusion=nothing_like_it"], ["choose one of concat, esanet, film, gated, pyramid, sum, trunk"]),
-        (["encoder@encoder.m1=resnet19"], ["did you mean resnet18"]),
+        (["encoder@encoder.fou=resnet19"], ["did you mean resnet18"]),
         (["encoder=inherit"], ["encoder=inherit is not known"]),
         (
             ["trainer.max_epoch=3", "data.batch_sizes=3", "trainer.max_epochs=abc", "seed=1.5", "fusionn=sum"],
@@ -57,8 +57,8 @@ def problems(*overrides: str, multirun: bool = False) -> str:
         (["encoder=timm"], ["encoder.name has no value yet; set encoder.name=..."]),
         (["allow=[mine]", "+callbacks.x._target_=mine.X"], ["allow=[mine]: there is no module mine; if it is yours"]),
         (["+callbacks.x=[{y: '???'}]"], ["callbacks.x[0].y has no value yet"]),
-        (["missing=fixed", "missing.train.combination=[m3]"], ["names the modality 'm3'; synthetic has m1, m2"]),
-        (["missing=fixed", "missing.train.combination=[m1]", "data.task=segmentation"], ["synthetic has rgb, depth"]),
+        (["missing=fixed", "missing.train.combination=[m3]"], ["names the modality 'm3'; digits has fou, kar, mor"]),
+        (["missing=fixed", "missing.train.combination=[m1]", "data=synthetic", "data.task=segmentation"], ["synthetic has rgb, depth"]),
         (["noise/pattern@noise.test=gaussian", "noise.test.level=12"], ["noise.test.level=12 is not in [0, 11]"]),
         (["noise/pattern@noise.test=salt", "noise.test.probability=-0.1"], ["noise.test.probability=-0.1 is not in [0, 1]"]),
         (["noise=udml_v2", "noise.train.start=1.5", "noise.seed=-1"], ["noise.train.start=1.5 is not in [0, 1]", "noise.seed=-1 is below 0"]),
@@ -144,14 +144,14 @@ def test_a_prefix_is_a_whole_package() -> None:
     "line",
     [
         "",
-        "encoder@encoder.m1=resnet18 fusion=gated fusion.width=32",
+        "data=synthetic encoder@encoder.m1=resnet18 fusion=gated fusion.width=32",
         "data=avmnist encoder@encoder.image=resnet18 encoder.audio.name=resnet18 encoder.audio.pretrained=true",
         "data=cremad missing/pattern@missing.test=fixed missing.test.combination=[audio]",
         "noise=udml_v1 noise.train.as_released.wrap_negative=true noise/pattern@noise.test=salt noise.test.level=2.5",
         "noise/pattern@noise.test=udml_v2 noise.test.start=0 noise=udml_v2 noise.train.epochs=5 noise.seed=3",
-        "missing=mcar missing.train.rate=0.5|missing.test.rate={m1: 0.2, m2: 0}",
+        "missing=mcar missing.train.rate=0.5|missing.test.rate={fou: 0.2, mor: 0}",
         "+callbacks.es={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val}",
-        "data.num_modalities=3 data.kinds=[vector,video] data.clarity=0.5 method.hard=[m3]",
+        "data=synthetic data.num_modalities=3 data.kinds=[vector,video] data.clarity=0.5 method.hard=[m3]",
         "hydra.verbose=true trainer=cpu trainer.devices=2 trainer.precision=16 seed=3 data.seed=1",
         "trainer.devices=[0,1] trainer.limit_train_batches=0.5 trainer.limit_val_batches=5 logger=both",
         "optimizer=sgd optimizer.lr=1 +optimizer.dampening=0.1 schedule=onecycle ++trainer.max_epochs=3",
@@ -193,9 +193,10 @@ def _words(text: str) -> list[str]:
 )  # fmt: skip
 def test_every_choice_passes(path: Path) -> None:
     to_be_set = {
-        "fixed": ["missing.train.combination=[m1]"],
+        "fixed": ["missing.train.combination=[mor]"],
         "timm": ["encoder.name=resnet18"],
         "manifest": [f"data.manifest={TABLE}"],
+        "multiview": ["data.file=set.mat"],
     }.get(path.stem, [])
     of_sweeps = path.parent.name == "sweep"
     assert problems(f"{path.parent.name}={path.stem}", *to_be_set, multirun=of_sweeps) == ""

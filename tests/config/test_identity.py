@@ -65,7 +65,7 @@ def test_the_hash_of_a_saved_configuration_is_the_same(tmp_path: Path, plain: st
 
 
 def test_run_folder(plain: str) -> None:
-    assert run_folder(compose_config(["paths.outputs=x"])) == Path("x") / "dmrnet_synthetic" / plain
+    assert run_folder(compose_config(["paths.outputs=x"])) == Path("x") / "dmrnet_digits" / plain
     assert run_folder(compose_config(["paths.run=y"])) == Path("y")
 
 

@@ -11,11 +11,13 @@ from mmrobust.config.rules import modality_names
     [
         (["data=cremad"], ["audio", "visual"]),
         (["data=avmnist"], ["image", "audio"]),
-        ([], ["m1", "m2"]),
-        (["data.num_modalities=3"], ["m1", "m2", "m3"]),
-        (["data.num_modalities=8"], [f"m{i + 1}" for i in range(8)]),
-        (["data.task=segmentation"], ["rgb", "depth"]),
-        (["data.task=segmentation", "data.num_modalities=3"], ["rgb", "depth", "infrared"]),
+        ([], ["fou", "kar", "mor"]),
+        (["data=digits", "data.views=[mor]"], ["mor"]),
+        (["data=synthetic"], ["m1", "m2"]),
+        (["data=synthetic", "data.num_modalities=3"], ["m1", "m2", "m3"]),
+        (["data=synthetic", "data.num_modalities=8"], [f"m{i + 1}" for i in range(8)]),
+        (["data=synthetic", "data.task=segmentation"], ["rgb", "depth"]),
+        (["data=synthetic", "data.task=segmentation", "data.num_modalities=3"], ["rgb", "depth", "infrared"]),
     ],
     ids=str,
 )

@@ -66,6 +66,7 @@ def test_in_a_run(tmp_path: Path) -> None:
     """Stated in the log and the result; what is saved is not scaled again."""
     small = [
         "encoder.width=8",
+        "data=synthetic",
         "data.num_train=128",
         "data.num_val=8",
         "data.num_test=8",

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from mmrobust.combinations import all_combinations
-from mmrobust.data.handwritten import FILE, VIEWS, Handwritten
+from mmrobust.data.handwritten import (
+    EMBEDDED,
+    FILE,
+    VIEWS,
+    Handwritten,
+    read_embedded,
+    read_parts,
+    write_embedded,
+)
 from mmrobust.data.noise import Clean
 from mmrobust.data.split import Key
 from mmrobust.errors import UserError
@@ -16,7 +24,7 @@ from tests.data.handwritten_tree import arrays, make_handwritten
 REAL = Path(os.environ.get("MMROBUST_DATA", "data")) / "handwritten6"
 
 
-def ready(root: Path, **changes) -> Handwritten:
+def ready(root: Path | None, **changes) -> Handwritten:
     keys = {
         "batch_size": 4,
         "workers": 0,
@@ -25,10 +33,11 @@ def ready(root: Path, **changes) -> Handwritten:
         "corrupt": "error",
         "noise": {"train": Clean(), "test": Clean(), "seed": 0},
         "missing": {"train": Complete(), "test": Complete(), "seed": 0},
+        "views": list(VIEWS),
         "split": "official",
         "validation": 0.25,
     }
-    data = Handwritten(root=str(root), **{**keys, **changes})
+    data = Handwritten(root=None if root is None else str(root), **{**keys, **changes})
     data.setup()
     return data
 
@@ -113,7 +122,47 @@ def test_no_file_damaged_file_lacking_variable(tree, tmp_path):
 def test_keys(tree):
     assert "data.split=half is no split" in problem(tree, split="half")
     assert "data.validation=1.5 is not a share" in problem(tree, validation=1.5)
-    assert "data.validation=0.01 of 80 digits leaves 80" in problem(tree, validation=0.01)
+    assert "data.validation=0.01 of 80 samples leaves 80" in problem(tree, validation=0.01)
+    for views in (["pix", "hog"], [], ["pix", "pix"]):
+        assert "is no choice of views; name some of pix, fou" in problem(tree, views=views)
+
+
+def test_some_views_in_an_order(tree):
+    data = ready(tree, views=["mor", "fou"])
+    assert {m: x.shape for m, x in data.spec.modalities.items()} == {"mor": (6,), "fou": (76,)}
+    assert list(data.splits["train"][Key(0, 0)].inputs) == ["mor", "fou"]
+
+
+def test_the_packages_copy_is_used_without_a_root():
+    data = ready(None, validation=0.1, views=["fou", "kar", "mor"])
+    assert {name: len(split) for name, split in data.splits.items()} == {
+        "train": 1440,
+        "val": 160,
+        "test": 400,
+    }
+    assert EMBEDDED.stat().st_size < 1.5e6
+    assert "CC BY 4.0" in EMBEDDED.with_name("README.md").read_text()
+
+
+def test_a_copy_is_as_exact_as_it_says(tree, tmp_path):
+    halves = read_parts(tree)
+    write_embedded(tmp_path / "copy.npz", *halves)
+    assert_copied(halves, tmp_path / "copy.npz")
+
+
+def assert_copied(halves, path: Path) -> None:
+    span = {view: np.ptp(x, axis=0) for view, x in halves[0].and_then(halves[1]).features.items()}
+    for half, copy in zip(halves, read_embedded(path), strict=True):
+        assert half.ids == copy.ids
+        assert half.classes.tolist() == copy.classes.tolist()
+        for view, x in half.features.items():
+            off = np.abs(copy.features[view] - x)
+            if view == "fac" or (view == "pix" and np.array_equal(x, np.round(x))):
+                assert not off.any()
+            elif view == "mor":
+                assert off.max() < 1e-8
+            elif view != "pix":
+                assert (off <= span[view] / 131000).all()
 
 
 @pytest.mark.data
@@ -128,3 +177,9 @@ def test_real_file():
     random = ready(REAL, split="random", validation=0)
     assert {name: len(split) for name, split in random.splits.items()} == {"train": 1600, "test": 400}
     assert np.bincount(random.splits["test"].targets).tolist() == [40] * 10
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is absent; set MMROBUST_DATA")
+def test_the_packages_copy_is_of_the_real_file():
+    assert_copied(read_parts(REAL), EMBEDDED)

@@ -168,7 +168,7 @@ def test_the_released_pattern_is_the_same_for_all() -> None:
 
 
 def data(*overrides: str) -> DataModule:
-    small = ["data.num_train=64", "data.num_val=8", "data.num_test=40", "data.batch_size=8"]
+    small = ["data=synthetic", "data.num_train=64", "data.num_val=8", "data.num_test=40", "data.batch_size=8"]
     found: DataModule = construct(compose_config([*small, *overrides]).data)
     found.setup()
     return found

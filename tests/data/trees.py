@@ -20,6 +20,7 @@ from tests.data.cremad_tree import make_cremad
 from tests.data.handwritten_tree import make_handwritten
 from tests.data.kinetics_sounds_tree import make_kinetics_sounds
 from tests.data.manifest_tree import make_manifest
+from tests.data.multiview_tree import make_multiview
 from tests.data.nyuv2_tree import make_nyuv2
 from tests.data.sunrgbd_tree import make_sunrgbd
 from tests.data.utd_mhad_tree import make_utd_mhad
@@ -87,6 +88,7 @@ TREES: dict[str, Callable[[Path], None]] = {
     "handwritten": make_handwritten_tree,
     "kinetics_sounds": make_kinetics_sounds,
     "manifest": make_manifest_tree,
+    "multiview": make_multiview,
     "nyuv2": make_nyuv2,
     "sunrgbd": make_sunrgbd,
     "utd_mhad": make_utd_mhad,
@@ -96,6 +98,7 @@ TREES: dict[str, Callable[[Path], None]] = {
 SMALL: dict[str, list[str]] = {
     "cityscapes": ["data.image_size=[32,48]"],
     "manifest": ["data.manifest={root}/manifest/my.csv", "data.columns=[rgb,audio,vector]"],
+    "multiview": ["data.file=set.mat", "data.validation=0.2"],
     "nyuv2": ["data.image_size=[32,48]"],
     "sunrgbd": ["data.image_size=[32,48]"],
 }

@@ -138,6 +138,7 @@ def test_modulate_sees_gradients_before_clipping(tmp_path: Path) -> None:
             "trainer.accelerator=cpu",
             "trainer.max_epochs=1",
             "trainer.gradient_clip_val=1.0e-3",
+            "data=synthetic",
             "data.num_train=64",
             "data.num_val=8",
             "data.num_test=8",

@@ -46,7 +46,7 @@ def gradients(method: OSMD, term: Tensor) -> dict[str, Tensor]:
         FROZEN,
         [
             "encoder.width=8",
-            "+encoder.m2={name: tiny, pretrained: false, norm: batch, width: 12, options: {}}",
+            "+encoder.m2={name: tiny, pretrained: false, weights: null, norm: batch, width: 12, options: {}}",
         ],
     ],
 )

@@ -15,7 +15,14 @@ IMAGE = Modality("image", (3, 32, 32))
 
 def encoder(modality: Modality = IMAGE, **keys: Any) -> nn.Module:
     torch.manual_seed(0)
-    base = {"name": "tiny", "pretrained": False, "norm": "batch", "width": None, "options": {}}
+    base = {
+        "name": "tiny",
+        "pretrained": False,
+        "weights": None,
+        "norm": "batch",
+        "width": None,
+        "options": {},
+    }
     if keys.get("name", "tiny") == "tiny":
         base["width"] = 16
     return build_encoder(modality, **(base | keys))

@@ -16,7 +16,14 @@ IMAGE, DEPTH = Modality("image", (3, 64, 96)), Modality("depth", (1, 64, 96))
 
 def keys(name: str = "tiny", width: int | None = None, **options: Any) -> dict[str, Any]:
     width = 16 if name == "tiny" else width
-    return {"name": name, "pretrained": False, "norm": "batch", "width": width, "options": options}
+    return {
+        "name": name,
+        "pretrained": False,
+        "weights": None,
+        "norm": "batch",
+        "width": width,
+        "options": options,
+    }
 
 
 @pytest.mark.parametrize(

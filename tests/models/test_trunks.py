@@ -29,7 +29,14 @@ def make(*overrides: str, spec: DataSpec | None = None) -> Method:
 
 def staged(count: int = 2, name: str = "tiny") -> dict[str, Staged]:
     width = 16 if name == "tiny" else None
-    keys: dict[str, Any] = {"name": name, "pretrained": False, "norm": "batch", "width": width, "options": {}}
+    keys: dict[str, Any] = {
+        "name": name,
+        "pretrained": False,
+        "weights": None,
+        "norm": "batch",
+        "width": width,
+        "options": {},
+    }
     encoders = {f"m{i}": build_levels(Modality("image", (3, 32, 32)), **keys) for i in range(count)}
     assert all(isinstance(e, Staged) for e in encoders.values())
     return encoders  # type: ignore[return-value]

@@ -13,6 +13,7 @@ from mmrobust.run import main
 SMALL = [
     "method=dropout",
     "encoder.width=8",
+    "data=synthetic",
     "data.num_train=64",
     "data.num_val=32",
     "data.num_test=64",

@@ -30,6 +30,7 @@ from tests.training.test_two_processes import seen, witness
 SMALL = [
     "encoder.width=8",
     "encoder.norm=group",
+    "data=synthetic",
     "data.num_train=64",
     "data.num_val=32",
     "data.num_test=32",

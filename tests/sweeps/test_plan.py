@@ -13,6 +13,7 @@ from mmrobust.sweeps.plan import duration, size
 
 SMALL = [
     "encoder.width=16",
+    "data=synthetic",
     "data.num_train=640",
     "data.num_val=64",
     "data.num_test=64",
@@ -73,7 +74,13 @@ def test_a_sweep_with_teachers(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_runs_that_would_fail_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those of one method do not keep the others from being timed."""
-    maps = ["data.task=segmentation", "data.num_train=16", "data.num_val=8", "data.batch_size=8"]
+    maps = [
+        "data=synthetic",
+        "data.task=segmentation",
+        "data.num_train=16",
+        "data.num_val=8",
+        "data.batch_size=8",
+    ]
     sweep = [*maps, "method=pdf,dropout", f"paths.outputs={tmp_path}/out", "plan=true"]
     assert main(["-m", *sweep]) == 1
     printed = capsys.readouterr().out

@@ -23,6 +23,7 @@ optuna = pytest.importorskip("optuna")
 SMALL = [
     "method=fusion",
     "encoder.width=8",
+    "data=synthetic",
     "data.num_train=64",
     "data.num_val=64",
     "data.num_test=32",

@@ -73,6 +73,11 @@ def test_launchers_hold_no_configurations(tmp_path: Path, monkeypatch: pytest.Mo
         ended.append(job_return)  # what the launcher holds
 
     monkeypatch.setattr(Forget, "on_job_end", noted)
-    too_large = ["data.num_train=64", "data.batch_size=128", "seed=0,1"]  # which ends a job at once
+    too_large = [
+        "data=synthetic",
+        "data.num_train=64",
+        "data.batch_size=128",
+        "seed=0,1",
+    ]  # which ends a job at once
     assert main(["-m", *too_large, f"paths.outputs={tmp_path}"]) == 1
     assert [(job.cfg, job.hydra_cfg) for job in ended] == [(None, None)] * 2

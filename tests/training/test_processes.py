@@ -18,6 +18,7 @@ from mmrobust.training.devices import Place, place
 
 SMALL = [
     "encoder.width=8",
+    "data=synthetic",
     "data.num_train=64",
     "data.num_val=16",
     "data.num_test=16",

@@ -17,6 +17,7 @@ from mmrobust.run import main
 
 SMALL = [
     "encoder.width=16",
+    "data=synthetic",
     "data.num_train=192",
     "data.num_val=64",
     "data.num_test=64",

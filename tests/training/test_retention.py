@@ -13,6 +13,7 @@ from tests.training.test_resume import in_a_process
 
 SMALL = [
     "encoder.width=8",
+    "data=synthetic",
     "data.num_train=64",
     "data.num_val=32",
     "data.num_test=32",

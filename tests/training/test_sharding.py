@@ -16,6 +16,7 @@ from tests.methods.test_base import make
 
 SMALL = [
     "encoder.width=16",
+    "data=synthetic",
     "data.num_train=192",  # 12 batches an epoch
     "data.num_val=49",  # 25 and 24, of 8 each: a batch more on one rank, were they not evened
     "data.num_test=33",

@@ -22,6 +22,7 @@ from mmrobust.training.teacher_run import prepare_teacher
 CONF = Path(__file__).parents[1] / "conf"
 SMALL = [
     "encoder.width=8",
+    "data=synthetic",
     "data.kinds=[vector]",
     "data.num_train=32",
     "data.batch_size=16",

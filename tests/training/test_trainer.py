@@ -25,6 +25,7 @@ from tests.training.test_processes import free_port
 
 SMALL = [
     "encoder.width=8",
+    "data=synthetic",
     "data.num_train=64",
     "data.num_val=8",
     "data.num_test=8",

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = [
     "encoder.width=16",
+    "data=synthetic",
     "data.num_train=128",
     "data.num_val=31",
     "data.num_test=63",

@@ -31,7 +31,12 @@ def render(**keys: Any) -> RenderedScenes:
 
 @pytest.mark.parametrize("num_modalities", [1, 2, 3])
 def test_the_command_line_gives_a_dataset(num_modalities: int) -> None:
-    keys = ["data.task=segmentation", f"data.num_modalities={num_modalities}", "data.num_classes=7"]
+    keys = [
+        "data=synthetic",
+        "data.task=segmentation",
+        f"data.num_modalities={num_modalities}",
+        "data.num_classes=7",
+    ]
     small = ["data.num_train=32", "data.num_val=4", "data.num_test=4", "data.batch_size=4"]
     data: DataModule = construct(compose_config([*keys, *small]).data)
     check_dataset(data)
