@@ -32,6 +32,8 @@ LEFT = {
     "A noise": ("results.json", "Dead"),
 }
 
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
 
 def blocks(section: str, language: str) -> list[str]:
     """The contents of the code blocks of a language."""
@@ -54,24 +56,24 @@ def test_every_example_is_tested() -> None:
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An interpreter that has the wheel installed."""
     folder = tmp_path_factory.mktemp("installed")
-    return quick_environment(build_wheel(folder), folder / "env")
+    found = quick_environment(build_wheel(folder), folder / "env")
+    where = call(
+        found, "-c", "import mmrobust; print(mmrobust.__file__)", folder=folder, environment=ENVIRONMENT
+    )
+    assert Path(where).is_relative_to(folder / "env")
+    return found
 
 
 @pytest.mark.parametrize("section", LEFT)
 def test_example(section: str, python: Path, tmp_path: Path) -> None:
     write_files(section, tmp_path)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    where = call(
-        python, "-c", "import mmrobust; print(mmrobust.__file__)", folder=tmp_path, environment=environment
-    )
-    assert Path(where).is_relative_to(python.parents[1])
     commands = [line for block in blocks(section, "bash") for line in block.splitlines()]
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "python"
         if "mmrobust.run" in arguments:
             arguments += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv"]
-        printed = call(python, *arguments, folder=tmp_path, environment=environment)
+        printed = call(python, *arguments, folder=tmp_path, environment=ENVIRONMENT)
         if "mmrobust.testing" in arguments:
             assert re.search(r"^[1-9]\d* checks hold, 0 do not$", printed, re.MULTILINE)
     name, content = LEFT[section]
