@@ -84,8 +84,7 @@ def test_first_steps_are_those_of_a_plain_loop(tmp_path: Path) -> None:
     """Same weights, same batches, same masks and noise: the same losses, gradients and weights after each step."""
     modalities = {"audio": Modality("spectrogram", (1, 65, 40)), "visual": Modality("video", (3, 1, 32, 32))}
     spec = DataSpec("classification", 6, 24, modalities, tuple("abcdef"))
-    recipe = ["experiment=dmrnet_cremad", "method.as_released.unmasked_hard=true", "method.hard_weight=0.2"]
-    config = compose_config([*recipe, "method.mining_epochs=0", "method.hard=[audio]"])
+    config = compose_config(["experiment=dmrnet_cremad", "method.mining_epochs=0", "method.hard=[audio]"])
     method = build_method(config, spec)
     plain = Released()
     plain.load_state_dict(as_released(method.state_dict()))
