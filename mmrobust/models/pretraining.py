@@ -181,7 +181,7 @@ def read_weights(path: str) -> dict[str, Tensor]:
     Raises:
         UserError: there is no such file; it is damaged, of another kind, or holds more than tensors.
     """
-    file = Path(path)
+    file = Path(str(path))
     if not file.is_file():
         raise UserError(f"encoder.weights={path}: no such file; give a .safetensors or .pth file")
     try:
