@@ -2,11 +2,16 @@
 A user's mistake and a stop are not told here, but by the process that started this one and others."""
 
 import sys
+import time
 from pathlib import Path
 
 from mmrobust.errors import Stopped, as_user_error
 from mmrobust.training.processes import leave_mistake
 from mmrobust.training.train import train
+
+# What a process says that another has left. Why, the other knows: torchrun ends this one before it complains.
+LOST = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "NCCL")
+PATIENCE = 20  # seconds
 
 
 def main() -> int:
@@ -18,6 +23,8 @@ def main() -> int:
     except Exception as error:
         mistake = as_user_error(error)
         if mistake is None:
+            if any(words in str(error) for words in LOST):
+                time.sleep(PATIENCE)
             raise
         leave_mistake(folder, str(mistake))
         return 2

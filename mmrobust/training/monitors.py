@@ -23,6 +23,7 @@ from mmrobust.methods.base import Method
 from mmrobust.tasks.metric import direction
 from mmrobust.training.progress import is_logged, log_values, step_of
 
+WATCHING = (callbacks.EarlyStopping, callbacks.ModelCheckpoint)
 AGGREGATES = ("average", "worst", "full", "available")
 
 
@@ -124,8 +125,8 @@ def check_monitors(watching: Sequence[Callback], method: Method, validates: bool
     """
     names = [combination_name(combination) for combination in method.combinations()]
     for callback in watching:
-        monitor = getattr(callback, "monitor", None)
-        if not isinstance(monitor, str) or monitor in ("val", "train/loss"):
+        monitor = callback.monitor if isinstance(callback, WATCHING) else None
+        if monitor is None or monitor in ("val", "train/loss"):
             continue
         kind, _, rest = monitor.partition("/")
         if kind == "val" and rest.rpartition("/")[0] in (*names, *AGGREGATES):
@@ -146,8 +147,8 @@ def unknown_score(watching: Sequence[Callback], trainer: Trainer) -> UserError |
     """What to say when training ended because a callback watches what was not logged."""
     known = list(trainer.callback_metrics)
     for callback in watching:
-        monitor = getattr(callback, "monitor", None)
-        if isinstance(monitor, str) and known and monitor not in known:
+        monitor = callback.monitor if isinstance(callback, WATCHING) else None
+        if monitor is not None and known and monitor not in known:
             name = type(callback).__name__
             return UserError(f"{name} watches {monitor}, which is not logged{nearest(monitor, known)}")
     return None

@@ -58,7 +58,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
     merged: dict[str, dict[str, str]] = {}
     for row in rows:
-        assert not merged.get(row["step"], {}).keys() & row.keys() - {"step"}, (
+        assert not merged.get(row["step"], {}).keys() & row.keys() - {"step", "epoch"}, (
             f"step {row['step']} is logged twice"
         )
         merged.setdefault(row["step"], {}).update(row)
