@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust.config.keys import NOT_IN_HASH
+from mmrobust.config.keys import NOT_IN_HASH, encoder_entries
 from mmrobust.errors import UserError
 from mmrobust.files import short_hash
 
@@ -74,6 +74,14 @@ def upgrade(config: DictConfig) -> DictConfig:
     }
     if OmegaConf.select(config, "data.manifest") is not None:
         later["data.inferred"] = None
+    if str(config.data.get("_target_")).endswith(".Handwritten"):
+        later["data.views"] = ["pix", "fou", "fac", "zer", "kar", "mor"]
+    for encoder in ("encoder", "method.encoder"):
+        if (found := OmegaConf.select(config, encoder)) is not None:
+            later |= {
+                f"{key}.weights": None
+                for key in (encoder, *(f"{encoder}.{m}" for m in encoder_entries(found)))
+            }
     for key, value in later.items():
         group, _, last = key.rpartition(".")
         if last not in OmegaConf.select(config, group) if group else last not in config:

@@ -164,6 +164,10 @@ def build_encoder(
     if name == "text" and modality.kind != "text":
         name, options = "tiny", {}
     if modality.kind == "text" and not is_class_path(name):
+        if weights is not None:
+            raise UserError(
+                f"encoder.weights={weights} is for networks of images; a text encoder takes none, set it to null"
+            )
         build: Callable[..., nn.Module] = partial(
             text_encoder, name, pretrained=pretrained, length=modality.shape[0], width=width
         )

@@ -36,7 +36,7 @@ def test_text_goes_there_and_back(text: str) -> None:
 
 
 def synthetic(*overrides: str) -> DataModule:
-    keys = ["data.num_train=12", "data.num_val=4", "data.num_test=6", "data.batch_size=4"]
+    keys = ["data=synthetic", "data.num_train=12", "data.num_val=4", "data.num_test=6", "data.batch_size=4"]
     data: DataModule = construct(compose_config(["data.kinds=[text,vector]", *keys, *overrides]).data)
     return data
 

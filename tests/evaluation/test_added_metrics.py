@@ -244,7 +244,7 @@ def test_a_users_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         "  power: 2.0\n  direction: min\n"
     )
     keys = ["--config-dir", str(tmp_path / "conf"), "metric=surprise", "allow=[tests]", "method=dropout"]
-    keys += ["encoder.width=8", "data.num_train=64", "data.num_val=32", "data.num_test=32"]
+    keys += ["data=synthetic", "data.num_train=64", "data.num_val=32", "data.num_test=32", "encoder.width=8"]
     keys += ["trainer.max_epochs=1", "trainer.accelerator=cpu", f"paths.run={tmp_path}/run"]
     assert main(keys) == 0
     assert "surprise ↓" in capsys.readouterr().out

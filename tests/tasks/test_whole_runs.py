@@ -18,6 +18,7 @@ from mmrobust.training.checkpoints import load_method
 
 SMALL = [
     "encoder.width=16",
+    "data=synthetic",
     "data.kinds=[vector,text]",
     "data.variants=1",
     "data.num_train=256",

@@ -17,6 +17,7 @@ from mmrobust.run import main
 SMALL = [
     "encoder.width=8",
     "method=dropout",
+    "data=synthetic",
     "data.num_train=64",
     "data.num_val=16",
     "data.num_test=16",
