@@ -6,21 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.combinations import combination_code
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import Results
-from mmrobust.losses import margin_aware_distillation
-from mmrobust.methods.base import Method, Output
+from mmrobust.methods.base import Method, Output, mean_over_available
 from mmrobust.methods.parts.mining import PredictionMining
+from mmrobust.methods.parts.relations import distil_relations
 from mmrobust.methods.teacher import Teacher
-from mmrobust.models.pyramid import levels
-
-LEVELS = 3  # of a pyramid that are distilled, from the deepest on
 
 
 @dataclass(frozen=True)
@@ -115,7 +110,7 @@ class MMANet(Method):
         fused = self.regularizer(features, drawn) if self.regularizer else output.fused
         again = self.task.loss(self.regularizer_head(fused), batch.target)  # (B,)
         weak = self.mining.weak[combination_code(drawn)] & started  # (B,)
-        masked, unmasked = torch.where(weak, again, 0).mean(), weak.sum() * again.mean()
+        masked, unmasked = mean_over_available(again, weak), weak.sum() * again.mean()
         regularization = unmasked if self.as_released.unmasked_regularization else masked
         mad = self._distil(output, self.teacher(batch)) if self.teacher and started else again.new_zeros(())
         return {
@@ -125,36 +120,13 @@ class MMANet(Method):
         }
 
     def _distil(self, student: Output, teacher: Output) -> Tensor:
-        assert student.fused is not None
-        assert teacher.fused is not None  # on_train_start has seen to it
         axis = "column" if self.as_released.column_weights else "row"
-        total = student.logits.new_zeros(())
-        for ours, theirs in list(zip(levels(student.fused), levels(teacher.fused), strict=False))[:LEVELS]:
-            samples = [
-                _as_samples(x, ours.shape[2:], self.max_places) for x in (ours, theirs, teacher.logits)
-            ]
-            total = total + margin_aware_distillation(*samples, axis=axis, chunk=self.chunk)
-        return total
+        return distil_relations(student, teacher, axis=axis, most=self.max_places, chunk=self.chunk)
 
-    def on_train_start(self) -> None:
+    def start(self) -> None:
         if self.teacher:
             self.teacher.require_fused()
-        every = self.trainer.check_val_every_n_epoch or 1
-        validated = sum(self.trainer.num_val_batches) > 0 or every > 1  # then not known yet
-        if self.mining.when and not (validated and any((e + 1) % every == 0 for e in self.mining.when)):
-            raise UserError(
-                f"no validation would take place in epochs {self.mining.when.start} to {self.warm_up - 1}, which MMANet "
-                "mines weak combinations in; use data with a validation split, leave trainer.limit_val_batches and "
-                "trainer.check_val_every_n_epoch alone, or name the combinations with method.weak"
-            )
+        self.mining.require_validation(self.trainer)
 
     def observe(self, results: Results) -> None:
         self.mining.observe(results, self.current_epoch)
-
-
-def _as_samples(x: Tensor, places: Sequence[int], most: Sequence[int]) -> Tensor:
-    """(B, D) as it is; every place of maps (B, D, H, W), pooled to at most `most` places: (B * places, D)."""
-    if x.dim() == 2:
-        return x
-    height, width = (min(pair) for pair in zip(places, most, strict=True))
-    return F.adaptive_avg_pool2d(x, (height, width)).movedim(1, -1).flatten(0, 2)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from mmrobust.batch import Batch
 from mmrobust.combinations import all_combinations, draw_combinations
 from mmrobust.errors import UserError, one_of
-from mmrobust.methods.base import Features, Method, Output
-from mmrobust.methods.parts.adaptation import JointAdaptation, loss_of_rows
+from mmrobust.methods.base import Features, Method, Output, mean_over_available
+from mmrobust.methods.parts.adaptation import JointAdaptation
 from mmrobust.methods.parts.translation import (
     CrossTranslation,
     Frozen,
@@ -28,7 +28,6 @@ from mmrobust.methods.parts.translation import (
 from mmrobust.models.encoders import PointwiseLinear
 from mmrobust.models.fusion import rows_like
 from mmrobust.models.pyramid import deepest, with_deepest
-from mmrobust.tasks.base import full_logits
 
 
 class OSMD(Method):
@@ -142,7 +141,7 @@ class OSMD(Method):
             encoders, projections, heads = (cast(nn.ModuleDict, part) for part in self.frozen)
             frozen = self.task.pool(encoders[modality](x))
             frozen = with_deepest(frozen, projections[modality](deepest(frozen)))
-            features["frozen"] = frozen, full_logits(heads[modality](frozen))
+            features["frozen"] = frozen, heads[modality](frozen).logits
         return features
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
@@ -162,7 +161,7 @@ class OSMD(Method):
         of_all, fused = (
             apply_to_collection(x, Tensor, lambda x: x[: len(available)]) for x in (predicted, fused)
         )
-        alone = full_logits(predicted).unflatten(0, joints.shape[:2])[1:]
+        alone = predicted.logits.unflatten(0, joints.shape[:2])[1:]
         return Output(of_all, fused=fused, extras={"alone": alone, "restored": restored})
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -176,7 +175,7 @@ class OSMD(Method):
         adapted = self.joint_adaptation(features, output.extras["restored"], batch, sources, self.task)
         second = float(self.frozen is None or self.current_epoch >= self.pretrain_epochs)
         return {
-            "task": second * loss_of_rows(self.task, output, batch.target, sources.any(1)),
+            "task": second * mean_over_available(self.task.loss(output, batch.target), sources.any(1)),
             "translation": second * self.translation_weight * torch.where(counted, gap, 0).mean(),
             "branch": self.branch_weight * adapted["branch"],
             "restored": second * self.restored_weight * adapted["restored"],
@@ -189,7 +188,6 @@ class OSMD(Method):
         begun = self.current_epoch - (self.pretrain_epochs if self.frozen is not None else 0)
         return min(1.0, max(begun, 0) / self.ramp_epochs) if self.ramp_epochs else 1.0
 
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
+    def finish_epoch(self) -> None:
         if self.frozen is not None and self.current_epoch + 1 == self.pretrain_epochs:
             self.frozen.follow(self._branches())

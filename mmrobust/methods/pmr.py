@@ -119,7 +119,6 @@ class PMR(Method):
             prototypes.observe(pooled[m].detach(), batch.target, batch.available[:, i])
         return terms
 
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
+    def finish_epoch(self) -> None:
         for prototypes in self.prototypes.values():
             prototypes.finish_epoch()

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError, one_of
 from mmrobust.losses import gaussian_kl, inverse_variance_weights
-from mmrobust.methods.base import Features, Method, Output
+from mmrobust.methods.base import Features, Method, Output, Prediction, mean_over_available
 from mmrobust.methods.parts.gaussian import NormalisedLinear, sample_gaussian
 from mmrobust.methods.parts.uncertainty import NoiseEstimator, Reliance
 from mmrobust.models.fusion import rows_like
 from mmrobust.models.pyramid import deepest, with_deepest
-from mmrobust.tasks.base import full_logits
 
 MAX_LEVEL = 11  # pure noise
 
@@ -144,15 +143,15 @@ class UDML(Method):
         features, available = self.encode(batch), batch.available
         output = self.fuse(features, available)
 
-        def predict(seen: Tensor) -> Any:  # from features weighed by all that is available
+        # From features weighed by all that is available.
+        def predict(seen: Tensor) -> Prediction:
             return self.head(self.fusion(output.extras["weighed"], seen))
-
-        def logits(seen: Tensor) -> Tensor:
-            return full_logits(predict(seen))
 
         only = torch.eye(len(features), dtype=torch.bool, device=available.device).unsqueeze(1)  # (M, 1, M)
         alone = [predict(mask.expand_as(available)) for mask in only]
-        self.reliance.observe(output.logits, [full_logits(y) for y in alone], logits, available)
+        self.reliance.observe(
+            output.logits, [y.logits for y in alone], lambda seen: predict(seen).logits, available
+        )
         unimodal = torch.stack([self.task.loss(y, batch.target) for y in alone], 1)  # (B, M)
         label = torch.where(batch.noise_level > 0, batch.noise_level, self.clean_level)
         error = column(features, "std" if self.as_released.regress_std else "level") - label
@@ -164,9 +163,9 @@ class UDML(Method):
         ]
         return {
             "task": self.task.loss(output, batch.target).mean(),
-            "unimodal": self.unimodal_weight * torch.where(available, unimodal, 0).mean(0).sum(),
+            "unimodal": self.unimodal_weight * mean_over_available(unimodal, available).sum(),
             "kl": self.kl_weight * torch.stack(kl).sum(),
-            "noise": self.noise_weight * torch.where(available, error**2, 0).mean(0).sum(),
+            "noise": self.noise_weight * mean_over_available(error**2, available).sum(),
         }
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

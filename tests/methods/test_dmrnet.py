@@ -34,7 +34,7 @@ def test_terms_are_the_papers() -> None:
     torch.manual_seed(5)
     noise = torch.randn_like(mean)
     torch.testing.assert_close(z, mean + noise * (log_variance / 2).exp())
-    cross_entropy = F.cross_entropy(method.head(z), batch.target, reduction="none").detach()
+    cross_entropy = F.cross_entropy(method.head(z).logits, batch.target, reduction="none").detach()
     torch.testing.assert_close(terms["task"].detach(), cross_entropy.mean())
     kl = 0.5 * (log_variance.exp() + mean**2 - log_variance - 1).sum(1).mean()
     torch.testing.assert_close(terms["kl"].detach(), 0.01 * kl)
@@ -52,7 +52,7 @@ def test_inference_predicts_from_the_mean() -> None:
         method.train()(batch)  # running statistics that are not 0 and 1
         method.eval()
         fused = method.fusion(method.encode(batch), batch.available)
-        expected = method.head(method.mean(fused))
+        expected = method.head(method.mean(fused)).logits
         torch.testing.assert_close(method(batch).logits, expected)
         assert torch.equal(method(batch).logits, method(batch).logits)
 
@@ -81,7 +81,7 @@ def test_unmasked_hard_is_the_released_broadcast() -> None:
     terms = method.losses(batch)
     torch.manual_seed(1)
     z = method.fuse(method.encode(batch), method.draw(batch)).extras["z"]
-    loss = F.cross_entropy(method.head(z), batch.target, reduction="none")
+    loss = F.cross_entropy(method.head(z).logits, batch.target, reduction="none")
     indicator = (combination_code(method.draw(batch)) == 1).float().reshape(16, 1, 1, 1)
     released = (loss * indicator).sum() / 16
     torch.testing.assert_close(terms["hard"], 0.2 * released)

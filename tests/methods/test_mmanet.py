@@ -56,9 +56,9 @@ def test_terms_are_the_papers(later: None) -> None:
     terms = step(method, batch)
     drawn, features = method.draw(batch), method.encode(batch)
     fused = method.fusion(features, drawn)
-    torch.testing.assert_close(terms["task"], F.cross_entropy(method.head(fused), batch.target))
+    torch.testing.assert_close(terms["task"], F.cross_entropy(method.head(fused).logits, batch.target))
     again = F.cross_entropy(
-        method.regularizer_head(method.regularizer(features, drawn)), batch.target, reduction="none"
+        method.regularizer_head(method.regularizer(features, drawn)).logits, batch.target, reduction="none"
     )
     weak = drawn[:, 0] & ~drawn[:, 1]
     assert 0 < weak.sum() < 16
@@ -102,7 +102,7 @@ def test_unmasked_regularisation_is_the_released_broadcast(later: None) -> None:
     batch = make_batch(method.spec, size=16)
     term = method.losses(batch)["regularization"]
     drawn = method.draw(batch)
-    logits = method.regularizer_head(method.regularizer(method.encode(batch), drawn))
+    logits = method.regularizer_head(method.regularizer(method.encode(batch), drawn)).logits
     indicator = (combination_code(drawn) == 1).float().reshape(16, 1, 1, 1)
     released = (F.cross_entropy(logits, batch.target, reduction="none") * indicator).sum() / 16
     torch.testing.assert_close(term, 0.5 * released)
@@ -179,10 +179,10 @@ def test_mining_needs_validation(batches: list[int], every: int, overrides: list
     method = make(*overrides)
     method._trainer = SimpleNamespace(num_val_batches=batches, check_val_every_n_epoch=every)  # type: ignore[assignment]
     if not fails:
-        method.on_train_start()
+        method.start()
         return
     with pytest.raises(UserError, match="no validation would take place in epochs 2 to 4"):
-        method.on_train_start()
+        method.start()
 
 
 def test_published_mining_distances() -> None:

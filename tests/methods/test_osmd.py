@@ -66,10 +66,10 @@ def test_terms() -> None:
         features = method.encode(batch)
         restored, real = features["m1"]["restored"]["m2"], features["m2"]["own"]
         joints = method.translation({"m1": features["m1"]["own"], "m2": restored})
-        y, *alone = method.head(method.hidden(joints.flatten(0, 1))).unflatten(0, (3, 16))
+        y, *alone = method.head(method.hidden(joints.flatten(0, 1))).logits.unflatten(0, (3, 16))
         guide, student = (
-            method.joint_adaptation.branch_heads["m2"](real),
-            method.joint_adaptation.restored_heads["m2"](restored),
+            method.joint_adaptation.branch_heads["m2"](real).logits,
+            method.joint_adaptation.restored_heads["m2"](restored).logits,
         )
         divergence = (
             4 * F.kl_div((student / 2).log_softmax(1), (guide / 2).softmax(1), reduction="none").sum() / 16
@@ -176,7 +176,7 @@ def test_two_stages(monkeypatch: pytest.MonkeyPatch) -> None:
         for p in method.encoders["m2"].parameters():
             p.add_(0.1)
     monkeypatch.setattr(OSMD, "current_epoch", 1)
-    method.on_train_epoch_end()
+    method.finish_epoch()
     assert method.frozen is not None
     for copy, learned in zip(method.frozen, method._branches(), strict=True):
         for a, b in zip(copy.state_dict().values(), learned.state_dict().values(), strict=True):

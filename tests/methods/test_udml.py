@@ -107,13 +107,13 @@ def test_terms_are_the_papers(preset: str, monkeypatch: pytest.MonkeyPatch) -> N
     for i, m in enumerate(method.modalities):
         level = torch.where(batch.noise_level[:, i] == 0, clean, batch.noise_level[:, i])
         alone = torch.cat([x if name == m else torch.zeros_like(x) for name, x in blocks.items()], 1)
-        unimodal = unimodal + F.cross_entropy(method.head(alone), batch.target)
+        unimodal = unimodal + F.cross_entropy(method.head(alone).logits, batch.target)
         variance = level[:, None] if preset == "v1" else torch.ones(1)
         mean, log_variance = features[m]["mean"], features[m]["log_variance"]
         terms_of_m = (log_variance.exp() + mean**2) / variance - log_variance + variance.log() - 1
         kl = kl + 0.5 * terms_of_m.sum(1).mean()
         noise = noise + F.mse_loss(features[m]["level"], level)
-    fused = F.cross_entropy(method.head(torch.cat(list(blocks.values()), 1)), batch.target)
+    fused = F.cross_entropy(method.head(torch.cat(list(blocks.values()), 1)).logits, batch.target)
     torch.testing.assert_close(terms["task"], fused.detach())
     torch.testing.assert_close(terms["unimodal"], 3 * unimodal.detach())
     torch.testing.assert_close(terms["kl"], 0.01 * kl.detach())

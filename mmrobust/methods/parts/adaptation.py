@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from mmrobust.batch import Batch
 from mmrobust.losses import joint_adaptation
+from mmrobust.methods.output import mean_over_available
 from mmrobust.models.fusion import mean_over, rows_like
 from mmrobust.models.pyramid import by_level, deepest
-from mmrobust.tasks.base import Prediction, Task, full_logits
+from mmrobust.tasks.base import Task
 
 
 class JointAdaptation(nn.Module):
@@ -81,28 +82,22 @@ class JointAdaptation(nn.Module):
             i = self.modalities.index(n)
             there = batch.available[:, i]
             known = sources.index_fill(1, torch.tensor(i, device=sources.device), False).any(1)
-            logits, student_logits = self.branch_heads[n](features[n]["own"]), self.restored_heads[n](student)
-            teacher, teacher_logits = features[n].get("frozen", (features[n]["own"], logits))
+            real, predicted = self.branch_heads[n](features[n]["own"]), self.restored_heads[n](student)
+            teacher, teacher_logits = features[n].get("frozen", (features[n]["own"], real.logits))
             rows = there & known
             rows = rows & (rows.sum() > 1)  # a single pair has no distribution
             places = rows_like(rows, valid) & valid
             adaptation = joint_adaptation(
                 comparable(deepest(student), rows),
                 comparable(deepest(teacher), rows),
-                labelled(full_logits(student_logits), places),
-                labelled(full_logits(teacher_logits), places),
+                labelled(predicted.logits, places),
+                labelled(teacher_logits, places),
                 **self.weights,
             )
-            branch = loss_of_rows(task, logits, batch.target, there)
-            terms.append(
-                torch.stack([branch, loss_of_rows(task, student_logits, batch.target, known), adaptation])
-            )
+            branch = mean_over_available(task.loss(real, batch.target), there)
+            own = mean_over_available(task.loss(predicted, batch.target), known)
+            terms.append(torch.stack([branch, own, adaptation]))
         return dict(zip(("branch", "restored", "adaptation"), torch.stack(terms).sum(0), strict=True))
-
-
-def loss_of_rows(task: Task, prediction: Tensor | Prediction, target: Tensor, rows: Tensor) -> Tensor:
-    """The mean over the batch of the task's loss, 0 but in the given rows (B,) bool."""
-    return torch.where(rows, task.loss(prediction, target), 0).mean()
 
 
 def comparable(features: Tensor, rows: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from lightning import Trainer
 from torch import Tensor, nn
 
 from mmrobust import ranks
@@ -141,6 +142,17 @@ class PredictionMining(nn.Module):
     @property
     def weak_names(self) -> list[str]:
         return [name for code, name in self.names.items() if self.weak[code]]
+
+    def require_validation(self, trainer: Trainer) -> None:
+        """Raises: UserError: there will be no validation in the epochs that are observed."""
+        every = trainer.check_val_every_n_epoch or 1
+        validated = sum(trainer.num_val_batches) > 0 or every > 1  # then not known yet
+        if self.when and not (validated and any((e + 1) % every == 0 for e in self.when)):
+            raise UserError(
+                f"no validation would take place in epochs {self.when.start} to {self.when.stop - 1}, which MMANet "
+                "mines weak combinations in; use data with a validation split, leave trainer.limit_val_batches and "
+                "trainer.check_val_every_n_epoch alone, or name the combinations with method.weak"
+            )
 
     def observe(self, results: Results, epoch: int) -> None:
         """Add the distances of one validation pass; `results` must agree over ranks."""
