@@ -40,10 +40,7 @@ UPWARDS = {
 COMMANDS = ("run", "evaluate", "report", "dashboard")
 
 # Files that are still larger than their budget, with what they may have: this list only shrinks.
-LARGER = {
-    "methods.osmd": 195,
-    "methods.udml": 188,
-}
+LARGER: dict[str, int] = {}
 
 
 def imported(body: list[ast.stmt]) -> Iterator[str]:

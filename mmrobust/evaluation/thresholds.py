@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,6 +13,14 @@ from mmrobust.batch import Batch
 from mmrobust.evaluation.added_metrics import Added
 from mmrobust.evaluation.combinations import CombinationScores, Fuses, Results
 from mmrobust.evaluation.families import THRESHOLD
+
+
+class Serves(Fuses, Protocol):
+    """What is asked of a method beside what evaluation needs of each."""
+
+    metrics: Mapping[str, Added]
+
+    def combinations(self) -> Sequence[Sequence[str]]: ...
 
 
 class Evaluation:
@@ -31,18 +40,16 @@ class Evaluation:
             nothing = torch.full((2 ** len(self.modalities),), torch.nan, dtype=torch.float64)
             owner.register_buffer(THRESHOLD + name, nothing)
 
-    def update(
-        self,
-        split: str,
-        method: Fuses,
-        batch: Batch,
-        served: Sequence[Sequence[str]],
-        metrics: Mapping[str, Added],
-    ) -> None:
-        """Count a batch in every combination that is served."""
+    def update(self, split: str, method: Serves, batch: Batch) -> None:
+        """Count a batch in every combination that the method serves."""
+        # Not before: combinations() may need what a constructor sets last.
         if split not in self.scores:
             self.scores[split] = CombinationScores(
-                method.task, self.modalities, served, keep_predictions=split == "test", metrics=metrics
+                method.task,
+                self.modalities,
+                method.combinations(),
+                keep_predictions=split == "test",
+                metrics=method.metrics,
             )
         self.scores[split].update(method, batch)
 

@@ -107,6 +107,10 @@ class ARL(Method):
             terms[m] = weight * mean_over_available(loss, batch.available[:, i])
         return terms
 
+    @property
+    def selectable_from(self) -> int:
+        return self.last_plain + 1
+
     @torch.no_grad()
     def coefficients(self, unimodal: list[Tensor], available: Tensor) -> Tensor:
         """k (M,) from the logits (B, C, ...) of each modality alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -27,6 +27,7 @@ from mmrobust.methods.output import tensors as tensors
 from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, takes_encoders
 from mmrobust.models.encoders import few_rows, running_statistics
 from mmrobust.models.heads import Prediction as Prediction
+from mmrobust.models.resting import drop_gradients, rest
 from mmrobust.models.rows import encode_rows
 from mmrobust.tasks.registry import build_task
 
@@ -34,8 +35,7 @@ from mmrobust.tasks.registry import build_task
 class Method(LightningModule):
     """Base of all methods: encoders, the task, optimisation, evaluation of all combinations.
 
-    A method overrides what its paper changes: first of all `losses`, what forms the prediction (`encode_modality`,
-    `fuse`), and the hooks that stand behind them. Lightning's own hooks are left alone.
+    A method overrides what its paper changes; Lightning's own hooks are left alone.
 
     Args:
         spec: the dataset's description.
@@ -94,12 +94,13 @@ class Method(LightningModule):
         return self.pool(self.encoders[modality](x))
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
-        """Predict from the features that `available` (B, M) allows; the others must not matter.
-
-        Row-wise in eval mode, so that all combinations can be stacked.
-        """
+        """Predict from the features that `available` (B, M) allows; row-wise in eval mode, to stack combinations."""
         fused = self.fusion(features, available)
-        return Output(self.head(fused), fused=fused)
+        return Output(self.predict(fused), fused=fused)
+
+    def predict(self, fused: Any) -> Prediction:
+        """What the head says of a fused feature, of which a classifier averages maps."""
+        return self.head(self.task.pool(fused))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The named, weighted terms whose sum one optimiser update minimises: by default the task's alone."""
@@ -126,6 +127,15 @@ class Method(LightningModule):
         """The combinations this method can serve; the others are null in the result."""
         return all_combinations(self.modalities)
 
+    def resting(self) -> Iterable[nn.Module]:
+        """Parts that do not learn in this epoch: their weights and running statistics stay."""
+        return ()
+
+    @property
+    def selectable_from(self) -> int:
+        """First epoch (from 0) whose checkpoint may be selected: when all that begins late in training has begun."""
+        return 0
+
     # What a method calls
 
     def new_fusion(self) -> nn.Module:
@@ -148,15 +158,11 @@ class Method(LightningModule):
         }
 
     def draw(self, batch: Batch) -> Tensor:
-        """Modality dropout: a non-empty combination per sample, (B, M), uniform among the available ones.
-
-        Keyed by seed, epoch and sample: methods with the same seed hide the same features.
-        """
+        """Modality dropout, (B, M): one combination of what a sample has, uniform; the same in methods of one seed."""
         return draw_combinations(batch.available, batch.index, self.seed, "draw", self.current_epoch)
 
     def unimodal(self, features: Mapping[str, Features]) -> dict[str, Tensor]:
-        """Logits from each modality alone, the others hidden: zeroed features through the same fusion and head.
-        Rows that lack the modality mean nothing."""
+        """Logits from each modality alone, the others hidden; rows that lack the modality mean nothing."""
         count = len(next(iter(tensors(features))))
         only = torch.eye(len(self.modalities), dtype=torch.bool, device=self.device)
         return {
@@ -179,13 +185,11 @@ class Method(LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # A step's random numbers depend on where it is, not on how the run got there.
         step = self.trainer.fit_loop.total_batch_idx
-        seed = keyed.seed_of(self.seed, "step", self.global_rank, step)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.3 ms, for devices not in use
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        keyed.seed_torch(self.device, self.seed, "step", self.global_rank, step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self.last_terms = {}
+        rest(self, list(self.resting()))
         with running_statistics(self, active=len(batch) == 1 and few_rows(self, 1)):
             if self.automatic_optimization:
                 return self._total(self.losses(batch))
@@ -202,6 +206,7 @@ class Method(LightningModule):
         return torch.stack(list(terms.values())).sum()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        drop_gradients(self.resting())
         self.modulate()
         if not self.automatic_optimization:
             self.clip_gradients(optimizer, *self.clipping)
@@ -222,11 +227,8 @@ class Method(LightningModule):
 
     # Evaluation
 
-    def _evaluate(self, split: str, batch: Batch) -> None:
-        self.evaluation.update(split, self, batch, self.combinations(), self.metrics)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
+        self.evaluation.update("val", self, batch)
 
     def on_validation_epoch_end(self) -> None:
         results = self.evaluation.finish("val", self)
@@ -241,7 +243,7 @@ class Method(LightningModule):
             self.log("val", average, prog_bar=True, logger=False)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
+        self.evaluation.update("test", self, batch)
 
     def on_test_epoch_end(self) -> None:
         self.results = self.evaluation.finish("test", self)

@@ -51,6 +51,6 @@ class DGL(Method):
         only = torch.eye(len(self.modalities), dtype=torch.bool, device=self.device)
         for i, m in enumerate(self.modalities):
             fused = apply_detached(self.fusion, features, only[i].expand(len(batch), -1))
-            loss = self.task.loss(apply_detached(self.head, fused), batch.target)
+            loss = self.task.loss(apply_detached(self.head, self.task.pool(fused)), batch.target)
             terms[m] = self.unimodal_weight * mean_over_available(loss, batch.available[:, i])
         return terms

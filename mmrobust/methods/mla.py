@@ -14,6 +14,7 @@ from mmrobust.errors import UserError
 from mmrobust.methods.base import Features, Method, Output, Prediction, mean_over_available, stacked_logits
 from mmrobust.models.encoders import PointwiseLinear
 from mmrobust.models.heads import LinearHead
+from mmrobust.models.resting import drop_gradients
 
 
 def shrink(projection: Tensor, mean: Tensor, alpha: float) -> Tensor:
@@ -101,10 +102,8 @@ class MLA(Method):
                 self.projection.copy_(shrink(self.projection, mean.to(self.projection.dtype), self.alpha))
 
     def modulate(self) -> None:
-        for m in self.modalities:
-            if m != self.turn:
-                for p in (*self.encoders[m].parameters(), *self.adapters[m].parameters()):
-                    p.grad = None  # not zero, with which momentum and weight decay would go on
+        others = (m for m in self.modalities if m != self.turn)
+        drop_gradients(part[m] for m in others for part in (self.encoders, self.adapters))
         gradient = self.shared_head.weight.grad
         if self.project and gradient is not None:
             gradient.copy_(gradient @ self.projection)

@@ -41,22 +41,25 @@ class MMANet(Method):
     The deployment network is plain fusion with modality dropout. A teacher of all modalities hands on how it
     relates the samples of a batch, above all those near its decision boundary. A regularisation network, unused at
     inference, shares the encoders and predicts samples with a weak combination a second time; which are weak is
-    mined on the validation split at the end of the warm-up. Distillation and regularisation begin after it.
+    mined on the validation split at the end of the warm-up. Regularisation begins after it, and so does distillation
+    if nothing else is said.
 
-    Relations are taken of the fused feature, for classification the mean over places (released: the last map,
-    flattened), for segmentation of every place, of the deepest map and the next two levels (as fused; released: as
-    projected for the decoder), added up; there the regularisation network is a second decoder. They couple the rows
-    of one rank.
+    Relations are taken of the fused feature: for classification of the whole of it, a map (`fusion=trunk`, as
+    published) before it is averaged; for segmentation of every place, of the deepest map and the next two levels (as
+    fused; released: as projected for the decoder), added up. The regularisation network is a second fusion (of the
+    trunk: layers of its own) and head, in segmentation a second decoder. Relations couple the rows of one rank.
 
     Args:
         teacher: `run`, the folder of a complete run, or None; then `method` is trained first. A method built
             without a run distils nothing.
         distillation_weight: alpha.
         regularization_weight: beta.
-        warm_up: epochs of the task loss alone.
+        distillation_from: first epoch with distillation; None: `warm_up`.
+        warm_up: epochs before the regularisation.
         mining_epochs: the last epochs of the warm-up, whose validation results are mined.
-        mining: distance of predictions, `histogram` or `metric`, see `PredictionMining`; None: histogram for
-            classification and metric for segmentation, as published.
+        mining: distance of predictions, see `PredictionMining`: `histogram`, `metric`, or `conditional`, which is of
+            use where classes are balanced; None: histogram for classification and metric for segmentation, as
+            published.
         weak: combinations to regularise instead of mined ones, e.g. [audio].
         max_places: (height, width) to which larger maps are pooled before they are related.
         chunk: rows of the similarity matrices computed at a time.
@@ -72,6 +75,7 @@ class MMANet(Method):
         teacher: Mapping[str, Any],
         distillation_weight: float,
         regularization_weight: float,
+        distillation_from: int | None,
         warm_up: int,
         mining_epochs: int,
         mining: str | None,
@@ -90,6 +94,7 @@ class MMANet(Method):
         self.teacher = Teacher(teacher["run"], self.spec) if teacher["run"] else None
         self.distillation_weight, self.regularization_weight = distillation_weight, regularization_weight
         self.warm_up, self.max_places, self.chunk = warm_up, tuple(max_places), chunk
+        self.distillation_from = warm_up if distillation_from is None else distillation_from
         self.as_released = AsReleased(**as_released)
         # the regularisation network: encoders are shared, and in segmentation the fusion, too
         self.regularizer = self.new_fusion() if self.spec.task == "classification" else None
@@ -108,11 +113,12 @@ class MMANet(Method):
         output = self.fuse(features, drawn)
         started = self.current_epoch >= self.warm_up
         fused = self.regularizer(features, drawn) if self.regularizer else output.fused
-        again = self.task.loss(self.regularizer_head(fused), batch.target)  # (B,)
+        again = self.task.loss(self.regularizer_head(self.task.pool(fused)), batch.target)  # (B,)
         weak = self.mining.weak[combination_code(drawn)] & started  # (B,)
         masked, unmasked = mean_over_available(again, weak), weak.sum() * again.mean()
         regularization = unmasked if self.as_released.unmasked_regularization else masked
-        mad = self._distil(output, self.teacher(batch)) if self.teacher and started else again.new_zeros(())
+        distils = self.teacher and self.current_epoch >= self.distillation_from
+        mad = self._distil(output, self.teacher(batch)) if self.teacher and distils else again.new_zeros(())
         return {
             "task": self.task.loss(output, batch.target).mean(),
             "distillation": self.distillation_weight * mad,
@@ -121,7 +127,13 @@ class MMANet(Method):
 
     def _distil(self, student: Output, teacher: Output) -> Tensor:
         axis = "column" if self.as_released.column_weights else "row"
-        return distil_relations(student, teacher, axis=axis, most=self.max_places, chunk=self.chunk)
+        most = self.max_places if self.task.dense else None
+        return distil_relations(student, teacher, axis=axis, most=most, chunk=self.chunk)
+
+    @property
+    def selectable_from(self) -> int:
+        distilled = self.distillation_from if self.teacher and self.distillation_weight else 0
+        return max(distilled, self.warm_up if self.regularization_weight else 0)
 
     def start(self) -> None:
         if self.teacher:

@@ -56,6 +56,10 @@ class OGMGE(Method):
         self.alpha, self.noise, self.first, self.last = alpha, noise, start, end
         self.coefficients = torch.ones(len(self.modalities))  # of the last batch
 
+    @property
+    def selectable_from(self) -> int:
+        return self.first
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         features = self.encode(batch)
         with torch.no_grad():

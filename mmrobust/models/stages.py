@@ -162,6 +162,8 @@ def build_levels(
         network = find_class(name)(image, pretrained=pretrained, norm=norm, **options)
         if pretrained:
             keep_weights(network)
+        if isinstance(network, Staged):
+            return network
         widths = getattr(network, "widths", [network.width])
         return Whole(network, widths, getattr(network, "strides", [1] * len(widths)), channels_last=False)
     return _timm_levels(name, pretrained, norm, shape[0], options)
