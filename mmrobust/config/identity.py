@@ -72,11 +72,11 @@ def upgrade(config: DictConfig) -> DictConfig:
         "study": {"trials": None, "name": None, "storage": None, "trial": None, "pruner": None},
         "trainer.compile": False,
     }
-    name = str(OmegaConf.select(config, "method._target_")).rpartition(".")[2]
-    later |= {
+    of_methods: dict[str, dict[str, Any]] = {
         "DMRNet": {"method.mining": "variance"},
         "MMANet": {"method.distillation_from": None},
-    }.get(name, {})
+    }
+    later |= of_methods.get(str(OmegaConf.select(config, "method._target_")).rpartition(".")[2], {})
     if OmegaConf.select(config, "data.manifest") is not None:
         later["data.inferred"] = None
     for key, value in later.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,11 +25,9 @@ class OSMD(Method):
 
     The joint adaptation network restores a privileged modality n from each available u, H_{u→n}(x_u), and pulls the
     result to the real branch E_n: its features in distribution, its class probabilities sample by sample. The cross
-    translation network fuses real and restored streams. Both are optimised together; the real branch learns by its own
-    cross-entropy only. What was not drawn is restored, as the mean over the drawn sources.
+    translation network fuses real and restored streams. Both are optimised together, the real branch by itself.
 
-    Two layouts, see `released_parts` and `reconstructed_parts`. No training script is released: the weights are those
-    of the same authors' MSH-Net code, the ramp is ours.
+    Two layouts, see `released_parts` and `reconstructed_parts`. The ramp is ours, the weights are MSH-Net's.
 
     Args:
         layout: `released`, for segmentation, or `reconstruction`; null: by the task.
@@ -41,8 +39,7 @@ class OSMD(Method):
         hallucination, aggregation, hidden: see `reconstructed_parts`; null: `pair` in the released layout, else `source`.
         bins, places: of the released layout's context modules; see `comparable`.
         alpha, beta, temperature: see `joint_adaptation`; of one rank's samples, raised from 0 over `ramp_epochs`.
-        branch_weight, restored_weight: of the cross-entropies of the real and of the restored branches, the latter
-            null: 0 in the released layout, else 1.
+        branch_weight, restored_weight: of the cross-entropies of real and restored branches; null: 0 if released, else 1.
         translation_weight: of the squared gap between what is made of each stream alone and of all.
     """
 
@@ -77,9 +74,10 @@ class OSMD(Method):
         spec, encoder = base["spec"], base["encoder"]
         sources = sources_of(tuple(spec.modalities), privileged)
         targets = [n for n in spec.modalities if sources != [n]]  # what others can restore
-        keys: Any = {"hallucination": hallucination, "aggregation": aggregation}
-        keys |= {"bins": bins, "norm": encoder["norm"]}
-        super().__init__(fusion=layout_fusion(layout, spec, sources, targets, **keys), **base)
+        keys: Any = {"hallucination": hallucination, "aggregation": aggregation, "bins": bins}
+        super().__init__(
+            fusion=layout_fusion(layout, spec, sources, targets, encoder=encoder, **keys), **base
+        )
         self.sources, self.targets, self.released = sources, targets, hasattr(self, "fusion")
         self.register_buffer("is_source", torch.tensor([m in sources for m in self.modalities]))
         self.branch_weight, self.translation_weight = branch_weight, translation_weight
@@ -140,11 +138,13 @@ class OSMD(Method):
         }
         return {name: float(self.phases.acts(name, epoch)) * x for name, x in terms.items()}
 
-    def resting(self) -> Iterator[nn.Module]:
-        joint, epoch = self.joint_adaptation, self.current_epoch
-        if not self.phases.acts("branch", epoch):
-            chains = [self.encoders] if self.released else [self.encoders, self.projections]
-            yield from (chain[n] for chain in chains for n in self.targets)
-            yield from (joint.branch_heads, joint.branch_views)
-        if not self.phases.acts("adaptation", epoch):
-            yield from (joint.hallucinations, joint.restored_heads, joint.restored_views)
+    def resting(self) -> list[nn.Module]:
+        joint, chains = self.joint_adaptation, [self.encoders, *([] if self.released else [self.projections])]
+        later = [part for part in self.children() if part not in (*chains, joint)]
+        later += [x[m] for x in chains for m in self.modalities if m not in self.targets]
+        groups = {
+            "branch": [*(x[n] for x in chains for n in self.targets), joint.branch_heads, joint.branch_views],
+            "adaptation": [joint.hallucinations, joint.restored_heads, joint.restored_views],
+            "task": later,
+        }
+        return self.phases.resting(groups, self.current_epoch)

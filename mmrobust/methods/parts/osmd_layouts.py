@@ -29,10 +29,10 @@ def layout_fusion(
     sources: Sequence[str],
     targets: Sequence[str],
     *,
+    encoder: Mapping[str, Any],
     hallucination: str | None,
     aggregation: str,
     bins: Sequence[int],
-    norm: str,
 ) -> Fusion | None:
     """The released layout's fusion, the first source's trunk; None for the reconstruction.
 
@@ -55,7 +55,7 @@ def layout_fusion(
             "encoder for every pair and cross translation; set method.layout=reconstruction"
         )
     keeps = sources[0] in targets
-    return partial(TranslatedTrunk, carrier=sources[0], keeps_chain=keeps, bins=bins, norm=norm)
+    return partial(TranslatedTrunk, carrier=sources[0], keeps_chain=keeps, bins=bins, norm=encoder["norm"])
 
 
 def layout_parts(
@@ -67,11 +67,10 @@ def layout_parts(
     aggregation: str,
     hidden: Sequence[int],
     bins: Sequence[int],
-    norm: str,
 ) -> dict[str, nn.Module]:
     """The other parts of a method whose fusion is `layout_fusion`, by name, in the order in which they are drawn."""
     if isinstance(getattr(method, "fusion", None), TranslatedTrunk):
-        return released_parts(method, adapt, encoder=encoder, bins=bins, norm=norm)
+        return released_parts(method, adapt, encoder=encoder, bins=bins)
     kind = hallucination or "source"
     return reconstructed_parts(
         method, adapt, encoder=encoder, hallucination=kind, aggregation=aggregation, hidden=hidden
@@ -79,7 +78,7 @@ def layout_parts(
 
 
 def released_parts(
-    method: Method, adapt: Adapt, *, encoder: Mapping[str, Any], bins: Sequence[int], norm: str
+    method: Method, adapt: Adapt, *, encoder: Mapping[str, Any], bins: Sequence[int]
 ) -> dict[str, nn.Module]:
     """The released layout (`ESANet_OS`): the trunk goes on from what the streams are translated into at every level.
 
@@ -93,7 +92,9 @@ def released_parts(
 
     def view(n: str) -> nn.Module:
         widths = chains[n].widths
-        return Surroundings(Context(widths[-1], bins=bins, width=None, norm=norm), trunk.kept, len(widths))
+        return Surroundings(
+            Context(widths[-1], bins=bins, width=None, norm=encoder["norm"]), trunk.kept, len(widths)
+        )
 
     def head(n: str) -> nn.Module:
         widths = chains[n].widths

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from torch import nn
+
 from mmrobust.errors import UserError, one_of
 
 TEACHER, TRANSFER, FUSION = {"branch"}, {"restored", "adaptation"}, {"task", "translation"}
@@ -40,6 +44,10 @@ class Phases:
 
     def acts(self, term: str, epoch: int) -> bool:
         return term in self.terms[self.stage(epoch)]
+
+    def resting(self, groups: Mapping[str, list[nn.Module]], epoch: int) -> list[nn.Module]:
+        """Of what learns by each term, what does not learn now."""
+        return [part for term, parts in groups.items() if not self.acts(term, epoch) for part in parts]
 
     def ramp(self, epoch: int) -> float:
         """The adaptation's share, from 0 to 1."""
