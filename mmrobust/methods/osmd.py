@@ -142,7 +142,7 @@ class OSMD(Method):
         joint, chains = self.joint_adaptation, [self.encoders, *([] if self.released else [self.projections])]
         later = [part for part in self.children() if part not in (*chains, joint)]
         later += [x[m] for x in chains for m in self.modalities if m not in self.targets]
-        groups = {
+        groups: dict[str, list[nn.Module]] = {
             "branch": [*(x[n] for x in chains for n in self.targets), joint.branch_heads, joint.branch_views],
             "adaptation": [joint.hallucinations, joint.restored_heads, joint.restored_views],
             "task": later,
