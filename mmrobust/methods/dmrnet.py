@@ -46,7 +46,7 @@ class DMRNet(Method):
 
     The published rule mines the wrong side: at the optimum of task and KL term sigma^2 = l / (l + H), l the KL term's
     weight and H the task's curvature, which grows with the uncertainty of the prediction; so the variance of the
-    *harder* combination is the smaller one, measured as well (.github/results.md). `mining=loss` does what is meant.
+    *harder* combination is the smaller one, as measurements show. `mining=loss` does what is meant.
 
     Args:
         kl_weight: of the KL divergence to a standard normal.

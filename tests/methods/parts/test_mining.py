@@ -280,5 +280,5 @@ def test_weak_combinations_may_be_given() -> None:
         prediction_mining(weak=["audi"])
     with pytest.raises(UserError, match="at least two modalities"):
         prediction_mining(("audio",))
-    with pytest.raises(UserError, match="'kl' is not known; choose histogram or metric"):
+    with pytest.raises(UserError, match="='kl' is not known; choose histogram, conditional, metric"):
         prediction_mining(distance="kl")
