@@ -53,3 +53,12 @@ def uniforms(count: int, *salts: int | str) -> np.ndarray:
 def seed_of(*salts: int | str) -> int:
     """A seed in [0, 2**63) for a generator that must be started, e.g. for a permutation."""
     return int(hashed(np.zeros(1, dtype=np.int64), *salts)[0]) & ((1 << 63) - 1)
+
+
+def seed_torch(device: torch.device, *salts: int | str) -> None:
+    """Start the generators that a step on this device draws from."""
+    seed = seed_of(*salts)
+    # torch.manual_seed would take 0.3 ms, for devices not in use.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

@@ -34,13 +34,7 @@ UPWARDS: set[tuple[str, str]] = set()
 COMMANDS = ("run", "evaluate", "report", "dashboard")
 
 # Files that are still larger than their budget, with what they may have: this list only shrinks.
-LARGER = {
-    "methods.mmanet": 160,
-    "methods.osmd": 195,
-    "methods.shaspec": 152,
-    "methods.udml": 188,
-    "methods.base": 272,
-}
+LARGER: dict[str, int] = {}
 
 
 def imported(body: list[ast.stmt]) -> Iterator[str]:

@@ -17,11 +17,10 @@ from mmrobust.data.base import DataModule
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.evaluation.combinations import Results
-from mmrobust.methods.base import Features, Method, Output
+from mmrobust.methods.base import Features, Method, Output, Prediction, stacked_logits
 from mmrobust.methods.teacher import Teacher
 from mmrobust.models.fusion import masked, mean_over
 from mmrobust.models.pyramid import by_level, deepest, with_deepest
-from mmrobust.tasks.base import full_logits
 
 
 class TeacherShaped(Method):
@@ -120,10 +119,10 @@ class AlternatingShaped(Method):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         unimodal = {m: self.shared_head(x) for m, x in features.items()}
-        logits = torch.stack([full_logits(y) for y in unimodal.values()], 1)
+        logits = stacked_logits(unimodal)
         present = available.reshape(*available.shape, *[1] * (logits.dim() - 2))
         weights = present / present.sum(1, keepdim=True)
-        return Output(torch.where(present, logits, 0).mul(weights).sum(1), unimodal)
+        return Output(Prediction(torch.where(present, logits, 0).mul(weights).sum(1)), unimodal)
 
     def updates(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
         for i, m in enumerate(self.modalities):

@@ -72,6 +72,11 @@ def upgrade(config: DictConfig) -> DictConfig:
         "study": {"trials": None, "name": None, "storage": None, "trial": None, "pruner": None},
         "trainer.compile": False,
     }
+    of_methods: dict[str, dict[str, Any]] = {
+        "DMRNet": {"method.mining": "variance"},
+        "MMANet": {"method.distillation_from": None},
+    }
+    later |= of_methods.get(str(OmegaConf.select(config, "method._target_")).rpartition(".")[2], {})
     if OmegaConf.select(config, "data.manifest") is not None:
         later["data.inferred"] = None
     if str(config.data.get("_target_")).endswith(".Handwritten"):

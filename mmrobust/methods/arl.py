@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
-from mmrobust.methods.base import Method, tensors
+from mmrobust.methods.base import Method, mean_over_available, tensors
 from mmrobust.methods.parts.balance import mean_over_rows
 
 
@@ -87,18 +87,14 @@ class ARL(Method):
             raise UserError(
                 f"method.entropy_floor={entropy_floor} is not in (0, 1], a part of an equal share"
             )
-        self.unimodal_weight, self.temperature, self.entropy_floor = (
-            unimodal_weight,
-            temperature,
-            entropy_floor,
-        )
-        self.start = start
+        self.unimodal_weight, self.temperature = unimodal_weight, temperature
+        self.entropy_floor, self.last_plain = entropy_floor, start
         self.as_released = AsReleased(**as_released)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         features = self.encode(batch)
         unimodal = self.unimodal(features)
-        started = self.current_epoch > self.start
+        started = self.current_epoch > self.last_plain
         if started:
             coefficients = self.coefficients(list(unimodal.values()), batch.available)
             for k, feature in zip(coefficients, features.values(), strict=True):
@@ -108,8 +104,12 @@ class ARL(Method):
         weight = self.unimodal_weight if started else 1.0
         for i, (m, logits) in enumerate(unimodal.items()):
             loss = self.task.loss(logits, batch.target)
-            terms[m] = weight * torch.where(batch.available[:, i], loss, 0).mean()
+            terms[m] = weight * mean_over_available(loss, batch.available[:, i])
         return terms
+
+    @property
+    def selectable_from(self) -> int:
+        return self.last_plain + 1
 
     @torch.no_grad()
     def coefficients(self, unimodal: list[Tensor], available: Tensor) -> Tensor:

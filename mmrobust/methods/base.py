@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
 from lightning import LightningModule
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -15,30 +15,27 @@ from mmrobust import keyed, ranks
 from mmrobust.batch import Batch
 from mmrobust.combinations import all_combinations, draw_combinations
 from mmrobust.data.spec import DataSpec
-from mmrobust.errors import UserError
 from mmrobust.evaluation.added_metrics import Added
-from mmrobust.evaluation.combinations import CombinationScores, Results
+from mmrobust.evaluation.combinations import Results
+from mmrobust.evaluation.thresholds import Evaluation
 from mmrobust.methods.output import Features as Features
 from mmrobust.methods.output import Output as Output
+from mmrobust.methods.output import mean_over_available as mean_over_available
+from mmrobust.methods.output import stacked_logits as stacked_logits
 from mmrobust.methods.output import tensors as tensors
 from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, takes_encoders
-from mmrobust.models.encoders import few_rows, running_statistics, scatter_rows
-from mmrobust.tasks.families import add_thresholds, keep_thresholds, kept_thresholds
-from mmrobust.tasks.registry import build_task
+from mmrobust.models.encoders import few_rows, running_statistics
+from mmrobust.models.heads import Prediction as Prediction
+from mmrobust.models.resting import drop_gradients, rest
+from mmrobust.models.rows import encode_rows
+from mmrobust.schedules import optimization
+from mmrobust.tasks.registry import build_task, require_task
 
 
 class Method(LightningModule):
     """Base of all methods: encoders, the task, optimisation, evaluation of all combinations.
 
-    What a method overrides:
-        encode_modality(modality, x): features of one modality, from that modality alone.
-        fuse(features, available): an Output; row-wise in eval mode, so that combinations can be stacked
-            (default: fusion module and head).
-        losses(batch): the weighted terms of one optimiser update.
-        updates(batch): yields `losses` several times if a batch takes several updates (optional).
-        modulate(): changes gradients before clipping and the optimiser's step (optional).
-        observe(results): looks at the validation results of every combination (optional).
-        combinations(): the combinations that it can serve (optional).
+    A method overrides what its paper changes; Lightning's own hooks are left alone.
 
     Args:
         spec: the dataset's description.
@@ -54,6 +51,7 @@ class Method(LightningModule):
     # Of its parts, by parameters() or state_dict(), which cannot be where FSDP shares them out:
     reads_parameters: bool = False
     unverified: ClassVar[str] = ""  # what of the published method rests on memory alone; reports say so
+    drop: bool = False  # whether the default `losses` hides modalities by `draw`
 
     def __init__(
         self,
@@ -66,7 +64,7 @@ class Method(LightningModule):
         schedule: Any,
     ) -> None:
         super().__init__()
-        self.require_task(spec.task)
+        require_task(type(self), spec.task)
         self.spec, self.seed = spec, seed
         self.modalities = tuple(spec.modalities)
         self.task = build_task(spec)
@@ -80,22 +78,12 @@ class Method(LightningModule):
         if built is not None:
             self.fusion, self.width = built, cast(int, built.width)
             self.head = self.task.head(self.width)
-        add_thresholds(self, spec.metrics, 2 ** len(self.modalities))
+        self.evaluation = Evaluation(self, spec.metrics, self.modalities)
         self._optimizer, self._schedule = optimizer, schedule
         self.clipping: tuple[float | None, str | None] = (None, None)  # with several updates a batch only
         self.automatic_optimization = type(self).updates is Method.updates
         self.metrics: Mapping[str, Added] = {}  # further ones that are evaluated, see `added_metrics`
-        self._scores: dict[str, CombinationScores] = {}
         self.last_terms: dict[str, Tensor] = {}  # the losses of the last batch
-
-    @classmethod
-    def require_task(cls, task: str) -> None:
-        """Raises: UserError: the method does not do it."""
-        if task not in cls.tasks:
-            raise UserError(
-                f"{cls.__name__} does {' and '.join(cls.tasks)}, but the dataset's task is {task}; method=dropout does "
-                "all tasks"
-            )
 
     # What a method may override
 
@@ -104,13 +92,18 @@ class Method(LightningModule):
         return self.pool(self.encoders[modality](x))
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
-        """Predict from the features that `available` (B, M) allows; the others must not matter."""
+        """Predict from the features that `available` (B, M) allows; row-wise in eval mode, to stack combinations."""
         fused = self.fusion(features, available)
-        return Output(self.head(fused), fused=fused)
+        return Output(self.predict(fused), fused=fused)
+
+    def predict(self, fused: Any) -> Prediction:
+        """What the head says of a fused feature, of which a classifier averages maps."""
+        return self.head(self.task.pool(fused))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The named, weighted terms whose sum one optimiser update minimises."""
-        raise NotImplementedError
+        """The named, weighted terms whose sum one optimiser update minimises: by default the task's alone."""
+        output = self.fuse(self.encode(batch), self.draw(batch) if self.drop else batch.available)
+        return {"task": self.task.loss(output, batch.target).mean()}
 
     def updates(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
         """One `losses` for every optimiser update of a batch; each is applied before the next is asked for."""
@@ -119,12 +112,27 @@ class Method(LightningModule):
     def modulate(self) -> None:
         """Change the gradients: reduced over ranks and unscaled, not yet clipped."""
 
+    def start(self) -> None:
+        """Check what only the trainer knows: `self.trainer` is there, and nothing is trained yet."""
+
+    def finish_epoch(self) -> None:
+        """Draw conclusions from an epoch's steps, before its checkpoint is saved; `current_epoch` is that epoch."""
+
     def observe(self, results: Results) -> None:
         """Learn from the validation results of every combination, which agree on all ranks."""
 
     def combinations(self) -> list[tuple[str, ...]]:
         """The combinations this method can serve; the others are null in the result."""
         return all_combinations(self.modalities)
+
+    def resting(self) -> Iterable[nn.Module]:
+        """Parts that do not learn in this epoch: their weights and running statistics stay."""
+        return ()
+
+    @property
+    def selectable_from(self) -> int:
+        """First epoch (from 0) whose checkpoint may be selected: when all that begins late in training has begun."""
+        return 0
 
     # What a method calls
 
@@ -140,23 +148,19 @@ class Method(LightningModule):
         return self.task.pool(features) if self.pools else features
 
     def encode(self, batch: Batch) -> dict[str, Features]:
-        """Features of all modalities, (B, ...); zeros where a modality is not available.
-
-        Encoders see available rows only. One without any still runs a zero row, times 0, so that DDP finds
-        a gradient for each of its parameters; with SyncBatchNorm, whose ranks must meet, it runs none.
-        """
-        return {m: self._encode_rows(m, x, batch) for m, x in batch.inputs.items()}
+        """Features of all modalities, (B, ...); zeros where one is not available. Encoders see available rows only."""
+        rows, count = batch.rows or {}, len(batch)
+        return {
+            m: encode_rows(self, partial(self.encode_modality, m), x, rows.get(m), count)
+            for m, x in batch.inputs.items()
+        }
 
     def draw(self, batch: Batch) -> Tensor:
-        """Modality dropout: a non-empty combination per sample, (B, M), uniform among the available ones.
-
-        Keyed by seed, epoch and sample: methods with the same seed hide the same features.
-        """
+        """Modality dropout, (B, M): one combination of what a sample has, uniform; the same in methods of one seed."""
         return draw_combinations(batch.available, batch.index, self.seed, "draw", self.current_epoch)
 
     def unimodal(self, features: Mapping[str, Features]) -> dict[str, Tensor]:
-        """Logits from each modality alone, the others hidden: zeroed features through the same fusion and head.
-        Rows that lack the modality mean nothing."""
+        """Logits from each modality alone, the others hidden; rows that lack the modality mean nothing."""
         count = len(next(iter(tensors(features))))
         only = torch.eye(len(self.modalities), dtype=torch.bool, device=self.device)
         return {
@@ -167,42 +171,24 @@ class Method(LightningModule):
         """Predict every sample from what is available of it."""
         return self.fuse(self.encode(batch), batch.available)
 
-    def _encode_rows(self, modality: str, x: Tensor, batch: Batch) -> Features:
-        rows = (batch.rows or {}).get(modality)
-        count = len(x) if rows is None else len(rows)
-        few = self.training and few_rows(self, count)
-        with running_statistics(self, active=few):
-            if rows is None:
-                return self.encode_modality(modality, x)
-            if count == 0 and (few or not self.training):
-                features = self.encode_modality(modality, x.new_zeros(1, *x.shape[1:]))
-                return apply_to_collection(
-                    features, Tensor, lambda f: (0 * f).expand(len(batch), *f.shape[1:])
-                )
-            features = self.encode_modality(modality, x[rows])
-            return apply_to_collection(features, Tensor, lambda f: scatter_rows(rows, f, len(batch)))
-
     # Optimisation
 
     def configure_optimizers(self) -> Any:
-        key = "optimizer"
-        try:
-            optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-            key = "schedule"
-            return {"optimizer": optimizer, "lr_scheduler": self._schedule(optimizer)}
-        except (ValueError, TypeError, ArithmeticError) as error:  # numbers that cannot be
-            raise UserError(f"{key}: {error}; see conf/{key}/ and the keys below {key}") from error
+        return optimization(
+            [p for p in self.parameters() if p.requires_grad], self._optimizer, self._schedule
+        )
+
+    def on_train_start(self) -> None:
+        self.start()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # A step's random numbers depend on where it is, not on how the run got there.
         step = self.trainer.fit_loop.total_batch_idx
-        seed = keyed.seed_of(self.seed, "step", self.global_rank, step)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes 0.3 ms, for devices not in use
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        keyed.seed_torch(self.device, self.seed, "step", self.global_rank, step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         self.last_terms = {}
+        rest(self, list(self.resting()))
         with running_statistics(self, active=len(batch) == 1 and few_rows(self, 1)):
             if self.automatic_optimization:
                 return self._total(self.losses(batch))
@@ -219,6 +205,7 @@ class Method(LightningModule):
         return torch.stack(list(terms.values())).sum()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        drop_gradients(self.resting())
         self.modulate()
         if not self.automatic_optimization:
             self.clip_gradients(optimizer, *self.clipping)
@@ -227,6 +214,7 @@ class Method(LightningModule):
         if not self.automatic_optimization:
             self.lr_schedulers().step()  # type: ignore[union-attr]
         ranks.average_running_statistics(self)  # for the checkpoint, where no validation came before it
+        self.finish_epoch()
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "fit":
@@ -238,35 +226,23 @@ class Method(LightningModule):
 
     # Evaluation
 
-    def _evaluate(self, split: str, batch: Batch) -> None:
-        if split not in self._scores:  # not before: combinations() may need what a constructor sets last
-            self._scores[split] = CombinationScores(
-                self.task,
-                self.modalities,
-                self.combinations(),
-                keep_predictions=split == "test",
-                metrics=self.metrics,
-            )
-        self._scores[split].update(self, batch)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
+        self.evaluation.update("val", self, batch)
 
     def on_validation_epoch_end(self) -> None:
-        results = self._scores["val"].finish()
+        results = self.evaluation.finish("val", self)
         if not self.trainer.sanity_checking:
             self.observe(results)
             data = getattr(self.trainer, "datamodule", None)
             if getattr(data, "validation_split", "val") == "val":  # else the test would fix its own
-                keep_thresholds(self, results.equal_errors)
+                self.evaluation.fix(self, results.equal_errors)
         self.log_dict(results.flat("val"))
-        average = results.aggregates["average"][self.task.primary]
-        if average is not None:
+        if (average := results.aggregates["average"][self.task.primary]) is not None:
             self.log("val", average, prog_bar=True, logger=False)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
+        self.evaluation.update("test", self, batch)
 
     def on_test_epoch_end(self) -> None:
-        self.results = self._scores["test"].finish(kept_thresholds(self, self.spec.metrics))
+        self.results = self.evaluation.finish("test", self)
         self.log_dict(self.results.flat("test"))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmrobust.batch import Batch
 from mmrobust.combinations import all_combinations, combination_code, combination_masks, combination_name
 from mmrobust.errors import UserError
-from mmrobust.methods.base import Features, Method, Output
+from mmrobust.methods.base import Features, Method, Output, Prediction
 from mmrobust.methods.fusion import Fusion
 from mmrobust.tasks.registry import TASKS
 
@@ -74,7 +74,7 @@ class Dedicated(Method):
             chosen = (code == own).reshape(-1, *[1] * (predicted.dim() - 1))
             logits = predicted if logits is None else torch.where(chosen, predicted, logits)
         assert logits is not None
-        return Output(logits)
+        return Output(Prediction(logits))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         terms = {}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mmrobust.batch import Batch
-from mmrobust.methods.base import Method
+from mmrobust.methods.base import Method, mean_over_available
 from mmrobust.tasks.registry import TASKS
 
 
@@ -51,6 +51,6 @@ class DGL(Method):
         only = torch.eye(len(self.modalities), dtype=torch.bool, device=self.device)
         for i, m in enumerate(self.modalities):
             fused = apply_detached(self.fusion, features, only[i].expand(len(batch), -1))
-            loss = self.task.loss(apply_detached(self.head, fused), batch.target)
-            terms[m] = self.unimodal_weight * torch.where(batch.available[:, i], loss, 0).mean()
+            loss = self.task.loss(apply_detached(self.head, self.task.pool(fused)), batch.target)
+            terms[m] = self.unimodal_weight * mean_over_available(loss, batch.available[:, i])
         return terms

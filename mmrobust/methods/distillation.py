@@ -54,7 +54,7 @@ class Distillation(Method):
         self.teacher = Teacher(teacher["run"], self.spec) if teacher["run"] else None
         self.kind, self.weight, self.temperature = kind, weight, temperature
 
-    def on_train_start(self) -> None:
+    def start(self) -> None:
         if self.teacher and self.kind in FEATURES:
             same = self.kind in ("fitnet", "at") and (
                 self.kind == "fitnet" or self.spec.task == "classification"

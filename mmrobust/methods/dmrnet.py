@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from mmrobust.batch import Batch
-from mmrobust.errors import UserError
+from mmrobust.errors import one_of
 from mmrobust.losses import gaussian_kl
 from mmrobust.methods.base import Features, Method, Output
 from mmrobust.methods.parts.gaussian import NormalisedLinear, predict_from_mean, sample_gaussian
-from mmrobust.methods.parts.mining import VarianceMining
+from mmrobust.methods.parts.mining import HardMining
 from mmrobust.models.pyramid import deepest, with_deepest
 from mmrobust.tasks.registry import TASKS
 
@@ -41,13 +41,19 @@ class DMRNet(Method):
     A modality combination is a diagonal Gaussian, not a point: training predicts from a sample of it,
     inference from its mean, so the classifier no longer pulls every combination of a class in one
     direction. Samples with a hard combination, mined by the predicted variance, count a second time.
-    Of a pyramid the deepest map is Gaussian, place by place, and the finer ones are as they are.
+    Of a pyramid the deepest map is Gaussian, place by place, and the finer ones are as they are; where a classifier
+    fuses maps (`fusion=trunk`), they are Gaussian place by place, and their samples are averaged.
+
+    The published rule mines the wrong side: at the optimum of task and KL term sigma^2 = l / (l + H), l the KL term's
+    weight and H the task's curvature, which grows with the uncertainty of the prediction; so the variance of the
+    *harder* combination is the smaller one, as measurements show. `mining=loss` does what is meant.
 
     Args:
         kl_weight: of the KL divergence to a standard normal.
         hard_weight: of the hard combination regulariser.
-        mining_epochs: epochs during which variances are observed; the regulariser acts from then on.
-        hard: combinations to regularise instead of mined ones, e.g. [audio].
+        mining: what makes a combination hard: its mean `variance`, as published, or its mean `loss`.
+        mining_epochs: epochs during which that is observed; the regulariser acts from then on.
+        hard: combinations to regularise, after the same epochs, instead of mined ones, e.g. [audio].
         auxiliary: head of the regulariser: `shared` is the main one (as published for classification),
             `separate` is its own (as published for segmentation).
         max_log_variance: bound of |log variance|, for a stable exponential.
@@ -62,6 +68,7 @@ class DMRNet(Method):
         *,
         kl_weight: float,
         hard_weight: float,
+        mining: str,
         mining_epochs: int,
         hard: Sequence[str] | None,
         auxiliary: str,
@@ -71,35 +78,42 @@ class DMRNet(Method):
         **base: Any,
     ) -> None:
         super().__init__(**base)
-        if auxiliary not in ("shared", "separate"):
-            raise UserError(f"method.auxiliary={auxiliary!r} is not known; choose shared or separate")
+        one_of("method.auxiliary", auxiliary, ("shared", "separate"))
+        one_of("method.mining", mining, ("variance", "loss"))
         self.kl_weight, self.hard_weight, self.max_log_variance = kl_weight, hard_weight, max_log_variance
-        self.sample, self.as_released = sample, AsReleased(**as_released)
+        self.sample, self.by_loss, self.as_released = sample, mining == "loss", AsReleased(**as_released)
         width, maps = self.width, self.task.dense
         self.mean = NormalisedLinear(width, maps=maps)
         self.log_variance = NormalisedLinear(width, maps=maps)
         self.auxiliary_head = self.head if auxiliary == "shared" else self.task.head(width)
-        self.mining = VarianceMining(
+        self.mining = HardMining(
             self.modalities, epochs=mining_epochs, hard=hard, batch_means=self.as_released.batch_means
         )
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         fused = self.fusion(features, available)
         if not self.training:
-            return Output(predict_from_mean(self.mean, self.head, fused), fused=fused)
+            return Output(predict_from_mean(self.mean, self.head, self.task.pool(fused)), fused=fused)
         mean = self.mean(deepest(fused))
         log_variance = self.log_variance(deepest(fused)).clamp(-self.max_log_variance, self.max_log_variance)
         z = with_deepest(fused, sample_gaussian(mean, log_variance) if self.sample else mean)
-        return Output(self.head(z), extras={"z": z, "mean": mean, "log_variance": log_variance})
+        return Output(self.predict(z), extras={"z": z, "mean": mean, "log_variance": log_variance})
+
+    @property
+    def selectable_from(self) -> int:
+        return self.mining.epochs if self.hard_weight else 0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         drawn = self.draw(batch)  # (B, M), within batch.available
         output = self.fuse(self.encode(batch), drawn)
         mean, log_variance, z = (output.extras[name] for name in ("mean", "log_variance", "z"))
-        hard = self.mining.update(drawn, log_variance, self.current_epoch)  # (B,)
         task = self.task.loss(output, batch.target)  # (B,)
+        hardness = task if self.by_loss else log_variance.detach().exp().flatten(1).mean(1)
+        hard = self.mining.update(drawn, hardness, self.current_epoch)  # (B,)
         shared = self.auxiliary_head is self.head
-        again = task if shared else self.task.loss(self.auxiliary_head(z), batch.target)
+        again = task if shared else self.task.loss(self.auxiliary_head(self.task.pool(z)), batch.target)
+        if not self.task.dense:  # all places of a sample are one Gaussian
+            mean, log_variance = mean.flatten(1), log_variance.flatten(1)
         kl = gaussian_kl(mean, log_variance)
         if self.as_released.unmasked_hard:
             regulariser = hard.sum() * again.mean()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
 from mmrobust.tasks.registry import TASKS
 
@@ -17,7 +14,4 @@ class ModalityDropout(Method):
     """
 
     tasks = tuple(TASKS)  # through their heads and losses alone
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        output = self.fuse(self.encode(batch), self.draw(batch))
-        return {"task": self.task.loss(output, batch.target).mean()}
+    drop = True

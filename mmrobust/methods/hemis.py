@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
-from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
 from mmrobust.methods.parts.moments import Moments
 from mmrobust.tasks.registry import TASKS
@@ -41,12 +38,9 @@ class HeMIS(Method):
     """
 
     tasks = tuple(TASKS)  # through their heads and losses alone
+    drop = True
 
     def __init__(self, *, width: int, as_released: Mapping[str, bool], **base: Any) -> None:
         quirks = AsReleased(**as_released)
         fusion = partial(Moments, width=width, over_absent=quirks.variance_over_absent)
         super().__init__(fusion=fusion, **base)
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        output = self.fuse(self.encode(batch), self.draw(batch))
-        return {"task": self.task.loss(output, batch.target).mean()}

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.batch import Batch
-from mmrobust.methods.base import Features, Method, Output
-from mmrobust.tasks.base import full_logits
+from mmrobust.methods.base import Features, Method, Output, Prediction, mean_over_available, stacked_logits
 from mmrobust.tasks.registry import TASKS
 
 
@@ -31,16 +30,16 @@ class LateFusion(Method):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         unimodal = {m: head(features[m]) for m, head in self.heads.items()}
-        logits = torch.stack([full_logits(y) for y in unimodal.values()], 1)  # (B, M, C, ...)
+        logits = stacked_logits(unimodal)  # (B, M, C, ...)
         present = available.reshape(*available.shape, *[1] * (logits.dim() - 2))
         fused = torch.where(present, logits, 0).sum(1) / present.sum(1)
-        return Output(fused, unimodal)
+        return Output(Prediction(fused), unimodal)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         output = self.fuse(self.encode(batch), batch.available)
         terms = {}
-        for i, (m, logits) in enumerate(output.unimodal.items()):
-            loss = self.task.loss(logits, batch.target)
-            terms[m] = self.unimodal_weight * torch.where(batch.available[:, i], loss, 0).mean()
+        for i, (m, prediction) in enumerate(output.unimodal.items()):
+            loss = self.task.loss(prediction, batch.target)
+            terms[m] = self.unimodal_weight * mean_over_available(loss, batch.available[:, i])
         terms["fused"] = self.fused_weight * self.task.loss(output, batch.target).mean()
         return terms

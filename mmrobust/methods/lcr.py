@@ -5,9 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
-from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
 from mmrobust.methods.parts.correlation import LatentCorrelation
 from mmrobust.tasks.registry import TASKS
@@ -27,10 +24,7 @@ class LCR(Method):
     """
 
     tasks = tuple(TASKS)  # through their heads and losses alone
+    drop = True
 
     def __init__(self, *, width: int, hidden: int, **base: Any) -> None:
         super().__init__(fusion=partial(LatentCorrelation, width=width, hidden=hidden), **base)
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        output = self.fuse(self.encode(batch), self.draw(batch))
-        return {"task": self.task.loss(output, batch.target).mean()}

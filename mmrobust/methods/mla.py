@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from mmrobust import ranks
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
-from mmrobust.methods.base import Features, Method, Output
+from mmrobust.methods.base import Features, Method, Output, Prediction, mean_over_available, stacked_logits
 from mmrobust.models.encoders import PointwiseLinear
+from mmrobust.models.heads import LinearHead
+from mmrobust.models.resting import drop_gradients
 
 
 def shrink(projection: Tensor, mean: Tensor, alpha: float) -> Tensor:
@@ -75,7 +77,7 @@ class MLA(Method):
         self.adapters = nn.ModuleDict(
             {m: nn.Identity() if w == width else PointwiseLinear(w, width) for m, w in self.widths.items()}
         )
-        self.shared_head = nn.Linear(width, self.spec.num_classes)
+        self.shared_head = LinearHead(width, self.spec.num_classes)
         self.register_buffer("projection", torch.eye(width))
         self.turn = self.modalities[0]  # whose update it is
 
@@ -84,7 +86,7 @@ class MLA(Method):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         unimodal = {m: self.shared_head(x) for m, x in features.items()}
-        return Output(mix_by_entropy(torch.stack(list(unimodal.values()), 1), available), unimodal)
+        return Output(Prediction(mix_by_entropy(stacked_logits(unimodal), available)), unimodal)
 
     def updates(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
         features = self.encode(batch)  # once: a turn changes no other modality's encoder
@@ -94,16 +96,14 @@ class MLA(Method):
             loss = self.task.loss(self.shared_head(features[m]), batch.target)
             # DDP waits for a gradient of every parameter; `modulate` takes those of the others away again.
             others = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum()
-            yield {m: torch.where(available, loss, 0).mean() + 0 * others}
+            yield {m: mean_over_available(loss, available) + 0 * others}
             mean = ranks.mean_of(features[m].detach(), available[:, None].expand_as(features[m]))
             if self.project:  # a modality that no row has changes nothing: its mean is 0
                 self.projection.copy_(shrink(self.projection, mean.to(self.projection.dtype), self.alpha))
 
     def modulate(self) -> None:
-        for m in self.modalities:
-            if m != self.turn:
-                for p in (*self.encoders[m].parameters(), *self.adapters[m].parameters()):
-                    p.grad = None  # not zero, with which momentum and weight decay would go on
+        others = (m for m in self.modalities if m != self.turn)
+        drop_gradients(part[m] for m in others for part in (self.encoders, self.adapters))
         gradient = self.shared_head.weight.grad
         if self.project and gradient is not None:
             gradient.copy_(gradient @ self.projection)

@@ -6,21 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.combinations import combination_code
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import Results
-from mmrobust.losses import margin_aware_distillation
-from mmrobust.methods.base import Method, Output
+from mmrobust.methods.base import Method, Output, mean_over_available
 from mmrobust.methods.parts.mining import PredictionMining
+from mmrobust.methods.parts.relations import distil_relations
 from mmrobust.methods.teacher import Teacher
-from mmrobust.models.pyramid import levels
-
-LEVELS = 3  # of a pyramid that are distilled, from the deepest on
 
 
 @dataclass(frozen=True)
@@ -46,22 +41,25 @@ class MMANet(Method):
     The deployment network is plain fusion with modality dropout. A teacher of all modalities hands on how it
     relates the samples of a batch, above all those near its decision boundary. A regularisation network, unused at
     inference, shares the encoders and predicts samples with a weak combination a second time; which are weak is
-    mined on the validation split at the end of the warm-up. Distillation and regularisation begin after it.
+    mined on the validation split at the end of the warm-up. Regularisation begins after it, and so does distillation
+    if nothing else is said.
 
-    Relations are taken of the fused feature, for classification the mean over places (released: the last map,
-    flattened), for segmentation of every place, of the deepest map and the next two levels (as fused; released: as
-    projected for the decoder), added up; there the regularisation network is a second decoder. They couple the rows
-    of one rank.
+    Relations are taken of the fused feature: for classification of the whole of it, a map (`fusion=trunk`, as
+    published) before it is averaged; for segmentation of every place, of the deepest map and the next two levels (as
+    fused; released: as projected for the decoder), added up. The regularisation network is a second fusion (of the
+    trunk: layers of its own) and head, in segmentation a second decoder. Relations couple the rows of one rank.
 
     Args:
         teacher: `run`, the folder of a complete run, or None; then `method` is trained first. A method built
             without a run distils nothing.
         distillation_weight: alpha.
         regularization_weight: beta.
-        warm_up: epochs of the task loss alone.
+        distillation_from: first epoch with distillation; None: `warm_up`.
+        warm_up: epochs before the regularisation.
         mining_epochs: the last epochs of the warm-up, whose validation results are mined.
-        mining: distance of predictions, `histogram` or `metric`, see `PredictionMining`; None: histogram for
-            classification and metric for segmentation, as published.
+        mining: distance of predictions, see `PredictionMining`: `histogram`, `metric`, or `conditional`, which is of
+            use where classes are balanced; None: histogram for classification and metric for segmentation, as
+            published.
         weak: combinations to regularise instead of mined ones, e.g. [audio].
         max_places: (height, width) to which larger maps are pooled before they are related.
         chunk: rows of the similarity matrices computed at a time.
@@ -77,6 +75,7 @@ class MMANet(Method):
         teacher: Mapping[str, Any],
         distillation_weight: float,
         regularization_weight: float,
+        distillation_from: int | None,
         warm_up: int,
         mining_epochs: int,
         mining: str | None,
@@ -95,6 +94,7 @@ class MMANet(Method):
         self.teacher = Teacher(teacher["run"], self.spec) if teacher["run"] else None
         self.distillation_weight, self.regularization_weight = distillation_weight, regularization_weight
         self.warm_up, self.max_places, self.chunk = warm_up, tuple(max_places), chunk
+        self.distillation_from = warm_up if distillation_from is None else distillation_from
         self.as_released = AsReleased(**as_released)
         # the regularisation network: encoders are shared, and in segmentation the fusion, too
         self.regularizer = self.new_fusion() if self.spec.task == "classification" else None
@@ -113,11 +113,12 @@ class MMANet(Method):
         output = self.fuse(features, drawn)
         started = self.current_epoch >= self.warm_up
         fused = self.regularizer(features, drawn) if self.regularizer else output.fused
-        again = self.task.loss(self.regularizer_head(fused), batch.target)  # (B,)
+        again = self.task.loss(self.regularizer_head(self.task.pool(fused)), batch.target)  # (B,)
         weak = self.mining.weak[combination_code(drawn)] & started  # (B,)
-        masked, unmasked = torch.where(weak, again, 0).mean(), weak.sum() * again.mean()
+        masked, unmasked = mean_over_available(again, weak), weak.sum() * again.mean()
         regularization = unmasked if self.as_released.unmasked_regularization else masked
-        mad = self._distil(output, self.teacher(batch)) if self.teacher and started else again.new_zeros(())
+        distils = self.teacher and self.current_epoch >= self.distillation_from
+        mad = self._distil(output, self.teacher(batch)) if self.teacher and distils else again.new_zeros(())
         return {
             "task": self.task.loss(output, batch.target).mean(),
             "distillation": self.distillation_weight * mad,
@@ -125,36 +126,19 @@ class MMANet(Method):
         }
 
     def _distil(self, student: Output, teacher: Output) -> Tensor:
-        assert student.fused is not None
-        assert teacher.fused is not None  # on_train_start has seen to it
         axis = "column" if self.as_released.column_weights else "row"
-        total = student.logits.new_zeros(())
-        for ours, theirs in list(zip(levels(student.fused), levels(teacher.fused), strict=False))[:LEVELS]:
-            samples = [
-                _as_samples(x, ours.shape[2:], self.max_places) for x in (ours, theirs, teacher.logits)
-            ]
-            total = total + margin_aware_distillation(*samples, axis=axis, chunk=self.chunk)
-        return total
+        most = self.max_places if self.task.dense else None
+        return distil_relations(student, teacher, axis=axis, most=most, chunk=self.chunk)
 
-    def on_train_start(self) -> None:
+    @property
+    def selectable_from(self) -> int:
+        distilled = self.distillation_from if self.teacher and self.distillation_weight else 0
+        return max(distilled, self.warm_up if self.regularization_weight else 0)
+
+    def start(self) -> None:
         if self.teacher:
             self.teacher.require_fused()
-        every = self.trainer.check_val_every_n_epoch or 1
-        validated = sum(self.trainer.num_val_batches) > 0 or every > 1  # then not known yet
-        if self.mining.when and not (validated and any((e + 1) % every == 0 for e in self.mining.when)):
-            raise UserError(
-                f"no validation would take place in epochs {self.mining.when.start} to {self.warm_up - 1}, which MMANet "
-                "mines weak combinations in; use data with a validation split, leave trainer.limit_val_batches and "
-                "trainer.check_val_every_n_epoch alone, or name the combinations with method.weak"
-            )
+        self.mining.require_validation(self.trainer)
 
     def observe(self, results: Results) -> None:
         self.mining.observe(results, self.current_epoch)
-
-
-def _as_samples(x: Tensor, places: Sequence[int], most: Sequence[int]) -> Tensor:
-    """(B, D) as it is; every place of maps (B, D, H, W), pooled to at most `most` places: (B * places, D)."""
-    if x.dim() == 2:
-        return x
-    height, width = (min(pair) for pair in zip(places, most, strict=True))
-    return F.adaptive_avg_pool2d(x, (height, width)).movedim(1, -1).flatten(0, 2)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmrobust.batch import Batch
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
-from mmrobust.methods.base import Features, Method, Output
+from mmrobust.methods.base import Features, Method, Output, mean_over_available
 from mmrobust.models.assembly import skips_of
 from mmrobust.models.encoders import PointwiseLinear
 from mmrobust.models.pyramid import deepest, with_deepest
@@ -141,5 +141,5 @@ class MMFormer(Method):
         terms = {"task": self.task.loss(output, batch.target).mean()}
         for i, m in enumerate(self.modalities):
             loss = self.task.loss(self.auxiliary_head(features[m]["map"]), batch.target)
-            terms[m] = self.auxiliary_weight * torch.where(batch.available[:, i], loss, 0).mean()
+            terms[m] = self.auxiliary_weight * mean_over_available(loss, batch.available[:, i])
         return terms

@@ -53,8 +53,12 @@ class OGMGE(Method):
 
     def __init__(self, *, alpha: float, noise: bool, start: int, end: int | None, **base: Any) -> None:
         super().__init__(**base)
-        self.alpha, self.noise, self.start, self.end = alpha, noise, start, end
+        self.alpha, self.noise, self.first, self.last = alpha, noise, start, end
         self.coefficients = torch.ones(len(self.modalities))  # of the last batch
+
+    @property
+    def selectable_from(self) -> int:
+        return self.first
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         features = self.encode(batch)
@@ -66,7 +70,7 @@ class OGMGE(Method):
         return {"task": self.task.loss(self.fuse(features, batch.available), batch.target).mean()}
 
     def modulate(self) -> None:
-        if self.current_epoch < self.start or (self.end is not None and self.current_epoch > self.end):
+        if self.current_epoch < self.first or (self.last is not None and self.current_epoch > self.last):
             return
         seed = keyed.seed_of(self.seed, "gradient noise", self.global_step)  # the same on all ranks
         generator = torch.Generator(self.coefficients.device).manual_seed(seed)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrobust.batch import Batch
-from mmrobust.methods.base import Features, Method, Output
+from mmrobust.methods.base import Features, Method, Output, Prediction, mean_over_available, stacked_logits
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class PDF(Method):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         unimodal = {m: head(features[m]) for m, head in self.heads.items()}
-        logits = torch.stack(list(unimodal.values()), 1)  # (B, M, C)
+        logits = stacked_logits(unimodal)  # (B, M, C)
         scores = [network(features[m].detach()) for m, network in self.confidences.items()]
         log_confidence = F.logsigmoid(torch.cat(scores, 1))  # (B, M)
         belief = co_belief(log_confidence, available)
@@ -76,7 +76,9 @@ class PDF(Method):
             belief = belief * calibration(logits, available)
         weights = belief.masked_fill(~available, torch.finfo(belief.dtype).min).softmax(1).detach()
         fused = torch.where(available[..., None], weights[..., None] * logits, 0).sum(1)
-        return Output(fused, unimodal, extras={"confidence": log_confidence.exp(), "weights": weights})
+        return Output(
+            Prediction(fused), unimodal, extras={"confidence": log_confidence.exp(), "weights": weights}
+        )
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         available = batch.available
@@ -86,8 +88,8 @@ class PDF(Method):
         error = (output.extras["confidence"] - true_class).abs()
         return {
             "fused": self.task.loss(output, batch.target).mean(),
-            "unimodal": self.unimodal_weight * torch.where(available, loss, 0).mean(0).sum(),
-            "confidence": self.confidence_weight * torch.where(available, error, 0).mean(0).sum(),
+            "unimodal": self.unimodal_weight * mean_over_available(loss, available).sum(),
+            "confidence": self.confidence_weight * mean_over_available(error, available).sum(),
         }
 
 

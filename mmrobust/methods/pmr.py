@@ -119,7 +119,10 @@ class PMR(Method):
             prototypes.observe(pooled[m].detach(), batch.target, batch.available[:, i])
         return terms
 
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
+    @property
+    def selectable_from(self) -> int:
+        return max(1, self.entropy_epochs if self.entropy_weight else 0)
+
+    def finish_epoch(self) -> None:
         for prototypes in self.prototypes.values():
             prototypes.finish_epoch()

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from mmrobust import ranks
 from mmrobust.batch import Batch
 from mmrobust.errors import UserError
-from mmrobust.methods.base import Features, Method, Output
-from mmrobust.tasks.base import full_logits
+from mmrobust.methods.base import Features, Method, Output, Prediction, stacked_logits
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,11 @@ class QMF(Method):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         unimodal = {m: head(features[m]) for m, head in self.heads.items()}
-        logits = torch.stack([full_logits(y) for y in unimodal.values()], 1)  # (B, M, C, ...)
+        logits = stacked_logits(unimodal)  # (B, M, C, ...)
         confidence = logits.logsumexp(2) / self.temperature  # (B, M, ...)
         present = available.reshape(*available.shape, *[1] * (logits.dim() - 2))
         fused = torch.where(present, confidence.detach()[:, :, None] * logits, 0).sum(1)
-        return Output(fused, unimodal, extras={"confidence": confidence})
+        return Output(Prediction(fused), unimodal, extras={"confidence": confidence})
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         available = batch.available

@@ -59,21 +59,20 @@ class ShaSpec(Method):
 
     Every modality m has a specific feature s_m, from an encoder of its own, and a shared one h_m, from an encoder
     that all modalities go through. An absent s_m is 0, an absent h_m the mean of the available ones. The head sees
-    F([s_m; h_m]) + s_m of all modalities side by side, F linear. The shared features of a sample are drawn
-    together by their squared distance; the specific ones must tell a linear classifier their modality. Both
-    terms look at all that is available, the task at what modality dropout leaves.
+    F([s_m; h_m]) + s_m of all modalities side by side, F linear. The shared features of a sample are drawn together,
+    the specific ones must tell a linear classifier their modality: of all that is available, dropped or not.
 
     Readings. One encoder cannot read inputs of different kinds or shapes: modalities of the same kind and
     shape share one, as published, the others have a second encoder each, and a two-layer pointwise network after
     it is the same for all. Shared encoders start as copies of the specific ones. F is one map for all modalities.
-    The distance is between what the fusion sees: maps in segmentation, pooled features in classification. Of
-    pyramids all this is about the deepest maps; at finer levels s_m + h_m is fused by gated sums.
+    The distance is between what the fusion sees, maps or pooled features. Of pyramids all this is about the
+    deepest maps; at finer levels s_m + h_m is fused by gated sums.
 
     Args:
         width: of specific and shared features.
-        alignment_weight: of the distance of shared features (lambda_dao), mean over elements, the available
-            pairs of a sample, and samples; one without a pair counts as 0.
-        modality_weight: of the modality classifier's cross-entropy (lambda_dco), mean over available features.
+        alignment_weight: of the distance of shared features (lambda_dao), the mean over elements, available pairs
+            and samples.
+        modality_weight: of the modality classifier's cross-entropy (lambda_dco), the mean over available features.
         as_released: see `AsReleased`.
     """
 
@@ -103,15 +102,14 @@ class ShaSpec(Method):
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
         """The specific and the shared feature, (R, width, ...) each, and the sums of both at finer levels."""
-        specific = self.task.pool(self.encoders[modality](x))
-        first = self.group[modality]
+        specific, first = self.task.pool(self.encoders[modality](x)), self.group[modality]
         common = self.task.pool(self.shared_encoders[first](x))
-        features = {
+        finer = [a + b for a, b in zip(levels(specific)[1:], levels(common)[1:], strict=True)]
+        return {
             "specific": self.projections[modality](deepest(specific)),
             "shared": self.shared(self.shared_projections[first](deepest(common))),
+            "finer": tuple(finer),
         }
-        finer = [a + b for a, b in zip(levels(specific)[1:], levels(common)[1:], strict=True)]
-        return features | {"finer": tuple(finer)}
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         shared = {m: f["shared"] for m, f in features.items()}
@@ -134,8 +132,8 @@ class ShaSpec(Method):
         }
 
     def _alignment(self, features: Mapping[str, Features], available: Tensor) -> Tensor:
-        shared = [f["shared"].flatten(1) for f in features.values()]
         neighbours = self.as_released.neighbouring_pairs
+        shared = [f["shared"].flatten(1) for f in features.values()]
         total, count = shared[0].sum(1) * 0, torch.zeros_like(available[:, 0], dtype=torch.long)
         order = range(len(shared))
         for a, b in pairwise(order) if neighbours else combinations(order, 2):

@@ -5,9 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from torch import Tensor
-
-from mmrobust.batch import Batch
 from mmrobust.methods.base import Method
 from mmrobust.models.transformer import ModalityTransformer
 from mmrobust.tasks.registry import TASKS
@@ -38,8 +35,3 @@ class Transformer(Method):
         )
         super().__init__(fusion=fusion, **base)
         self.drop = drop
-
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        seen = self.draw(batch) if self.drop else batch.available
-        output = self.fuse(self.encode(batch), seen)
-        return {"task": self.task.loss(output, batch.target).mean()}

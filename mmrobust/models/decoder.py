@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrobust.models.encoders import normalization
+from mmrobust.models.heads import Prediction
 from mmrobust.models.pyramid import ConvNormReLU, Pyramid, resized
-
-
-class Logits(NamedTuple):
-    """What a decoder predicts in training: at full resolution, and on its way up."""
-
-    logits: Tensor  # (B, C, H, W)
-    side: tuple[Tensor, ...]  # (B, C, h, w), coarse to fine
 
 
 class Upsample(nn.Module):
@@ -107,8 +100,8 @@ class Decoder(nn.Module):
         self.classifier = nn.Conv2d(widths[-1], num_classes, 3, padding=1)
         self.enlarge = nn.ModuleList(Upsample(num_classes) for _ in range(round(math.log2(stride))))
 
-    def forward(self, features: Pyramid | Tensor) -> Logits | Tensor:
-        """A pyramid to `Logits` in training, to the logits (B, C, *size) alone in evaluation."""
+    def forward(self, features: Pyramid | Tensor) -> Prediction:
+        """A pyramid to logits (B, C, *size); in training with those on its way up."""
         x, skips = features if isinstance(features, Pyramid) else (features, ())
         side = []
         for i, level in enumerate(self.levels):
@@ -122,5 +115,4 @@ class Decoder(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         for enlarge in self.enlarge:
             x = enlarge(x, [2 * n for n in x.shape[-2:]])
-        logits = resized(x, self.size)
-        return Logits(logits, tuple(side)) if self.training else logits
+        return Prediction(resized(x, self.size), tuple(side))

@@ -99,17 +99,30 @@ class Timm(nn.Module):
 
 
 class OverFrames(nn.Module):
-    """An image encoder for videos: (B, C, T, H, W) -> the mean over the frames of its maps."""
+    """An image encoder for videos: (B, C, T, H, W) -> the mean over the frames of its maps, (B, D, ...).
+
+    Attributes:
+        averages: false gives the maps of all frames, (B, D, T, ...).
+    """
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.width = encoder.width
+        self.averages = True
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, frames = x.shape[:3]
         maps = self.encoder(x.transpose(1, 2).flatten(0, 1))
-        return maps.unflatten(0, (batch, frames)).mean(1)
+        maps = maps.unflatten(0, (batch, frames))
+        return maps.mean(1) if self.averages else maps.movedim(1, 2)
+
+
+def keep_frames(network: nn.Module) -> None:
+    """Let encoders of videos give the maps of all frames, see `OverFrames.averages`."""
+    for module in network.modules():
+        if isinstance(module, OverFrames):
+            module.averages = False
 
 
 class Projected(nn.Module):

@@ -167,6 +167,8 @@ def build_levels(
             load_weights(network, weights)
         if pretrained or weights is not None:
             keep_weights(network)
+        if isinstance(network, Staged):
+            return network
         widths = getattr(network, "widths", [network.width])
         return Whole(network, widths, getattr(network, "strides", [1] * len(widths)), channels_last=False)
     return _timm_levels(image, name, pretrained, weights, norm, options)

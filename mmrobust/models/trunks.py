@@ -106,16 +106,14 @@ class Trunk(nn.Module):
 
     Each encoder keeps its first stages, gated by squeeze and excitation; what is available of their maps is
     concatenated, an absent block being zero. The trunk is the first encoder's last stages, with first convolutions as
-    wide as the concatenation and drawn anew. Its map is averaged over all places: what methods get as the fused feature
-    is a vector. (DMRNet's released code for CASIA-SURF makes the map before that a Gaussian, place by place, and
-    averages samples; here the average is the Gaussian, as in its audio-visual code.)
+    wide as the concatenation and drawn anew. Its map is the fused feature; what predicts from it averages it first.
 
     Args:
         encoders: the trunk is cut off all of them.
         stages: how many of an encoder's stages the trunk has.
 
     Attributes:
-        width: of the fused feature.
+        width: of the fused map.
 
     Source: MMANet's and DMRNet's released code for CASIA-SURF: ResNet-18 with fusion after the second of four.
     """
@@ -140,9 +138,9 @@ class Trunk(nn.Module):
         widen(self.layers[0], first.width, sum(encoder.width for encoder in encoders.values()))
 
     def forward(self, features: Mapping[str, Tensor], available: Tensor) -> Tensor:
-        """Maps (B, D_m, H, W) of the modalities `available` (B, M) to (B, width)."""
+        """Maps (B, D_m, H, W) of the modalities `available` (B, M) to a map (B, width, h, w)."""
         check_places(features)
-        return self.layers(torch.cat(masked(features, available), 1)).mean((2, 3))
+        return self.layers(torch.cat(masked(features, available), 1))
 
 
 def widen(stage: nn.Module, width: int, target: int) -> None:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from mmrobust.data.spec import DataSpec
+from mmrobust.models.heads import LinearHead
 from mmrobust.tasks.families import Family
 
 Counts = dict[str, Tensor]  # name -> (K, ...), one row a combination; they add up over batches and ranks
 
 
-class Prediction(Protocol):
-    """A head's output in training, or a method's."""
+class Predicted(Protocol):
+    """A head's output, or a method's."""
 
     @property
     def logits(self) -> Tensor: ...
@@ -27,8 +28,8 @@ class Prediction(Protocol):
         ...
 
 
-def full_logits(prediction: Tensor | Prediction) -> Tensor:
-    """The logits at full resolution, whatever form a head's output has."""
+def full_logits(prediction: Tensor | Predicted) -> Tensor:
+    """The logits at full resolution, which losses also take alone."""
     return prediction if isinstance(prediction, Tensor) else prediction.logits
 
 
@@ -69,11 +70,11 @@ class Task(ABC):
         return features.flatten(2).mean(2) if features.dim() > 2 else features
 
     def head(self, width: int, skip_widths: Sequence[int] | None = None) -> nn.Module:
-        """A new head: features of this width to logits."""
-        return nn.Linear(width, self.num_classes)
+        """A new head: features of this width to a `Prediction`."""
+        return LinearHead(width, self.num_classes)
 
     @abstractmethod
-    def loss(self, prediction: Tensor | Prediction, target: Tensor) -> Tensor:
+    def loss(self, prediction: Tensor | Predicted, target: Tensor) -> Tensor:
         """The loss of every sample, (B,)."""
 
     # Of the evaluation

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
-from mmrobust.tasks.base import Counts, Prediction, Task, full_logits
+from mmrobust.tasks.base import Counts, Predicted, Task, full_logits
 from mmrobust.tasks.counts import calibration_counts, classification_metrics, confusion_counts
 from mmrobust.tasks.families import FAMILIES, Family
 
@@ -25,7 +25,7 @@ class Classification(Task):
         self.families = checked_families(spec)
         self.primary = spec.primary or "accuracy"
 
-    def loss(self, prediction: Tensor | Prediction, target: Tensor) -> Tensor:
+    def loss(self, prediction: Tensor | Predicted, target: Tensor) -> Tensor:
         """Cross-entropy of every sample, (B,)."""
         return F.cross_entropy(full_logits(prediction), target, reduction="none")
 

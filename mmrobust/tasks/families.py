@@ -6,12 +6,10 @@ gathered, and each combination is measured on the samples that have it, as with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
 from mmrobust.tasks import presentation_attack
 
@@ -103,19 +101,3 @@ def measure_families(
         for row, part, threshold in zip(values, parts, given.tolist(), strict=True):
             row |= family.measure(*part, None if np.isnan(threshold) else threshold)
     return values, fixed
-
-
-def add_thresholds(module: nn.Module, names: Sequence[str], rows: int) -> None:
-    """Buffers for what validation fixes for the test, nan until it does: for all combinations and as available."""
-    for name in names:
-        module.register_buffer(THRESHOLD + name, torch.full((rows,), torch.nan, dtype=torch.float64))
-
-
-def keep_thresholds(module: nn.Module, fixed: Mapping[str, np.ndarray]) -> None:
-    """Into the buffers, and so into the checkpoint with the weights that they belong to."""
-    for name, values in fixed.items():
-        module.get_buffer(THRESHOLD + name).copy_(torch.from_numpy(values))
-
-
-def kept_thresholds(module: nn.Module, names: Sequence[str]) -> dict[str, np.ndarray]:
-    return {name: module.get_buffer(THRESHOLD + name).cpu().numpy() for name in names}

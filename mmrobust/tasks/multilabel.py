@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmrobust.data.spec import DataSpec
-from mmrobust.tasks.base import Counts, Prediction, Task, full_logits
+from mmrobust.tasks.base import Counts, Predicted, Task, full_logits
 from mmrobust.tasks.families import RANKING
 
 
@@ -23,7 +23,7 @@ class Multilabel(Task):
         super().__init__(spec)
         self.families = {"ranking": RANKING}
 
-    def loss(self, prediction: Tensor | Prediction, target: Tensor) -> Tensor:
+    def loss(self, prediction: Tensor | Predicted, target: Tensor) -> Tensor:
         """Binary cross-entropy of every sample, the mean over the labels, (B,)."""
         logits = full_logits(prediction)
         return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none").mean(1)

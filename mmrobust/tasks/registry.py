@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmrobust.data.spec import DataSpec
+from mmrobust.errors import UserError
 from mmrobust.tasks.base import Task
 from mmrobust.tasks.classification import Classification
 from mmrobust.tasks.multilabel import Multilabel
@@ -20,3 +23,10 @@ TASKS: dict[str, type[Task]] = {
 def build_task(spec: DataSpec) -> Task:
     """The task of a dataset."""
     return TASKS[spec.task](spec)
+
+
+def require_task(method: Any, task: str) -> None:
+    """Raises: UserError: a method's class does not do the task."""
+    if task not in method.tasks:
+        can, more = " and ".join(method.tasks), "method=dropout does all tasks"
+        raise UserError(f"{method.__name__} does {can}, but the dataset's task is {task}; {more}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmrobust.data.spec import DataSpec
-from mmrobust.tasks.base import Counts, Prediction, Task, full_logits
+from mmrobust.tasks.base import Counts, Predicted, Task, full_logits
 
 CONSTANT = 1e-12  # of the mean square: a variance below it is rounding
 
@@ -29,7 +29,7 @@ class Regression(Task):
         self.mean = torch.tensor(spec.target_mean or [0.0] * spec.num_classes)
         self.std = torch.tensor(spec.target_std or [1.0] * spec.num_classes)
 
-    def loss(self, prediction: Tensor | Prediction, target: Tensor) -> Tensor:
+    def loss(self, prediction: Tensor | Predicted, target: Tensor) -> Tensor:
         """Squared error of every sample in units of the standard deviation, the mean over the numbers, (B,)."""
         logits = full_logits(prediction)
         mean, std = self.mean.to(target.device), self.std.to(target.device)

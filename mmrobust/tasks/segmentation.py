@@ -13,7 +13,7 @@ from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.models.decoder import Decoder
 from mmrobust.models.pyramid import resized
-from mmrobust.tasks.base import Counts, Prediction, Task, full_logits
+from mmrobust.tasks.base import Counts, Predicted, Task, full_logits
 from mmrobust.tasks.counts import confusion_counts, segmentation_metrics
 
 RESIZED_BYTES = 64 * 2**20  # of logits at the labels' resolution at a time
@@ -68,7 +68,7 @@ class Segmentation(Task):
             width, skips, stride=self.stride, num_classes=self.num_classes, size=self.size, **self.decoder
         )
 
-    def loss(self, prediction: Tensor | Prediction, target: Tensor) -> Tensor:
+    def loss(self, prediction: Tensor | Predicted, target: Tensor) -> Tensor:
         """Weighted cross-entropy of every sample, summed over the resolutions of the prediction, (B,).
 
         Its mean over the batch is the mean over the batch's pixels, each weighted by its class, void left out:

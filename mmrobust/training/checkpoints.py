@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
+from torch import Tensor
 
 from mmrobust.config.build import construct
 from mmrobust.config.identity import load_run_config
@@ -153,7 +155,18 @@ def load_method(folder: Path | str, which: str = "best") -> Method:
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's, which also remembers what was best when the run's folder has moved."""
+    """Lightning's, which also remembers what was best when the run's folder has moved.
+
+    Args:
+        first: epoch (from 0) before which none is the best.
+    """
+
+    def __init__(self, *, first: int, **keys: Any) -> None:
+        super().__init__(**keys)
+        self.first = first
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        return trainer.current_epoch >= self.first and super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         folder = Path(str(self.dirpath))

@@ -39,8 +39,10 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
         _check_modalities(Path(given), config)
         return Path(given)
     if (task := config.data.get("task")) in PRIMARY:  # before a teacher is trained in vain
-        method: Any = get_class(config.method._target_)
-        method.require_task(task)
+        # the registry imports torch
+        from mmrobust.tasks.registry import require_task
+
+        require_task(get_class(config.method._target_), task)
     teacher = teacher_config(config, config_dir)
     folder, name = Path(teacher.paths.run), teacher.choices.method
     with locked(folder / ".lock", waiting=f"{folder}, the teacher, is being trained; waiting for it"):

@@ -127,6 +127,12 @@ def monitored(method: Method) -> str:
     return f"val/average/{method.task.primary}"
 
 
+def first_selectable(config: DictConfig, method: Method) -> int:
+    """The first epoch that may be selected; of a run that is too short for the method, the last one."""
+    epochs = config.trainer.max_epochs
+    return min(method.selectable_from, epochs - 1) if epochs and epochs > 0 else method.selectable_from
+
+
 def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
     """Lightning's Trainer with the arguments of `trainer` that are not null."""
     arguments = trainer_arguments(config)
@@ -153,8 +159,14 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
     }
     callbacks = [
         # Two: with save_last, Lightning writes `last` only in epochs that are also the best so far.
-        Checkpoint(filename="best", monitor=monitor, mode=direction(method.task.primary), **every_epoch),
-        Checkpoint(filename="last", **every_epoch),
+        Checkpoint(
+            filename="best",
+            monitor=monitor,
+            mode=direction(method.task.primary),
+            first=first_selectable(config, method),
+            **every_epoch,
+        ),
+        Checkpoint(filename="last", first=0, **every_epoch),
         StopOnBadLoss(folder),
         Losses(),
         *(

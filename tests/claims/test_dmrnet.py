@@ -35,9 +35,9 @@ def test_the_regulariser_raises_the_combination_that_it_is_given(seed: int) -> N
     def weak(*overrides: str) -> float:
         return accuracies(*train(*common, *overrides))["m2"]
 
-    without = weak("method.hard=[m2]", "method.hard_weight=0")
-    assert weak("method.hard=[m2]", "method.hard_weight=3") > without + 0.01
-    assert weak("method.hard=[m1]", "method.hard_weight=3") < without
+    without = weak("method.hard=[m2]", "method.mining_epochs=0", "method.hard_weight=0")
+    assert weak("method.hard=[m2]", "method.mining_epochs=0", "method.hard_weight=3") > without + 0.01
+    assert weak("method.hard=[m1]", "method.mining_epochs=0", "method.hard_weight=3") < without
 
 
 def mean_cosine(method: Method, data: DataModule) -> float:

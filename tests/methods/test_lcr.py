@@ -34,7 +34,7 @@ def test_the_task_term() -> None:
         (a1, b1), (a2, b2) = (
             mlp(x).split(1, 1) for mlp, x in zip(method.fusion.coefficients, (first, second), strict=True)
         )
-        logits = method.head(torch.cat([a1 * second + b1, a2 * first + b2], 1))
+        logits = method.head(torch.cat([a1 * second + b1, a2 * first + b2], 1)).logits
         torch.testing.assert_close(method.losses(batch)["task"], F.cross_entropy(logits, batch.target))
 
 

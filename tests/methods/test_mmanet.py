@@ -56,9 +56,9 @@ def test_terms_are_the_papers(later: None) -> None:
     terms = step(method, batch)
     drawn, features = method.draw(batch), method.encode(batch)
     fused = method.fusion(features, drawn)
-    torch.testing.assert_close(terms["task"], F.cross_entropy(method.head(fused), batch.target))
+    torch.testing.assert_close(terms["task"], F.cross_entropy(method.head(fused).logits, batch.target))
     again = F.cross_entropy(
-        method.regularizer_head(method.regularizer(features, drawn)), batch.target, reduction="none"
+        method.regularizer_head(method.regularizer(features, drawn)).logits, batch.target, reduction="none"
     )
     weak = drawn[:, 0] & ~drawn[:, 1]
     assert 0 < weak.sum() < 16
@@ -83,6 +83,39 @@ def test_only_the_task_counts_in_the_warm_up(task: str, monkeypatch: pytest.Monk
             assert (terms[name] > 0) == (epoch == 5)
 
 
+def test_distillation_may_begin_before_the_regularisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make("method.weak=[m1]", "method.distillation_from=0", "method.warm_up=6").train()
+    method.teacher = Guide()  # type: ignore[assignment]
+    batch = make_batch(method.spec, size=16)
+    for epoch in (0, 5, 6):
+        monkeypatch.setattr(MMANet, "current_epoch", epoch)
+        terms = step(method, batch)
+        assert terms["distillation"] > 0
+        assert (terms["regularization"] > 0) == (epoch == 6)
+    assert method.selectable_from == 6
+
+
+def test_a_trunks_map_is_related_before_it_is_averaged(later: None) -> None:
+    """And the regularisation network is a trunk of its own on the same encoders."""
+    torch.manual_seed(0)
+    config = compose_config(["method=mmanet", "encoder.width=8", "fusion=trunk", "method.weak=[m1]"]).method
+    method, guide = (construct(config, spec=describe_data(kinds=("image",))).train() for _ in range(2))
+    method.teacher = guide.eval()
+    batch = make_batch(method.spec, size=8)
+    terms = method.losses(batch)
+    drawn, features = method.draw(batch), method.encode(batch)
+    with torch.no_grad():
+        fused, complete = method.fusion(features, drawn), guide(batch)
+    assert fused.shape == complete.fused.shape == (8, 8, 4, 4)
+    expected = margin_aware_distillation(fused.flatten(1), complete.fused.flatten(1), complete.logits)
+    torch.testing.assert_close(terms["distillation"], 4 * expected)
+    again = method.regularizer_head(method.regularizer(features, drawn).mean((2, 3))).logits
+    loss = F.cross_entropy(again, batch.target, reduction="none")[drawn[:, 0] & ~drawn[:, 1]]
+    torch.testing.assert_close(terms["regularization"], 0.5 * loss.sum() / 8)
+    shared = {p.data_ptr() for p in method.fusion.parameters()}
+    assert not any(p.data_ptr() in shared for p in method.regularizer.parameters())
+
+
 def labels_of_easy_samples_matter(*overrides: str) -> bool:
     method = make("method.weak=[m1]", *overrides)
     batch = make_batch(method.spec, size=16)
@@ -102,7 +135,7 @@ def test_unmasked_regularisation_is_the_released_broadcast(later: None) -> None:
     batch = make_batch(method.spec, size=16)
     term = method.losses(batch)["regularization"]
     drawn = method.draw(batch)
-    logits = method.regularizer_head(method.regularizer(method.encode(batch), drawn))
+    logits = method.regularizer_head(method.regularizer(method.encode(batch), drawn)).logits
     indicator = (combination_code(drawn) == 1).float().reshape(16, 1, 1, 1)
     released = (F.cross_entropy(logits, batch.target, reduction="none") * indicator).sum() / 16
     torch.testing.assert_close(term, 0.5 * released)
@@ -156,7 +189,7 @@ def test_places_of_maps_are_samples(later: None) -> None:
 def test_mistakes() -> None:
     with pytest.raises(UserError, match=r"mining_epochs=6 are the last of the method.warm_up=5"):
         make("method.mining_epochs=6")
-    with pytest.raises(UserError, match="choose histogram or metric"):
+    with pytest.raises(UserError, match="choose histogram, conditional, metric"):
         make("method.mining=variance")
     with pytest.raises(UserError, match="'m9' is none of m1, m2"):
         make("method.weak=[m9]")
@@ -179,10 +212,10 @@ def test_mining_needs_validation(batches: list[int], every: int, overrides: list
     method = make(*overrides)
     method._trainer = SimpleNamespace(num_val_batches=batches, check_val_every_n_epoch=every)  # type: ignore[assignment]
     if not fails:
-        method.on_train_start()
+        method.start()
         return
     with pytest.raises(UserError, match="no validation would take place in epochs 2 to 4"):
-        method.on_train_start()
+        method.start()
 
 
 def test_published_mining_distances() -> None:

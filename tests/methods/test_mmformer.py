@@ -55,7 +55,7 @@ def test_prediction_step_by_step() -> None:
         together = method.across(torch.cat([image + where[:16], sequence + where[17:]], 1))
         tokens = torch.cat([together[:, :16], torch.zeros(8, 1, 8), together[:, 16:]], 1)
         restored = torch.einsum("bti,ot->boi", tokens, method.restore.weight) + method.restore.bias[:, None]
-        expected = method.head(restored.mean(1))
+        expected = method.head(restored.mean(1)).logits
         torch.testing.assert_close(method.fuse(features, available).logits, expected)
 
 
@@ -87,7 +87,7 @@ def test_unimodal_losses_see_what_is_available_not_what_is_drawn() -> None:
     with torch.no_grad():
         for i, (m, features) in enumerate(method.encode(batch).items()):
             rows = batch.available[:, i]
-            logits = method.auxiliary_head(features["map"])[rows]
+            logits = method.auxiliary_head(features["map"]).logits[rows]
             expected = 0.3 * F.cross_entropy(logits, batch.target[rows], reduction="sum") / 16
             torch.testing.assert_close(terms[m].detach(), expected)
 

@@ -94,7 +94,7 @@ def test_fusion_is_a_softmax_of_beliefs(training: bool, in_training: bool) -> No
     for row in range(len(batch)):
         there = batch.available[row]
         names = [m for m, present in zip(features, there, strict=True) if present]
-        logits = torch.stack([method.heads[m](features[m][row]) for m in names])
+        logits = torch.stack([method.heads[m](features[m][row]).logits for m in names])
         c = torch.stack([method.confidences[m](features[m][row]).sigmoid() for m in names])[:, 0]
         whole = torch.ones(1, len(names), dtype=torch.bool)
         belief = co_belief(c.log()[None], whole)[0]

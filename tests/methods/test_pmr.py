@@ -29,7 +29,7 @@ def test_prototypes_are_class_means_after_one_epoch() -> None:
         targets.append(batch.target)
         there.append(batch.available[:, 0])
         step(method, batch)
-    method.on_train_epoch_end()
+    method.finish_epoch()
     z, y, has = torch.cat(features), torch.cat(targets), torch.cat(there)
     assert not has.all()
     means = torch.stack([z[has & (y == c)].mean(0) for c in range(4)])
@@ -56,7 +56,7 @@ def prepared(*overrides: str, num_modalities: int = 2) -> PMR:
     method = make(*overrides, num_modalities=num_modalities)
     for seed in range(4):
         step(method, make_batch(method.spec, size=16, seed=seed))
-    method.on_train_epoch_end()
+    method.finish_epoch()
     return method
 
 
@@ -111,7 +111,7 @@ def test_prototypes_are_restored_in_the_middle_of_an_epoch() -> None:
     other.load_state_dict(method.state_dict())
     for m in (method, other):
         step(m, make_batch(method.spec, seed=6))
-        m.on_train_epoch_end()
+        m.finish_epoch()
     for m in method.modalities:
         assert torch.equal(method.prototypes[m].centres, other.prototypes[m].centres)
         assert other.prototypes[m].known.any()

@@ -12,7 +12,6 @@ from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.methods.qmf import QMF, rank_loss
-from mmrobust.tasks.base import full_logits
 from mmrobust.testing import check_method, describe_data, fill_absent, make_batch, step
 
 
@@ -172,7 +171,7 @@ def test_confidence_maps_in_segmentation() -> None:
     method = make(task="segmentation", num_modalities=3)
     batch = make_batch(method.spec, size=4)
     output = method.fuse(method.encode(batch), batch.available)
-    logits = torch.stack([full_logits(y) for y in output.unimodal.values()], 1)
+    logits = torch.stack([y.logits for y in output.unimodal.values()], 1)
     confidence = logits.logsumexp(2) / 10
     torch.testing.assert_close(output.extras["confidence"], confidence)
     torch.testing.assert_close(output.logits, (confidence[:, :, None] * logits).sum(1))

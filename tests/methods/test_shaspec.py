@@ -68,7 +68,7 @@ def test_terms_are_the_papers() -> None:
                 if present[i]:
                     scores = method.modality_classifier(f["specific"][row])
                     modality.append(F.cross_entropy(scores, torch.tensor(i)).item())
-        task = F.cross_entropy(method.head(torch.stack(fused)), batch.target)
+        task = F.cross_entropy(method.head(torch.stack(fused)).logits, batch.target)
     torch.testing.assert_close(terms["task"].detach(), task)
     assert terms["alignment"].item() == pytest.approx(0.5 * alignment / 16, rel=1e-4)
     assert terms["modality"].item() == pytest.approx(0.1 * sum(modality) / len(modality), rel=1e-4)

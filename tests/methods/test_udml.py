@@ -107,13 +107,13 @@ def test_terms_are_the_papers(preset: str, monkeypatch: pytest.MonkeyPatch) -> N
     for i, m in enumerate(method.modalities):
         level = torch.where(batch.noise_level[:, i] == 0, clean, batch.noise_level[:, i])
         alone = torch.cat([x if name == m else torch.zeros_like(x) for name, x in blocks.items()], 1)
-        unimodal = unimodal + F.cross_entropy(method.head(alone), batch.target)
+        unimodal = unimodal + F.cross_entropy(method.head(alone).logits, batch.target)
         variance = level[:, None] if preset == "v1" else torch.ones(1)
         mean, log_variance = features[m]["mean"], features[m]["log_variance"]
         terms_of_m = (log_variance.exp() + mean**2) / variance - log_variance + variance.log() - 1
         kl = kl + 0.5 * terms_of_m.sum(1).mean()
         noise = noise + F.mse_loss(features[m]["level"], level)
-    fused = F.cross_entropy(method.head(torch.cat(list(blocks.values()), 1)), batch.target)
+    fused = F.cross_entropy(method.head(torch.cat(list(blocks.values()), 1)).logits, batch.target)
     torch.testing.assert_close(terms["task"], fused.detach())
     torch.testing.assert_close(terms["unimodal"], 3 * unimodal.detach())
     torch.testing.assert_close(terms["kl"], 0.01 * kl.detach())
@@ -276,3 +276,27 @@ def test_levels_out_of_range(level: float) -> None:
     batch.noise_level[3, 1] = level
     with pytest.raises(UserError, match="noise levels from"):
         method.on_before_batch_transfer(batch, 0)
+
+
+def test_every_frame_of_a_video_has_gaussians_of_its_own() -> None:
+    """Their samples are averaged over frames and places, not the maps before."""
+    torch.manual_seed(0)
+    config = compose_config(["method=udml", "encoder.width=8"]).method
+    method: UDML = construct(config, spec=describe_data(kinds=("video", "image"))).train()
+    x = make_batch(method.spec, size=4).inputs["m1"]
+    frames = x.shape[2]
+    assert frames > 1
+    torch.manual_seed(3)
+    found = method.encode_modality("m1", x)
+    maps = torch.stack([method.encoders["m1"].encoder(x[:, :, t]) for t in range(frames)], 2).detach()
+    assert found["mean"].shape == (4, maps[0].numel())
+    # Statistics are those of all frames together: another pass over each frame alone would have others.
+    maps = method.encoders["m1"](x)
+    mean, log_variance = method.mean["m1"](maps), method.log_variance["m1"](maps)
+    torch.manual_seed(3)
+    z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+    torch.testing.assert_close(found["z"], z.mean((2, 3, 4)))
+
+
+def test_the_first_half_is_not_selected() -> None:
+    assert make("trainer.max_epochs=100").selectable_from == 51

@@ -133,7 +133,7 @@ def test_trunk_is_the_published_classifier() -> None:
     assert first.conv2.weight.shape == (256, 256, 3, 3)
     maps = {m: e(torch.randn(2, 3, 112, 112)) for m, e in encoders.items()}
     assert {tuple(x.shape) for x in maps.values()} == {(2, 128, 14, 14)}
-    assert trunk(maps, torch.ones(2, 3).bool()).shape == (2, 512)
+    assert trunk(maps, torch.ones(2, 3).bool()).shape == (2, 512, 4, 4)
 
 
 def test_mmanets_regularizer_is_a_second_trunk() -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mmrobust.errors import UserError
-from mmrobust.models.decoder import Logits
+from mmrobust.models.heads import Prediction
 from mmrobust.tasks.classification import Classification
 from mmrobust.tasks.segmentation import Segmentation, nearest
 from mmrobust.testing import describe_data
@@ -62,7 +62,7 @@ def test_resolutions_add_up_whatever_carries_them() -> None:
     full, coarse = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 2, 2)
     target = torch.randint(3, (2, 4, 4))
     expected = task().loss(full, target) + task().loss(coarse, target[:, ::2, ::2])
-    for prediction in (Logits(full, (coarse,)), SimpleNamespace(logits=full, side=(coarse,))):
+    for prediction in (Prediction(full, (coarse,)), SimpleNamespace(logits=full, side=(coarse,))):
         torch.testing.assert_close(task().loss(prediction, target), expected)
 
 

@@ -14,6 +14,7 @@ from mmrobust.methods.mla import MLA
 from mmrobust.report import main as report
 from mmrobust.run import main
 from mmrobust.tasks.metric import METRICS
+from mmrobust.tasks.registry import require_task
 from mmrobust.training.checkpoints import load_method
 
 SMALL = [
@@ -91,4 +92,4 @@ def test_the_error_says_what_to_take() -> None:
     with pytest.raises(
         UserError, match=r"MLA does classification, but .* task is multilabel; method=dropout does all"
     ):
-        MLA.require_task("multilabel")
+        require_task(MLA, "multilabel")

@@ -13,7 +13,7 @@ from mmrobust.batch import Batch
 from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.data.spec import DataSpec
-from mmrobust.methods.base import Features, Method, Output
+from mmrobust.methods.base import Features, Method, Output, Prediction
 from mmrobust.methods.dropout import ModalityDropout
 from mmrobust.testing import check_method, describe_data
 
@@ -33,13 +33,13 @@ class LooksAtHiddenFeatures(ModalityDropout):
 class MixesRows(ModalityDropout):
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         output = super().fuse(features, available)
-        return Output(output.logits - output.logits.mean(0))
+        return Output(Prediction(output.logits - output.logits.mean(0)))
 
 
 class DrawsAtInference(ModalityDropout):
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         output = super().fuse(features, available)
-        return Output(output.logits + 0.01 * torch.randn_like(output.logits))
+        return Output(Prediction(output.logits + 0.01 * torch.randn_like(output.logits)))
 
 
 class RemembersOutsideItsState(ModalityDropout):
@@ -51,7 +51,7 @@ class RemembersOutsideItsState(ModalityDropout):
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
         logits = super().fuse(features, available).logits
-        return Output(logits * (1 + self.offset))
+        return Output(Prediction(logits * (1 + self.offset)))
 
 
 class HasAnUnusedParameter(ModalityDropout):

@@ -5,17 +5,21 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from mmrobust.config.build import construct
+from mmrobust.config.compose import compose_config
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.methods.dropout import ModalityDropout
 from mmrobust.testing import describe_data, make_batch
-from mmrobust.training.checkpoints import checkpoint_path, load_checkpoint, load_weights
+from mmrobust.training.checkpoints import Checkpoint, checkpoint_path, load_checkpoint, load_weights
+from mmrobust.training.trainer import first_selectable
 
 Build = Callable[..., Method]
 SPEC = describe_data(kinds=["vector"])
@@ -163,3 +167,35 @@ def test_a_foreign_spec(tmp_path: Path, build: Build) -> None:
     torch.save(torch.load(path, weights_only=True) | {"spec": {"task": "classification"}}, path)
     with pytest.raises(UserError, match=r"a\.ckpt"):
         load_weights(method, path)
+
+
+def test_nothing_is_best_before_all_has_begun(tmp_path: Path) -> None:
+    """The best of the epochs from `first` on, however good one was before."""
+    trainer = SimpleNamespace(
+        current_epoch=0, fit_loop=None, strategy=SimpleNamespace(reduce_boolean_decision=bool)
+    )
+    checkpoint = Checkpoint(dirpath=tmp_path, filename="best", monitor="val", mode="max", first=2)
+    chosen = []
+    for epoch, score in enumerate((0.9, 0.8, 0.5)):
+        trainer.current_epoch = epoch
+        chosen.append(checkpoint.check_monitor_top_k(trainer, torch.tensor(score)))  # type: ignore[arg-type]
+    assert chosen == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["method=dropout"], 0),
+        (["method=dmrnet", "trainer.max_epochs=20"], 6),
+        (["method=dmrnet", "trainer.max_epochs=20", "method.hard_weight=0"], 0),
+        (["method=dmrnet", "trainer.max_epochs=3"], 2),  # too short: the last
+        (["method=mmanet", "trainer.max_epochs=20"], 5),
+        (["method=arl", "trainer.max_epochs=20"], 6),
+        (["method=udml", "trainer.max_epochs=100"], 51),
+        (["method=osmd", "trainer.max_epochs=20"], 1),
+    ],
+    ids=str,
+)
+def test_first_selectable_epoch(overrides: list[str], expected: int) -> None:
+    config = compose_config(["encoder.width=8", *overrides])
+    assert first_selectable(config, construct(config.method, spec=describe_data())) == expected

@@ -85,7 +85,7 @@ def test_what_cannot_be_sharded_is_refused(
 
 
 def test_a_frozen_copy_that_follows_is_refused() -> None:
-    keys = ["method=osmd", "method.privileged_mode=pretrained_frozen", "method.pretrain_epochs=1"]
+    keys = ["method=osmd", "method.stages=teacher_first", "method.teacher_epochs=1"]
     with pytest.raises(UserError, match="method=osmd reads the parameters of its parts"):
         Sharded(make(*keys, num_modalities=2))
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmrobust.models.encoders import PointwiseLinear
+from mmrobust.models.heads import LinearHead, Prediction
 from mmrobust.models.pyramid import Pyramid, deepest, with_deepest
 
 
@@ -26,10 +27,10 @@ class NormalisedLinear(nn.Module):
         return self.norm(x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def predict_from_mean(mean: NormalisedLinear, head: nn.Module, x: Tensor | Pyramid) -> Tensor:
-    """`head(mean(x))` in eval mode, of a pyramid the mean of its deepest map. All of it is linear, so a linear head is folded into one small map: with six
-    modalities, the wide one would cost more than half of what encoding does."""
-    if type(head) is not nn.Linear or isinstance(x, Pyramid):
+def predict_from_mean(mean: NormalisedLinear, head: nn.Module, x: Tensor | Pyramid) -> Prediction:
+    """`head(mean(x))` in eval mode, of a pyramid the mean of its deepest map. All of it is linear, so a linear head is
+    folded into one small map: with six modalities, the wide one would cost more than half of what encoding does."""
+    if not isinstance(head, LinearHead) or isinstance(x, Pyramid):
         return head(with_deepest(x, mean(deepest(x))))
     norm, linear = mean.norm, mean.linear
     assert norm.running_mean is not None
@@ -37,7 +38,7 @@ def predict_from_mean(mean: NormalisedLinear, head: nn.Module, x: Tensor | Pyram
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     weight = (head.weight * scale) @ linear.weight
     bias = head.weight @ ((linear.bias - norm.running_mean) * scale + norm.bias) + head.bias
-    return F.linear(x, weight, bias)
+    return Prediction(F.linear(x, weight, bias))
 
 
 def sample_gaussian(mean: Tensor, log_variance: Tensor) -> Tensor:

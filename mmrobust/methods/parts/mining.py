@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from lightning import Trainer
 from torch import Tensor, nn
 
 from mmrobust import ranks
 from mmrobust.combinations import all_combinations, combination_code, combination_masks, combination_name
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, one_of
 from mmrobust.evaluation.combinations import Results
 
 
-class VarianceMining(nn.Module):
-    """The combinations whose predicted variance is largest over the first epochs (DMRNet).
+class HardMining(nn.Module):
+    """The combinations in which something of a sample, such as its predicted variance, is largest (DMRNet).
 
-    Over epochs 0 ... epochs-1 the mean variance of every incomplete combination is accumulated; from then on
+    Over epochs 0 ... epochs-1 its mean over the samples of every incomplete combination is accumulated; from then on
     the floor((2^M - 1) / 2) with the largest are hard: one of two for M = 2, as published, three of six for
     M = 3. Sums and counts are kept, so a batch that lacks a combination does no harm.
 
     Args:
         modalities: their names.
-        epochs: how long to observe. With `hard` given nothing is observed.
+        epochs: how long nothing is hard. With `hard` given nothing is observed meanwhile.
         hard: these combinations instead of mined ones, e.g. ["audio", "audio+visual"].
         batch_means: as released (M = 2 only): averages of batch averages, where a batch that lacks one of
             the two single modalities spoils the comparison and the second is taken.
@@ -45,7 +46,7 @@ class VarianceMining(nn.Module):
         self.names = _names(modalities)
         self.register_buffer("incomplete", _codes(combinations[:-1], modalities), persistent=False)
         self.top = len(combinations) // 2
-        self.epochs, self.batch_means = (0 if hard else epochs), batch_means
+        self.epochs, self.mines, self.batch_means = epochs, not hard, batch_means
         size = 2 ** len(modalities)
         self.register_buffer("total", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(size, dtype=torch.float64))
@@ -55,27 +56,27 @@ class VarianceMining(nn.Module):
     def hard_names(self) -> list[str]:
         return [name for code, name in self.names.items() if self.hard[code]]
 
-    def update(self, drawn: Tensor, log_variance: Tensor, epoch: int) -> Tensor:
+    def update(self, drawn: Tensor, hardness: Tensor, epoch: int) -> Tensor:
         """Observe a batch while mining; after it, say which samples have a hard combination.
 
         Args:
             drawn: (B, M) bool.
-            log_variance: (B, D) or (B, D, ...).
+            hardness: (B,), the larger, the harder.
             epoch: from 0.
 
         Returns:
-            (B,) bool, all false while mining.
+            (B,) bool, all false in the first epochs.
         """
         code = combination_code(drawn)
-        if epoch < self.epochs:
-            with torch.no_grad():
-                self._observe(code, log_variance.exp().flatten(1).mean(1).double())
-            return torch.zeros_like(code, dtype=torch.bool)
-        return self.hard[code]
+        if epoch >= self.epochs:
+            return self.hard[code]
+        if self.mines:
+            self._observe(code, hardness.detach().double())
+        return torch.zeros_like(code, dtype=torch.bool)
 
-    def _observe(self, code: Tensor, variance: Tensor) -> None:
-        total = ranks.total(torch.zeros_like(self.total).index_add_(0, code, variance))
-        count = ranks.total(torch.zeros_like(self.count).index_add_(0, code, torch.ones_like(variance)))
+    def _observe(self, code: Tensor, hardness: Tensor) -> None:
+        total = ranks.total(torch.zeros_like(self.total).index_add_(0, code, hardness))
+        count = ranks.total(torch.zeros_like(self.count).index_add_(0, code, torch.ones_like(hardness)))
         if self.batch_means:
             total, count = total / count, torch.ones_like(count)  # nan where the batch has none
         self.total += total
@@ -108,7 +109,9 @@ class PredictionMining(nn.Module):
             is observed.
         weak: these combinations instead of mined ones, e.g. ["audio", "audio+visual"].
         distance: `histogram`, KL(q_S || q_full) of the histograms of predicted classes (as published for
-            classification), or `metric`, the squared gap of the primary metric (for segmentation).
+            classification); `conditional`, the same within each true class, the mean over the samples: where classes
+            are balanced, all histograms are flat and say nothing, and those of one class still do; or `metric`, the
+            squared gap of the primary metric (for segmentation).
         softmax: as released, histograms go through a softmax first, which flattens them.
     """
 
@@ -128,8 +131,7 @@ class PredictionMining(nn.Module):
         super().__init__()
         if len(modalities) < 2:
             raise UserError("mining weak combinations needs at least two modalities")
-        if distance not in ("histogram", "metric"):
-            raise UserError(f"the mining distance {distance!r} is not known; choose histogram or metric")
+        one_of("method.mining", distance, ("histogram", "conditional", "metric"))
         self.modalities = tuple(modalities)
         self.names = _names(modalities)
         self.candidates = [c for c in all_combinations(modalities) if len(c) == len(modalities) - 1]
@@ -141,6 +143,17 @@ class PredictionMining(nn.Module):
     @property
     def weak_names(self) -> list[str]:
         return [name for code, name in self.names.items() if self.weak[code]]
+
+    def require_validation(self, trainer: Trainer) -> None:
+        """Raises: UserError: there will be no validation in the epochs that are observed."""
+        every = trainer.check_val_every_n_epoch or 1
+        validated = sum(trainer.num_val_batches) > 0 or every > 1  # then not known yet
+        if self.when and not (validated and any((e + 1) % every == 0 for e in self.when)):
+            raise UserError(
+                f"no validation would take place in epochs {self.when.start} to {self.when.stop - 1}, which MMANet "
+                "mines weak combinations in; use data with a validation split, leave trainer.limit_val_batches and "
+                "trainer.check_val_every_n_epoch alone, or name the combinations with method.weak"
+            )
 
     def observe(self, results: Results, epoch: int) -> None:
         """Add the distances of one validation pass; `results` must agree over ranks."""
@@ -162,11 +175,15 @@ class PredictionMining(nn.Module):
             rows = [results.combinations[n] for n in (name, combination_name(self.modalities))]
             here, full = (row["metrics"][results.primary] or 0.0 if row else 0.0 for row in rows)
             return float((full - here) ** 2)
-        counts = [confusion.sum(0).double() for confusion in confusions if confusion is not None]
-        here, full = (c / c.sum() for c in counts)  # (C,) shares of the predicted classes
+        counts = [confusion.double() for confusion in confusions if confusion is not None]
+        if self.distance == "histogram":
+            counts = [count.sum(0, keepdim=True) for count in counts]
+        # Shares of the predicted classes, (1, C) or of every true class (C, C).
+        here, full = (count / count.sum(1, keepdim=True).clamp(min=1) for count in counts)
         if self.softmax:
-            here, full = here.softmax(0), full.softmax(0)
-        return float((here * ((here + 1e-8) / (full + 1e-8)).log()).sum())
+            here, full = here.softmax(1), full.softmax(1)
+        divergence = (here * ((here + 1e-8) / (full + 1e-8)).log()).sum(1)
+        return float((divergence * counts[0].sum(1)).sum() / counts[0].sum())
 
 
 def _names(modalities: Sequence[str]) -> dict[int, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any, cast
 
 import torch
@@ -15,6 +14,7 @@ from mmrobust.errors import UserError
 from mmrobust.models.assembly import encoder_keys
 from mmrobust.models.encoders import PointwiseLinear, build_encoder, normalization
 from mmrobust.models.fusion import check_places, rows_like
+from mmrobust.models.heads import Prediction
 from mmrobust.models.pyramid import Pyramid, by_level, deepest, with_deepest
 from mmrobust.models.stages import build_pyramid
 
@@ -97,23 +97,6 @@ class CrossTranslation(nn.Module):
         return torch.cat([alone.mean(0, keepdim=True), alone])
 
 
-class Frozen(nn.ModuleList):
-    """Copies of modules that are asked, not trained: no gradients, always in eval mode."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        super().__init__(map(deepcopy, modules))
-        self.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> Frozen:
-        super().train(False)
-        return self
-
-    def follow(self, modules: Sequence[nn.Module]) -> None:
-        """Become what the modules are now."""
-        for copy, module in zip(self, modules, strict=True):
-            copy.load_state_dict(module.state_dict())
-
-
 def trunks_of(
     kind: str,
     source: str,
@@ -181,6 +164,33 @@ def with_stream_skips(hidden: Tensor, streams: Mapping[str, Any]) -> Any:
         mean = stacked.mean(0)
         skips.append(mean if len(hidden) == len(mean) else torch.cat([mean, stacked.flatten(0, 1)]))
     return Pyramid(hidden, tuple(skips))
+
+
+def fuse_late(
+    translation: CrossTranslation,
+    hidden: nn.Module,
+    head: nn.Module,
+    streams: Mapping[str, Any],
+    *,
+    training: bool,
+) -> tuple[Prediction, Any, Tensor]:
+    """The prediction from all streams, what the head saw, and in training the squared gap of the logits from each
+    stream alone to these, the mean over the classes, summed over the streams, (B, ...)."""
+    joints = translation({m: deepest(x) for m, x in streams.items()})  # (1 + M, B, ...): from all, from each
+    joints = joints if training else joints[:1]
+    # In one pass, so that the statistics are those of inference, too.
+    fused = with_stream_skips(hidden(joints.flatten(0, 1)), streams)
+    predicted = head(fused)
+    count = joints.shape[1]
+    of_all, fused = (apply_to_collection(x, Tensor, lambda x: x[:count]) for x in (predicted, fused))
+    alone = predicted.logits.unflatten(0, joints.shape[:2])[1:]
+    return of_all, fused, (alone - of_all.logits).pow(2).mean(2).sum(0)
+
+
+def mean_gap(gap: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
+    """The mean of a gap (B,) or (B, H, W) that counts in the given rows (B,) and, of each place, where `valid`."""
+    counted = rows_like(rows, gap)
+    return torch.where(counted & valid if gap.shape == valid.shape else counted, gap, 0).mean()
 
 
 def sources_of(modalities: Sequence[str], privileged: Sequence[str] | None) -> list[str]:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from mmrobust import ranks
 from mmrobust.errors import UserError, one_of
+from mmrobust.losses import gaussian_kl, inverse_variance_weights
+from mmrobust.methods.output import Features
+from mmrobust.models.fusion import rows_like
+from mmrobust.models.heads import Prediction
 
+MAX_LEVEL = 11  # pure noise
 MAX_LOG_LEVEL = 10.0  # far above any level; the square of exp(10) is still finite in every precision but half
 
 
@@ -98,7 +106,7 @@ class Reliance(nn.Module):
         self,
         logits: Tensor,
         alone: Sequence[Tensor],
-        predict: Callable[[Tensor], Tensor],
+        predict: Callable[[Tensor], Prediction],
         available: Tensor,
     ) -> None:
         """Take in a batch; a modality that no row counts for keeps its value.
@@ -106,16 +114,94 @@ class Reliance(nn.Module):
         Args:
             logits: (B, C, ...) from all that is available.
             alone: the same from each modality alone.
-            predict: (B, M) bool, what is seen, to logits.
+            predict: what is said of what is seen, (B, M) bool.
             available: (B, M) bool.
         """
         counted, changes = available, list(alone)
         if self.measure == "drop_diff":
             counted = available & (available.sum(1, keepdim=True) > 1)
             seen = ~torch.eye(len(alone), dtype=torch.bool, device=available.device)
-            changes = [logits - predict(available & mask) for mask in seen]
+            changes = [logits - predict(available & mask).logits for mask in seen]
         norms = [
             c.float().abs().sum(1, keepdim=True).flatten(1).mean(1) for c in changes
         ]  # the mean over places
         mean = ranks.mean_of(torch.stack(norms, 1), counted)
         self.value.copy_(torch.where(mean > 0, torch.lerp(mean, self.value, self.ema), self.value))
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """How much each modality counts in the fusion.
+
+    Args:
+        uncertainty: the standard deviations that it follows: of the `estimator`, the root of the mean predicted
+            `variance` (detached), or `none`: 1 for all.
+        rule: see `inverse_variance_weights`.
+        apply: a weight w makes z (1 + w) z (`residual`) or w z (`plain`).
+        detach: without it, the task's loss trains the estimator as well.
+    """
+
+    uncertainty: str
+    rule: str
+    apply: str
+    detach: bool
+
+    def __post_init__(self) -> None:
+        one_of("method.uncertainty", self.uncertainty, ("estimator", "variance", "none"))
+        one_of("method.weight_rule", self.rule, ("inverse_variance", "cross_sum"))
+        one_of("method.apply", self.apply, ("residual", "plain"))
+
+    def std(self, estimated: Tensor, log_variance: Tensor) -> Tensor:
+        """What a modality's weight will follow, (R,): as estimated (R,), or of its Gaussians (R, D, ...)."""
+        if self.uncertainty != "variance":
+            return estimated
+        return log_variance.detach().exp().flatten(1).mean(1).sqrt()
+
+    def __call__(
+        self, features: Mapping[str, Features], divisor: Tensor, available: Tensor, *, warmup: bool
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Weights (B, M), and the features `z` as they count.
+
+        Args:
+            features: of every modality `z`, and `std` (B,), which a warm-up ignores.
+            divisor: see `Reliance.divisor`.
+            available: (B, M) bool.
+        """
+        std = column(features, "std")
+        if warmup or self.uncertainty == "none":
+            std = torch.ones_like(std)
+        weights = inverse_variance_weights(std, divisor, available, rule=self.rule)
+        factors = (weights.detach() if self.detach else weights) + float(self.apply == "residual")
+        return weights, {m: scale(f["z"], factors[:, i]) for i, (m, f) in enumerate(features.items())}
+
+
+def noise_kl(features: Mapping[str, Features], level: Tensor | None, available: Tensor) -> Tensor:
+    """The KL divergence of each modality's Gaussians from a normal of variance 1, or `level` (B, M); their sum."""
+    # `encode` leaves zeros where a modality is absent: there a standard normal meets a prior that is one, too.
+    prior = (
+        torch.ones_like(available, dtype=torch.float) if level is None else torch.where(available, level, 1)
+    )
+    kl = [
+        gaussian_kl(f["mean"], f["log_variance"], prior_variance=prior[:, i, None])
+        for i, f in enumerate(features.values())
+    ]
+    return torch.stack(kl).sum()
+
+
+def check_levels(levels: Tensor) -> None:
+    """Raises: UserError: noise levels of training are not in [0, 11]."""
+    if not ((levels >= 0) & (levels <= MAX_LEVEL)).all():
+        low, high = levels.min().item(), levels.max().item()
+        raise UserError(
+            f"noise levels from {low:g} to {high:g}, expected 0 (clean) to {MAX_LEVEL}; see noise.train"
+        )
+
+
+def scale(features: Any, factors: Tensor) -> Any:
+    """Features of B rows times one factor (B,) for each, at all levels."""
+    return apply_to_collection(features, Tensor, lambda x: x * rows_like(factors, x))
+
+
+def column(features: Mapping[str, Features], name: str) -> Tensor:
+    """What every modality has one number a row of, (B, M)."""
+    return torch.stack([f[name] for f in features.values()], 1)

@@ -10,32 +10,30 @@ from torch import Tensor
 from mmrobust.combinations import all_combinations, combination_masks, combination_name
 from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import Results
-from mmrobust.methods.parts.mining import PredictionMining, VarianceMining
+from mmrobust.methods.parts.mining import HardMining, PredictionMining
 
 TWO, THREE = ("audio", "visual"), ("rgb", "depth", "ir")
 
 
-def mining(modalities: tuple[str, ...] = TWO, **keys: object) -> VarianceMining:
-    return VarianceMining(modalities, **({"epochs": 2, "hard": None, "batch_means": False} | keys))  # type: ignore[arg-type]
+def mining(modalities: tuple[str, ...] = TWO, **keys: object) -> HardMining:
+    return HardMining(modalities, **({"epochs": 2, "hard": None, "batch_means": False} | keys))  # type: ignore[arg-type]
 
 
 def observed(modalities: tuple[str, ...], variances: Mapping[str, float]) -> tuple[Tensor, Tensor]:
-    """A batch with one sample of each combination that has the given variance: drawn, log_variance (B, 4)."""
+    """A batch with one sample of each combination that has the given variance: drawn, variances (B,)."""
     drawn = combination_masks([name.split("+") for name in variances], modalities)
-    return drawn, torch.tensor(list(variances.values())).log()[:, None].expand(-1, 4)
+    return drawn, torch.tensor(list(variances.values()))
 
 
 def everything(modalities: tuple[str, ...]) -> Tensor:
     return combination_masks(all_combinations(modalities), modalities)
 
 
-def hard_after(
-    miner: VarianceMining, modalities: tuple[str, ...], *batches: Mapping[str, float]
-) -> list[str]:
+def hard_after(miner: HardMining, modalities: tuple[str, ...], *batches: Mapping[str, float]) -> list[str]:
     for batch in batches:
         miner.update(*observed(modalities, batch), epoch=0)
     drawn = everything(modalities)
-    found = miner.update(drawn, torch.zeros(len(drawn), 4), epoch=2).tolist()
+    found = miner.update(drawn, torch.zeros(len(drawn)), epoch=2).tolist()
     names = [combination_name(c) for c, hard in zip(all_combinations(modalities), found, strict=True) if hard]
     assert names == miner.hard_names
     return names
@@ -62,9 +60,9 @@ def test_three_modalities_have_three_hard_combinations() -> None:
 
 def test_means_are_over_samples_not_batches() -> None:
     """Visual's variance is 1, 1, 1 and 9, a mean of 3 (of the batches' means: 5); audio's is 4."""
-    drawn, log_variance = observed(TWO, {"visual": 1.0})
+    drawn, variance = observed(TWO, {"visual": 1.0})
     miner = mining()
-    miner.update(drawn.repeat(3, 1), log_variance.repeat(3, 1), epoch=0)
+    miner.update(drawn.repeat(3, 1), variance.repeat(3), epoch=0)
     assert hard_after(miner, TWO, {"visual": 9.0, "audio": 4.0}) == ["audio"]
 
 
@@ -73,27 +71,20 @@ def test_a_batch_may_lack_combinations() -> None:
     assert hard_after(mining(), TWO, *batches) == ["audio"]
 
 
-def test_the_mean_over_a_map_counts() -> None:
-    miner = mining()
-    log_variance = torch.tensor([[[0.0, 0.0]], [[1.0, -3.0]]])  # (2, 1, 2): means of exp 1 and 1.38
-    miner.update(torch.tensor([[True, False], [False, True]]), log_variance, epoch=0)
-    assert hard_after(miner, TWO) == ["visual"]
-
-
 def test_nothing_is_hard_while_mining_nor_mined_afterwards() -> None:
     miner = mining()
     for epoch in (0, 1):
-        drawn, log_variance = observed(TWO, {"audio": 2.0, "visual": 1.0})
-        assert not miner.update(drawn, log_variance, epoch=epoch).any()
-    drawn, log_variance = observed(TWO, {"audio": 1.0, "visual": 100.0})
-    assert miner.update(drawn, log_variance, epoch=2).tolist() == [True, False]
-    assert miner.update(drawn, log_variance, epoch=3).tolist() == [True, False]
+        drawn, variance = observed(TWO, {"audio": 2.0, "visual": 1.0})
+        assert not miner.update(drawn, variance, epoch=epoch).any()
+    drawn, variance = observed(TWO, {"audio": 1.0, "visual": 100.0})
+    assert miner.update(drawn, variance, epoch=2).tolist() == [True, False]
+    assert miner.update(drawn, variance, epoch=3).tolist() == [True, False]
 
 
 def test_mining_has_no_gradient() -> None:
-    drawn, log_variance = observed(TWO, {"audio": 2.0, "visual": 1.0})
+    drawn, variance = observed(TWO, {"audio": 2.0, "visual": 1.0})
     miner = mining()
-    miner.update(drawn, log_variance.clone().requires_grad_(), epoch=0)
+    miner.update(drawn, variance.clone().requires_grad_(), epoch=0)
     assert not miner.total.requires_grad
 
 
@@ -105,13 +96,15 @@ def test_mining_has_no_gradient() -> None:
         (THREE, ["ir", "rgb+depth"], ["ir", "rgb+depth"]),
     ],
 )
-def test_explicit_combinations_are_hard_from_the_start(
+def test_explicit_combinations_are_hard_after_the_same_epochs(
     modalities: tuple[str, ...], hard: list[str], expected: list[str]
 ) -> None:
     miner = mining(modalities, hard=hard)
     drawn = everything(modalities)
     names = [combination_name(c) for c in all_combinations(modalities)]
-    found = miner.update(drawn, torch.randn(len(drawn), 4), epoch=0).tolist()
+    for epoch in (0, 1):
+        assert not miner.update(drawn, torch.randn(len(drawn)), epoch=epoch).any()
+    found = miner.update(drawn, torch.randn(len(drawn)), epoch=2).tolist()
     assert [name for name, is_hard in zip(names, found, strict=True) if is_hard] == expected
     assert miner.hard_names == expected
     assert not miner.count.any()
@@ -121,9 +114,9 @@ def test_explicit_combinations_are_hard_from_the_start(
 
 
 def test_batch_means_averages_batches() -> None:
-    drawn, log_variance = observed(TWO, {"visual": 1.0, "audio": 4.0})
+    drawn, variance = observed(TWO, {"visual": 1.0, "audio": 4.0})
     miner = mining(batch_means=True)
-    miner.update(drawn[[0, 0, 0, 1]], log_variance[[0, 0, 0, 1]], epoch=0)
+    miner.update(drawn[[0, 0, 0, 1]], variance[[0, 0, 0, 1]], epoch=0)
     assert hard_after(miner, TWO, {"visual": 9.0, "audio": 4.0}) == ["visual"]  # (1 + 9) / 2 > (4 + 4) / 2
 
 
@@ -168,8 +161,8 @@ def test_errors(modalities: tuple[str, ...], keys: dict[str, object], message: s
 
 def test_extreme_variances_are_ordered() -> None:
     miner = mining()
-    log_variance = torch.tensor([[100.0] * 4, [10.0] * 4])  # exp(100) is no float32
-    miner.update(torch.tensor([[True, False], [False, True]]), log_variance, epoch=0)
+    variance = torch.tensor([100.0, 10.0]).exp()  # exp(100) is no float32
+    miner.update(torch.tensor([[True, False], [False, True]]), variance, epoch=0)
     assert math.isinf(miner.total.max().item())
     assert hard_after(miner, TWO) == ["audio"]
 
@@ -244,6 +237,22 @@ def test_metric_distance() -> None:
     assert miner.weak_names == ["visual"]
 
 
+def test_conditional_distance_where_classes_are_balanced() -> None:
+    """Both predict each class as often, but audio errs: KL((.6, .4) || (.9, .1)) = 0.311 in either true class."""
+    confusion = {
+        "audio": torch.tensor([[60, 40], [40, 60]]),
+        "visual": torch.tensor([[90, 10], [10, 90]]),
+        "audio+visual": torch.tensor([[90, 10], [10, 90]]),
+    }
+    results = Results("accuracy", {name: {"n": 200, "metrics": {}} for name in confusion}, {}, confusion)  # type: ignore[arg-type]
+    plain, miner = prediction_mining(), prediction_mining(distance="conditional")
+    plain.observe(results, 1)
+    miner.observe(results, 1)
+    assert plain.weak_names == []
+    assert miner.total.tolist() == pytest.approx([0.3112, 0], abs=5e-4)
+    assert miner.weak_names == ["audio"]
+
+
 def test_nothing_measured_is_nothing_mined() -> None:
     miner = prediction_mining()
     miner.observe(validated(TWO, {"audio": (0.0, 0.0), "audio+visual": (0.5, 0.5)}), 1)
@@ -271,5 +280,5 @@ def test_weak_combinations_may_be_given() -> None:
         prediction_mining(weak=["audi"])
     with pytest.raises(UserError, match="at least two modalities"):
         prediction_mining(("audio",))
-    with pytest.raises(UserError, match="'kl' is not known; choose histogram or metric"):
+    with pytest.raises(UserError, match="='kl' is not known; choose histogram, conditional, metric"):
         prediction_mining(distance="kl")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from mmrobust.methods.parts.adaptation import comparable, labelled
-from mmrobust.methods.parts.translation import CrossTranslation, Frozen, Hallucination, Layer
+from mmrobust.methods.parts.translation import CrossTranslation, Hallucination, Layer
 
 
 def make_streams(*places: int) -> dict[str, torch.Tensor]:
@@ -52,23 +51,12 @@ def test_a_shared_trunk_runs_once() -> None:
     assert {n: tuple(x.shape) for n, x in restored.items()} == dict.fromkeys("bcd", (7, 5))
 
 
-def test_frozen_copies_stay_as_they_are() -> None:
-    layer = Layer(3, 4, maps=False)
-    frozen = Frozen([layer])
-    nn.init.zeros_(layer[0].weight)  # type: ignore[arg-type]
-    assert (frozen[0][0].weight != 0).any()  # type: ignore[index]
-    assert not any(m.training for m in frozen.train().modules())
-    assert not any(p.requires_grad for p in frozen.parameters())
-    frozen.follow([layer])
-    assert (frozen[0][0].weight == 0).all()  # type: ignore[index]
-
-
 def test_rows_that_are_compared() -> None:
     rows = torch.tensor([True, False, True])
     maps = torch.randn(3, 2, 8, 8)
-    assert comparable(maps, rows).shape == (2, 32)
-    torch.testing.assert_close(comparable(maps, rows)[1, 0], maps[2, 0, :2, :2].mean())
-    assert torch.equal(comparable(maps[:, :, 0, 0], rows), maps[[0, 2], :, 0, 0])
+    assert comparable(maps, rows, 4).shape == (2, 32)
+    torch.testing.assert_close(comparable(maps, rows, 4)[1, 0], maps[2, 0, :2, :2].mean())
+    assert torch.equal(comparable(maps[:, :, 0, 0], rows, 4), maps[[0, 2], :, 0, 0])
     places = torch.zeros(3, 8, 8, dtype=torch.bool)
     places[1, 2, 3] = True
     assert torch.equal(labelled(maps, places), maps[1, :, 2, 3][None])
