@@ -8,11 +8,14 @@ from torch import nn
 
 
 def rest(network: nn.Module, parts: Sequence[nn.Module]) -> None:
-    """Of a network in training: the parts in eval mode, so that running statistics stay; nothing if there are none."""
+    """Of a network in training: the parts' layers in eval mode, so that running statistics stay; nothing if there are no
+    parts. What holds layers stays in training, in which a decoder also predicts on its way up."""
     if parts:
         network.train()
     for part in parts:
-        part.eval()
+        for layer in part.modules():
+            if not any(True for _ in layer.children()):
+                layer.eval()
 
 
 def drop_gradients(parts: Iterable[nn.Module]) -> None:

@@ -35,16 +35,12 @@ class SmallStem(Staged):
         keys: dict[str, Any] = {"pretrained": False, "norm": norm, "width": None, "options": options}
         levels = build_levels(modality, name=network, **keys)
         stem = levels.stages[0] if isinstance(levels, Staged) else None
-        first = stem[0] if isinstance(stem, nn.Sequential) else None
-        if (
-            not isinstance(levels, Staged)
-            or not isinstance(stem, nn.Sequential)
-            or not isinstance(first, nn.Conv2d)
-        ):
+        first = next((m for m in stem.children() if isinstance(m, nn.Conv2d)), None) if stem else None
+        if not isinstance(levels, Staged) or stem is None or first is None or first.kernel_size != (7, 7):
             raise UserError(
                 f"SmallStem does not know the stem of {network!r}; take a ResNet such as resnet18 as encoder.options.network"
             )
         small = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=2, padding=1, bias=False)
         nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
-        stem[0] = small
+        stem.register_module(next(key for key, m in stem.named_children() if m is first), small)
         super().__init__(list(levels.stages), levels.widths, levels.strides)
