@@ -48,6 +48,7 @@ def test_ctrl_c_begins_a_line_of_its_own(tmp_path: Path) -> None:
         "allow=[tests]",
         "callbacks.slow={_target_: tests.faults.Slow, seconds: 0.3}",
         "data.num_train=640",
+        "trainer.max_epochs=1",
     ]
     command = [sys.executable, "-m", "mmrobust.run", *SMALL, *slow, f"paths.run={tmp_path}/run"]
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs)
