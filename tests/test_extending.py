@@ -72,7 +72,7 @@ def test_example(section: str, python: Path, tmp_path: Path) -> None:
         program, *arguments = shlex.split(command)
         assert program == "python"
         if "mmrobust.run" in arguments:
-            arguments += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv"]
+            arguments += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "threads=1"]
         printed = call(python, *arguments, folder=tmp_path, environment=ENVIRONMENT)
         if "mmrobust.testing" in arguments:
             assert re.search(r"^[1-9]\d* checks hold, 0 do not$", printed, re.MULTILINE)
