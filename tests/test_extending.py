@@ -41,9 +41,10 @@ def blocks(section: str, language: str) -> list[str]:
 
 
 def write_files(section: str, folder: Path) -> None:
-    """Each block of Python or YAML becomes the file that its first line names."""
+    """Each block of Python or YAML becomes the file that one of its first lines names."""
     for block in blocks(section, "python") + blocks(section, "yaml"):
-        path = folder / block.splitlines()[0].removeprefix("# ")
+        (name,) = re.findall(r"^# (\S+\.(?:py|yaml))$", block, re.MULTILINE)
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block)
 
