@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from mmrobust.config.build import construct
 from mmrobust.data.base import DataModule
@@ -77,7 +78,8 @@ def check_encoders(config: DictConfig, spec: DataSpec | None, report: Report, *,
     plain: Any = OmegaConf.to_container(config.encoder, resolve=True)
     kinds = []
     for m, keys in encoder_keys(plain, described).items():
-        modality, build = described.modalities[m], partial(build_encoder, **keys)
+        modality = described.modalities[m]
+        build: Callable[..., nn.Module] = partial(build_encoder, **keys)
         label = f"encoder={keys['name']} on {modality.kind if spec is None else m}"
         if not tell:
             # what is wrong with it is told where the method is built
