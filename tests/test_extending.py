@@ -29,7 +29,7 @@ LEFT = {
     "A dataset": ("results.json", '"motion+body"'),
     "A metric": ("results.json", '"geometric_mean"'),
     "A callback": ("metrics.csv", "encoder_norm/m1"),
-    "A noise": ("results.json", "Dead"),
+    "A noise": ("results.json", '"name": "dead"'),
 }
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
