@@ -29,7 +29,7 @@ LEFT = {
     "A dataset": ("results.json", '"motion+body"'),
     "A metric": ("results.json", '"geometric_mean"'),
     "A callback": ("metrics.csv", "encoder_norm/m1"),
-    "A noise": ("results.json", "Dead"),
+    "A noise": ("results.json", '"name": "dead"'),
 }
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -41,9 +41,10 @@ def blocks(section: str, language: str) -> list[str]:
 
 
 def write_files(section: str, folder: Path) -> None:
-    """Each block of Python or YAML becomes the file that its first line names."""
+    """Each block of Python or YAML becomes the file that one of its first lines names."""
     for block in blocks(section, "python") + blocks(section, "yaml"):
-        path = folder / block.splitlines()[0].removeprefix("# ")
+        (name,) = re.findall(r"^# (\S+\.(?:py|yaml))$", block, re.MULTILINE)
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block)
 
@@ -72,7 +73,7 @@ def test_example(section: str, python: Path, tmp_path: Path) -> None:
         program, *arguments = shlex.split(command)
         assert program == "python"
         if "mmrobust.run" in arguments:
-            arguments += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv"]
+            arguments += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "threads=1"]
         printed = call(python, *arguments, folder=tmp_path, environment=ENVIRONMENT)
         if "mmrobust.testing" in arguments:
             assert re.search(r"^[1-9]\d* checks hold, 0 do not$", printed, re.MULTILINE)

@@ -16,7 +16,7 @@ from torch import nn
 
 from mmrobust.config.build import construct
 from mmrobust.data.base import DataModule
-from mmrobust.data.spec import KINDS, DataSpec, Modality
+from mmrobust.data.spec import KINDS, DataSpec
 from mmrobust.errors import UserError
 from mmrobust.models.assembly import encoder_keys
 from mmrobust.models.encoders import build_encoder
@@ -25,7 +25,6 @@ from mmrobust.testing.dataset import dataset_checks
 from mmrobust.testing.encoder import check_encoder
 from mmrobust.testing.made_up import describe_data
 from mmrobust.testing.method import method_checks
-from mmrobust.training.devices import threads
 
 # The kinds of made-up modalities for a method, as far as its encoders read them.
 USUAL = ("image", "spectrogram", "vector")
@@ -46,7 +45,8 @@ def check_named(config: DictConfig, named: Collection[str]) -> int:
     Raises:
         UserError: a part cannot be built at all.
     """
-    torch.set_num_threads(threads(config) or torch.get_num_threads())
+    # more only slow batches of eight down
+    torch.set_num_threads(config.threads or 1)
     report, choices = Report(strict="data" in named), config.choices
     spec = None
     if "data" in named:
@@ -78,8 +78,8 @@ def check_encoders(config: DictConfig, spec: DataSpec | None, report: Report, *,
     plain: Any = OmegaConf.to_container(config.encoder, resolve=True)
     kinds = []
     for m, keys in encoder_keys(plain, described).items():
-        modality: Modality = described.modalities[m]
-        build: Callable[[Modality], nn.Module] = partial(build_encoder, **keys)
+        modality = described.modalities[m]
+        build: Callable[..., nn.Module] = partial(build_encoder, **keys)
         label = f"encoder={keys['name']} on {modality.kind if spec is None else m}"
         if not tell:
             # what is wrong with it is told where the method is built
