@@ -113,7 +113,7 @@ def test_terms_are_the_papers() -> None:
     terms = step(method, batch)
     torch.testing.assert_close(terms["fused"], F.cross_entropy(output.logits, batch.target).detach())
     unimodal, confidence = torch.tensor(0.0), torch.tensor(0.0)
-    for i, logits in enumerate(output.unimodal.values()):
+    for i, logits in enumerate(y.logits for y in output.unimodal.values()):
         rows = batch.available[:, i]
         true_class = logits.softmax(1)[torch.arange(len(batch)), batch.target].detach()
         unimodal -= true_class[rows].log().sum() / len(batch)

@@ -100,7 +100,7 @@ def test_terms_are_the_papers() -> None:
     terms = step(method, batch)
     torch.testing.assert_close(terms["fused"], F.cross_entropy(output.logits, batch.target).detach())
     expected = torch.tensor(0.0)
-    for i, logits in enumerate(output.unimodal.values()):
+    for i, logits in enumerate(y.logits for y in output.unimodal.values()):
         rows = batch.available[:, i]
         loss = F.cross_entropy(logits[rows], batch.target[rows], reduction="sum").detach()
         expected += loss / len(batch)
@@ -135,7 +135,7 @@ def test_losses_are_remembered_by_sample_and_modality() -> None:
     step(method, batch)
     assert torch.equal(method.loss_count[10:18], batch.available.float())
     assert method.loss_count.sum() == batch.available.sum()
-    for i, logits in enumerate(output.unimodal.values()):
+    for i, logits in enumerate(y.logits for y in output.unimodal.values()):
         loss = F.cross_entropy(logits, batch.target, reduction="none").detach()
         torch.testing.assert_close(method.loss_total[10:18, i], torch.where(batch.available[:, i], loss, 0))
     with torch.no_grad():
