@@ -32,7 +32,13 @@ class SmallStem(Staged):
     ) -> None:
         if pretrained:
             raise UserError("SmallStem has no pretrained weights; set encoder.pretrained=false")
-        keys: dict[str, Any] = {"pretrained": False, "norm": norm, "width": None, "options": options}
+        keys: dict[str, Any] = {
+            "pretrained": False,
+            "weights": None,
+            "norm": norm,
+            "width": None,
+            "options": options,
+        }
         levels = build_levels(modality, name=network, **keys)
         stem = levels.stages[0] if isinstance(levels, Staged) else None
         first = next((m for m in stem.children() if isinstance(m, nn.Conv2d)), None) if stem else None
