@@ -9,11 +9,14 @@ from contextlib import contextmanager, suppress
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config, conf_folder
 from mmrobust.config.overrides import with_quotes
+from mmrobust.config.trust import allowed_by, trusting
 from mmrobust.errors import UserError, guarded
 from mmrobust.loggers.wandb_run import one_attempt
 from mmrobust.training.devices import place
@@ -24,7 +27,8 @@ from mmrobust.training.processes import led
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: led(lambda: _main(given)) or 0)
+    with trusting(allowed_by(given)):
+        return guarded(lambda: led(lambda: _main(given)) or 0)
 
 
 def _main(argv: list[str]) -> int:
@@ -36,7 +40,8 @@ def _main(argv: list[str]) -> int:
     arguments = get_args_parser().parse_args(argv)
     resumed = any(text.startswith("resume=") for text in arguments.overrides)
     if not resumed:
-        argv, arguments.overrides = with_quotes(argv), with_quotes(arguments.overrides)
+        argv = with_quotes(argv, arguments.multirun)
+        arguments.overrides = with_quotes(arguments.overrides, arguments.multirun)
     more: list[str] = []
     if arguments.multirun:
         from mmrobust.sweeps.space import with_declared
@@ -51,6 +56,11 @@ def _main(argv: list[str]) -> int:
         or arguments.cfg
         or arguments.shell_completion
     ):
+        if arguments.config_dir:
+            with suppress(HydraException, OmegaConfBaseException):  # which Hydra itself tells
+                compose_config(
+                    [*arguments.overrides, *more], arguments.config_dir
+                )  # looks at what would be built
         with suppress(SystemExit):  # Hydra's way to end --help
             _hydra([*argv, *more], lambda config: None)
         return 0

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+# Keys whose value is a path or a name: taken as it was typed, whatever Hydra's grammar would make of it.
+TEXT = (
+    *(
+        "paths.data",
+        "paths.outputs",
+        "paths.cache",
+        "paths.run",
+        "data.root",
+        "data.manifest",
+        "method.teacher.run",
+    ),
+    *(
+        "logger.wandb.project",
+        "logger.wandb.entity",
+        "logger.wandb.name",
+        "logger.wandb.group",
+        "logger.wandb.job_type",
+    ),
+    *("sweep.name", "sweep.storage", "study.name", "study.storage"),
+)
 
 
 def parse(text: str) -> Override:
@@ -72,15 +94,48 @@ def as_override(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def with_quotes(given: Sequence[str]) -> list[str]:
-    """Overrides whose value Hydra's grammar would not read without quotes, like `paths.run=Läufe (1)`, get them."""
-    quoted = []
-    for text in given:
-        key, equals, value = text.partition("=")
-        if equals and text[0] != "-" and not set(value) & set("[]{}'\""):
-            try:
-                parse(text)
-            except HydraException:
-                text = f"{key}={json.dumps(value, ensure_ascii=False)}"
-        quoted.append(text)
-    return quoted
+def quoted(value: str) -> str:
+    """A text as Hydra's grammar has it in quotes."""
+    return QuotedString(text=value, quote=Quote.double).with_quotes()
+
+
+def with_quotes(given: Sequence[str], multirun: bool = False) -> list[str]:
+    """Overrides whose value Hydra's grammar would not read without quotes, like `paths.run=Läufe (1)`, get them; those
+    of TEXT always: `paths.outputs=2024_01`, `paths.run=a,b`.
+
+    Args:
+        given: overrides, and other words of a command line.
+        multirun: whether a comma lists several values.
+    """
+    return [_with_quotes(text, multirun) for text in given]
+
+
+def _with_quotes(text: str, multirun: bool) -> str:
+    key, equals, value = text.partition("=")
+    if not equals or text[0] == "-":
+        return text
+    if key.lstrip("+") in TEXT:
+        meant = (
+            value == "null"
+            or "${" in value
+            or (value[:1] in "'\"" and value[-1:] == value[:1] and len(value) > 1)
+        )
+        listed = multirun and ("," in value or value.endswith(")"))
+        return text if meant or listed else f"{key}={quoted(value)}"
+    if set(value) & set("[]{}'\""):
+        return text
+    try:
+        parse(text)
+    except HydraException:
+        return f"{key}={quoted(value)}"
+    return text
+
+
+def with_values(config: DictConfig, given: Sequence[str]) -> DictConfig:
+    """The configuration with values of the form key=value, read as YAML reads them, those of TEXT as typed."""
+    read = OmegaConf.from_dotlist([text for text in given if text.partition("=")[0] not in TEXT])
+    config = cast(DictConfig, OmegaConf.merge(config, read))
+    for key, _, value in (text.partition("=") for text in given):
+        if key in TEXT:
+            OmegaConf.update(config, key, None if value == "null" else value.strip("'\""), force_add=True)
+    return config

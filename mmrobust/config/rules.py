@@ -10,9 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust.config.build import allowed_prefixes, refused, targets_in
+from mmrobust.config.build import classes_in, refused
 from mmrobust.config.keys import KEEP
 from mmrobust.config.scaling import check_scaling
+from mmrobust.config.trust import trusted
 from mmrobust.config.wandb_rules import check_wandb
 
 # Keys whose value may be of several types.
@@ -41,6 +42,7 @@ AT_LEAST = {
     "launch.jobs_per_device": 1,
     "trainer.num_nodes": 1,
     "trainer.max_epochs": 1,
+    "trainer.log_every_n_steps": 1,
     "optimizer.lr": 0,
     "sweep.trials": 1,
     "sweep.parallel": 1,
@@ -48,6 +50,8 @@ AT_LEAST = {
     "sweep.startup_trials": 0,
     "sweep.startup_epochs": 0,
 }
+
+MOST = 2**63 - 1  # that a number may be
 
 # Rules for initial weights: those of `models.initialization`, which would import torch.
 INIT = ("default", "kaiming", "xavier", "truncated_normal")
@@ -90,13 +94,17 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     if plain["data"].get("corrupt", "error") not in ("error", "skip"):
         problems.append(f"data.corrupt={plain['data']['corrupt']} is not known; choose error or skip")
     problems += _check_ranges(config) + _check_trainer(plain["trainer"]) + check_scaling(config)
-    problems += refused(plain, allowed_prefixes(plain["allow"])) + check_wandb(config)
+    problems += refused(plain) + check_wandb(config)
+    if by_file := sorted({*plain["allow"]} - {*trusted()}):
+        problems.append(
+            f"allow=[{','.join(by_file)}] is set by a file; whom you trust is for the command line to say"
+        )
     problems += [
         f"allow=[{name}]: no part of Python itself can be allowed, since it can do anything; leave it out"
         for name in plain["allow"]
         if name.partition(".")[0] in sys.stdlib_module_names
     ]
-    roots = {target.partition(".")[0] for _, target in targets_in(plain)} & {*plain["allow"]}
+    roots = {target.partition(".")[0] for _, target in classes_in(plain)} & {*plain["allow"]}
     problems += [
         f"allow=[{name}]: there is no module {name}; if it is yours, put its folder on PYTHONPATH"
         for name in sorted(roots)
@@ -134,7 +142,27 @@ def _check_ranges(config: DictConfig) -> list[str]:
             )
         elif value < least:
             problems.append(f"{key}={value} is below {least}")
+        elif value > MOST:
+            problems.append(f"{key}={value} is above {MOST}")
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    problems += [f"{key}=nan is not a number; set it to one" for key in _not_numbers(plain)]
+    for key in ("paths.data", "paths.outputs", "paths.cache"):
+        if not OmegaConf.select(config, key):
+            problems.append(f"{key} names no folder; give one, or leave it out")
+    if config.paths.run == "":
+        problems.append("paths.run= names no folder; give one, or leave it out")
     return problems
+
+
+def _not_numbers(node: Any, path: str = "") -> Iterator[str]:
+    if isinstance(node, Mapping):
+        for key, child in node.items():
+            yield from _not_numbers(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for i, child in enumerate(node):
+            yield from _not_numbers(child, f"{path}[{i}]")
+    elif isinstance(node, float) and math.isnan(node):
+        yield path
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> list[str]:

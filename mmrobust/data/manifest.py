@@ -32,6 +32,7 @@ from mmrobust.data.table.entries import (
 from mmrobust.data.table.inference import OPTIONS, Inference, described, unlike
 from mmrobust.data.table.masks import VOID, MaskLabels
 from mmrobust.errors import Problems, UserError
+from mmrobust.files import expanded
 
 AUGMENTATIONS = ("none", "flip", "crop_flip")
 SMALLEST = 0.5  # share of the area that a crop keeps
@@ -149,7 +150,7 @@ class Manifest(DataModule):
         hop: int,
         **base: Any,
     ) -> None:
-        self.manifest = Path(manifest).expanduser()
+        self.manifest = expanded(manifest)
         super().__init__(root=str(self.manifest.parent if root is None else root), **base)
         self.columns, self.content, self.modalities = columns, content, modalities
         self.inferred, self.target, self.augment = inferred, target, augment
@@ -198,7 +199,7 @@ class Manifest(DataModule):
                 f"data.manifest={self.manifest} has changed since this run was made; take the old one, or make a new run"
             )
         columns, table = modality_columns(self.manifest, self.columns), read_table(self.manifest)
-        target, root = target_column(table, self.target), Path(self.root).expanduser()
+        target, root = target_column(table, self.target), expanded(self.root)
         problems, damaged = Problems(), Problems()
         if not root.is_dir():
             raise UserError(f"data.root={root} is no folder; the names in {self.manifest} start from it")

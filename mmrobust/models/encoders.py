@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from mmrobust import ranks
+from mmrobust.config.build import find_class, is_class_path
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.models.initialization import keep_weights
@@ -76,7 +76,13 @@ class Timm(nn.Module):
     def __init__(self, modality: Modality, *, name: str, pretrained: bool, norm: str, **options: Any) -> None:
         super().__init__()
         self.network = timm_network(
-            name, pretrained=pretrained, in_chans=modality.shape[0], num_classes=0, global_pool="", **options
+            name,
+            pretrained=pretrained,
+            size=modality.shape[1:],
+            in_chans=modality.shape[0],
+            num_classes=0,
+            global_pool="",
+            **options,
         )
         # some networks widen their map once more before the pooling
         self.width = getattr(self.network, "head_hidden_size", None) or self.network.num_features
@@ -89,11 +95,17 @@ class Timm(nn.Module):
         return features.movedim(-1, 1) if channels_last else features
 
 
-def timm_network(name: str, *, pretrained: bool, **options: Any) -> Any:
+def timm_network(name: str, *, pretrained: bool, size: Sequence[int], **options: Any) -> Any:
     """What timm makes of a name.
 
+    Args:
+        name: of the model.
+        pretrained: with weights.
+        size: (H, W) of the input, for which a model is made that knows one size alone.
+        options: of `timm.create_model`.
+
     Raises:
-        UserError: it knows no such model, or the weights cannot be had.
+        UserError: it knows no such model, or none for this size, or the weights cannot be had.
     """
     import timm  # 4 s
 
@@ -103,16 +115,33 @@ def timm_network(name: str, *, pretrained: bool, **options: Any) -> Any:
         raise UserError(
             f"timm has no model {name!r}{hint} (also: tiny, or the dotted path of your own class)"
         )
+    known = timm.get_pretrained_cfg(name)
+    if known is not None and known.fixed_input_size and tuple(size) != tuple(known.input_size[1:]):
+        options = {"img_size": tuple(size)} | options
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
-    except (OSError, RuntimeError) as error:
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        if "img_size" not in options or (isinstance(error, TypeError) and "'img_size'" not in str(error)):
+            if pretrained and isinstance(error, RuntimeError):
+                raise UserError(_without_weights(name, error)) from error
+            raise
+        height, width = known.input_size[1:] if known is not None else size
+        raise UserError(
+            f"{name!r} is made for {height} x {width} and cannot be made for {tuple(size)} ({error}); set "
+            f"data.modalities.<name>.size={height}, or data.image_size={height}, or take another encoder"
+        ) from error
+    except OSError as error:
         if not pretrained:
             raise
-        raise UserError(
-            f"the pretrained weights of {name!r} could not be had: {type(error).__name__}: {error}. "
-            "They come from the Hugging Face hub at first use: run once on a machine that is online (the "
-            "download is kept under HF_HOME), or set encoder.pretrained=false"
-        ) from error
+        raise UserError(_without_weights(name, error)) from error
+
+
+def _without_weights(name: str, error: Exception) -> str:
+    return (
+        f"the pretrained weights of {name!r} could not be had: {type(error).__name__}: {error}. "
+        "They come from the Hugging Face hub at first use: run once on a machine that is online (the "
+        "download is kept under HF_HOME), or set encoder.pretrained=false"
+    )
 
 
 class OverFrames(nn.Module):
@@ -196,24 +225,6 @@ def build_encoder(
     if modality.kind == "video":
         encoder = OverFrames(encoder)
     return encoder if width in (None, encoder.width) else Projected(encoder, width)
-
-
-def find_class(path: str) -> type[nn.Module]:
-    """The class of a dotted path.
-
-    Raises:
-        UserError: there is none.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return cast(type[nn.Module], getattr(import_module(module), name))
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the encoder class {path} cannot be imported: {error}") from error
-
-
-def is_class_path(name: str) -> bool:
-    """`package.Class` and not timm's `model.tag`: classes are written with a capital."""
-    return "." in name and name.rpartition(".")[2][:1].isupper()
 
 
 def use_group_norm(network: nn.Module) -> None:

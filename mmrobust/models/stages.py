@@ -7,13 +7,12 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from mmrobust.config.build import find_class, is_class_path
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.models.encoders import (
     PointwiseLinear,
     Tiny,
-    find_class,
-    is_class_path,
     timm_network,
     use_group_norm,
 )
@@ -165,14 +164,16 @@ def build_levels(
             keep_weights(network)
         widths = getattr(network, "widths", [network.width])
         return Whole(network, widths, getattr(network, "strides", [1] * len(widths)), channels_last=False)
-    return _timm_levels(name, pretrained, norm, shape[0], options)
+    return _timm_levels(name, pretrained, norm, shape, options)
 
 
 def _timm_levels(
-    name: str, pretrained: bool, norm: str, channels: int, options: Mapping[str, Any]
+    name: str, pretrained: bool, norm: str, shape: Sequence[int], options: Mapping[str, Any]
 ) -> Staged | Whole:
     try:
-        network = timm_network(name, pretrained=pretrained, in_chans=channels, features_only=True, **options)
+        network = timm_network(
+            name, pretrained=pretrained, size=shape[1:], in_chans=shape[0], features_only=True, **options
+        )
     except (AttributeError, AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
         raise UserError(
             f"timm cannot take the levels out of {name!r} ({type(error).__name__}: {error}); choose another "

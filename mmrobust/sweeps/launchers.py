@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +22,11 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from mmrobust.config.build import check_classes
 from mmrobust.config.compose import compose_config, our_hydra, search_override
+from mmrobust.config.hydra_rules import check_hydra
 from mmrobust.config.identity import run_folder
+from mmrobust.config.trust import trusted
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
 from mmrobust.sweeps.jobs import (
@@ -36,6 +40,7 @@ from mmrobust.sweeps.jobs import (
 )
 from mmrobust.sweeps.needs import Need, fitted, groups, needs, prepare
 from mmrobust.training.lifecycle import finish
+from mmrobust.training.locks import locked, release, take
 
 ENGINES = {  # a launcher of the user's builds on one of these
     "BasicLauncher": "basic",
@@ -44,6 +49,10 @@ ENGINES = {  # a launcher of the user's builds on one of these
     "SlurmLauncher": "submitit_slurm",
     "RayLauncher": "ray",
 }
+
+
+LOCK = "lock"  # in the folder of a sweep that goes on
+YOUNG = 60  # seconds
 
 
 @dataclass(frozen=True)
@@ -79,16 +88,23 @@ class Launcher:
                 [*self.given, *self.more, *search_override(self.config_dir)],
                 RunMode.MULTIRUN,
             )
+            check_hydra(master.hydra, self.given)
+            check_classes(master.hydra.launcher)
             engine = ENGINES.get(master.hydra.launcher._target_.rpartition(".")[2], "other")
             alone = engine == "basic"  # where each job looks for itself
             looked = [(None, None) if alone else self._look(job) for job in jobs]
             required = {n: need for n, (folder, need) in enumerate(looked) if folder is None}
             outputs = Path(master.paths.outputs)
             outputs.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(
-                prefix=".sweep-", dir=outputs, ignore_cleanup_errors=True
-            ) as temporary:  # which cluster nodes see, too
+            sweep_up(outputs)
+            with (
+                tempfile.TemporaryDirectory(
+                    prefix=".sweep-", dir=outputs, ignore_cleanup_errors=True
+                ) as temporary,
+                ExitStack() as held,
+            ):  # which cluster nodes see, too
                 told = Path(temporary).resolve()
+                held.enter_context(locked(told / LOCK))
                 for number, (job, (folder, _)) in enumerate(zip(jobs, looked, strict=True)):
                     if number not in required:
                         print(f"[{number}] {' '.join(job)}\n  complete: {folder}", flush=True)
@@ -99,7 +115,14 @@ class Launcher:
                 calls = []
                 for group in groups(engine, required):
                     task = Task(
-                        engine, tuple(group), tuple(self.more), self.config_dir, told, pool, os.getpid()
+                        engine,
+                        tuple(group),
+                        tuple(self.more),
+                        self.config_dir,
+                        told,
+                        pool,
+                        os.getpid(),
+                        trusted(),
                     )
                     own = fitted(engine, master, required[group[0]])
                     launcher = Plugins.instance().instantiate_launcher(
@@ -134,6 +157,18 @@ class Launcher:
             return folder, None
         except (UserError, HydraException, OmegaConfBaseException):
             return None, None
+
+
+def sweep_up(outputs: Path) -> None:
+    """Remove what sweeps have left that were killed: folders whose lock nobody holds."""
+    for folder in outputs.glob(".sweep-*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime < YOUNG:  # perhaps not locked yet
+                continue
+            file = take(folder / LOCK, wait=False)
+            if file is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                release(file)
 
 
 def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:

@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 
 from mmrobust.config.identity import config_hash
 from mmrobust.config.overrides import as_override, key_of
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, masked
 from mmrobust.evaluation.results import direction, ended_early, read_results
-from mmrobust.sweeps.storage import compare, finished, found, load, study_folder
+from mmrobust.sweeps.storage import compare, finished, found, load, study_folder, without_password
 from mmrobust.training.locks import locked
 
 if TYPE_CHECKING:
@@ -86,7 +86,11 @@ class Search:
 
     def overrides(self, trial: FrozenTrial) -> list[str]:
         """Those of a trial's run. The last tells the run which trial it is, and does not change its numbers."""
-        told = {"name": self.study.study_name, "storage": self.storage, "trial": trial.number}
+        told = {
+            "name": self.study.study_name,
+            "storage": without_password(self.storage),
+            "trial": trial.number,
+        }
         if self.options.pruner:
             names = ("pruner", "startup_trials", "startup_epochs")
             told["pruner"] = {name: self.options[name] for name in names}
@@ -133,7 +137,7 @@ class Search:
         trials, best = self.study.get_trials(deepcopy=False), self.best()
         states = [trial.state.name for trial in trials]
         print(
-            f"study {self.study.study_name} in {self.storage}: {states.count('COMPLETE')} trials complete, "
+            f"study {self.study.study_name} in {masked(self.storage)}: {states.count('COMPLETE')} trials complete, "
             f"{states.count('PRUNED')} pruned or diverged, {len(trials) - finished(self.study)} without an end"
         )
         print(f"best: trial {best.number + 1}, validation score {best.value:.4f}")
@@ -159,7 +163,7 @@ def opened(given: Sequence[str], config: DictConfig, name: str | None = None) ->
             of another space or configuration; another process runs it.
     """
     study = found(given, config, name)
-    where = f"study {study.name} in {study.storage}"
+    where = f"study {study.name} in {masked(study.storage)}"
     lock = study_folder(config) / f"{study.name}.lock"
     with locked(lock, refused=f"{where} is being run by another process; wait for it"):
         metric = config.data.get("primary") or "accuracy"  # the tasks' own are better the higher

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mmrobust.config.build import check_classes
 from mmrobust.config.compose import compose_config
-from mmrobust.config.identity import config_hash
+from mmrobust.config.identity import config_hash, load_run_config, save_run_config
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, read_results
+from mmrobust.files import write_text
 from mmrobust.training.locks import locked
 from mmrobust.training.processes import start
 from mmrobust.training.retention import require_checkpoint, retain
@@ -32,6 +34,7 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
     if given is not None:
         if not is_complete(Path(given)):
             raise UserError(f"method.teacher.run={given} is not the folder of a complete run")
+        check_classes(load_run_config(given))
         require_checkpoint(Path(given))
         _check_modalities(Path(given), config)
         return Path(given)
@@ -40,8 +43,8 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
     with locked(folder / ".lock", waiting=f"{folder}, the teacher, is being trained; waiting for it"):
         if not is_complete(folder):
             print(f"training the teacher ({name}) in {folder}", flush=True)
-            (folder / "overrides.txt").write_text(f"method={name}\n")
-            OmegaConf.save(teacher, folder / "config.yaml", resolve=True)
+            write_text(folder / "overrides.txt", f"method={name}\n")
+            save_run_config(teacher, folder)
             start(folder, teacher, apart=True)
             retain(folder, "best")
     return folder

@@ -9,7 +9,7 @@ from typing import Any
 from lightning import Trainer
 from omegaconf import DictConfig
 
-from mmrobust.config.build import construct
+from mmrobust.config.build import check_classes, construct
 from mmrobust.config.identity import load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import DivergenceError
@@ -51,6 +51,7 @@ def train(folder: Path) -> dict[str, Any]:
         What `results.json` holds.
     """
     config = load_run_config(folder)
+    check_classes(config)
     start_process(folder, config)
     data: DataModule = construct(config.data)
     data.validation_split = "test" if config.selection == "paper" else "val"

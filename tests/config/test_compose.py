@@ -114,7 +114,7 @@ def test_choices_are_recorded() -> None:
 
 
 def test_what_cannot_be_imported() -> None:
-    node = OmegaConf.create({"allow": ["tests"], "x": {"_target_": "tests.toys.Nothing"}})
+    node = OmegaConf.create({"x": {"_target_": "tests.toys.Nothing"}})
     with pytest.raises(UserError, match=r"_target_=tests\.toys\.Nothing cannot be imported: .*PYTHONPATH"):
         construct(node.x)
 
@@ -134,7 +134,7 @@ def test_a_name_that_leads_elsewhere_is_not_called(tmp_path: Path) -> None:
     command = f"touch {tmp_path}/trap"
     node = OmegaConf.create({"_target_": "mmrobust.errors.os.system", "command": command})
     for nested in (node, OmegaConf.create({"_target_": "mmrobust.missing.MCAR", "rate": node})):
-        with pytest.raises(UserError, match=r"leads to posix, outside the packages"):
+        with pytest.raises(UserError, match=r"leads to posix\.system, no class|outside the packages"):
             construct(nested)
     assert list(tmp_path.iterdir()) == []
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
-from mmrobust.config.overrides import as_override, first, key_of, parse, root, texts, values, with_quotes
+from mmrobust.config.overrides import (
+    as_override,
+    first,
+    key_of,
+    parse,
+    root,
+    texts,
+    values,
+    with_quotes,
+    with_values,
+)
 
 
 @pytest.mark.parametrize(
@@ -66,3 +77,40 @@ def test_plain_values_as_overrides() -> None:
         "pruner": {"pruner": None, "n": 0.5},
     }
     assert parse(f"study={as_override(value)}").value() == value
+
+
+ODD = [
+    "2024",
+    "2024_01_15",
+    "1e5",
+    "true",
+    "[x] y",
+    "a'b",
+    'a"b',
+    "a{b}",
+    "a,b",
+    "{z}",
+    "a\nb",
+    "a\\b",
+    "a\\",
+    "~x",
+    "\x1bb",
+    "it's",
+]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_paths_and_names_are_taken_as_they_were_typed(value: str) -> None:
+    for key in ("paths.outputs", "paths.run", "data.root", "+logger.wandb.name"):
+        (text,) = with_quotes([f"{key}={value}"])
+        assert parse(text).value() == value
+    config = OmegaConf.create({"data": {"root": None, "workers": 0}})
+    changed = with_values(config, [f"data.root={value}", "data.workers=2"])
+    assert (changed.data.root, changed.data.workers) == (value.strip("'\""), 2)
+
+
+def test_what_is_meant_otherwise_stays() -> None:
+    given = ["paths.run=null", "paths.data=${oc.env:HOME}", "paths.run='a b'", "paths.run"]
+    assert with_quotes(given) == given
+    assert with_quotes(["data.manifest=a.csv,b.csv"], multirun=True) == ["data.manifest=a.csv,b.csv"]
+    assert with_quotes(["data.manifest=2024"], multirun=True) == ['data.manifest="2024"']

@@ -20,7 +20,9 @@ from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
 from mmrobust.report import main as report
 from mmrobust.run import main
+from mmrobust.sweeps.launchers import LOCK, YOUNG, sweep_up
 from mmrobust.sweeps.needs import groups, needs
+from mmrobust.training.locks import locked
 from tests import slurm
 from tests.training.test_resume import differences, in_a_process, outcome
 from tests.training.test_two_processes import seen, witness
@@ -265,3 +267,14 @@ def test_ranks_are_tasks_of_slurm(cluster: dict[str, str], tmp_path: Path) -> No
     for name, value in two[0]["state"].items():
         assert torch.equal(value, two[1]["state"][name])
     assert {read_results(run)["status"] for run in finished(tmp_path / "out")} == {"complete"}
+
+
+def test_what_a_killed_sweep_left_is_removed(tmp_path: Path) -> None:
+    for name in (".sweep-gone", ".sweep-going", ".sweep-new", "run"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / LOCK).touch()
+        age = time.time() - (0 if name == ".sweep-new" else 2 * YOUNG)
+        os.utime(tmp_path / name, (age, age))
+    with locked(tmp_path / ".sweep-going" / LOCK):
+        sweep_up(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".sweep-going", ".sweep-new", "run"]

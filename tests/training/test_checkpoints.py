@@ -169,3 +169,14 @@ def test_a_foreign_spec(tmp_path: Path, build: Build) -> None:
 def test_file_hash(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+WRONG = {"steps": "x", "seconds": "x", "position": None, "loops": [], "state_dict": None, "lr_schedulers": 3}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_wrong_content_of_a_checkpoint(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}, "spec": {}, "method": "m"} | {key: WRONG[key]}, path)
+    with pytest.raises(UserError, match=f"is damaged: {key} is not what a run of mmrobust saves"):
+        load_checkpoint(path)
