@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmrobust.reporting.figures import save_figure
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -72,4 +74,4 @@ def plot_combinations(results: Mapping[str, Any], path: Path, title: str) -> Non
     axes.set_xlim(0, max([1.0, *values]) * 1.12)
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, 110)
