@@ -118,7 +118,7 @@ def test_modalities_that_hang_on_the_task(tmp_path: Path) -> None:
 
 DAMAGE: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
     "lacks": lambda arrays: arrays.pop("target"),
-    "cut": lambda arrays: arrays.update(logits=arrays["logits"][:, :3]),
+    "cut": lambda arrays: arrays.update(target=arrays["target"][:3]),
     "text": lambda arrays: arrays.update(logits=np.full(arrays["logits"].shape, "x")),
     "flat": lambda arrays: arrays.update(logits=arrays["logits"].reshape(-1)),
     "empty": lambda arrays: arrays.clear(),

@@ -49,10 +49,10 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     for o in given:
         found = []
         if o.is_sweep_override() and not multirun:
-            found = [
-                f"{o.input_line!r} lists several values; add -m to run each of them, or quote one that has a comma: "
-                + shlex.quote(f"{o.key_or_group}={quoted(text_of(o).partition('=')[2])}")
-            ]
+            found = [f"{o.input_line!r} lists several values; add -m to run each of them"]
+            if o.key_or_group not in options and any(isinstance(value, str) for value in values(o)):
+                text = f"{o.key_or_group}={quoted(text_of(o).partition('=')[2])}"
+                found[0] += f", or quote one that has a comma: {shlex.quote(text)}"
         elif root(o.key_or_group) == "sweep" and not multirun:
             found = [f"{o.input_line} is about many runs; add -m"]
         elif isinstance(o.value(), RangeSweep) and not texts(o):

@@ -77,7 +77,10 @@ def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
     combinations = results["combinations"].items()
     scores = {name: c["metrics"][metric] if c and c["n"] else None for name, c in combinations}
     measured = [score for score in scores.values() if score is not None]
-    if not all(type(score) in (int, float) for score in measured) or type(identity["seed"]) is not int:
+    if (
+        not all(type(score) in (int, float) for score in [*measured, average[metric] or 0])
+        or type(identity["seed"]) is not int
+    ):
         raise TypeError("a score or the seed is no number")
     worst = max if metric in LOWER_IS_BETTER else min
     scores |= {"average": average[metric], "worst": worst(measured, default=None)}

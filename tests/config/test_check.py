@@ -8,6 +8,7 @@ import pytest
 
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config, conf_folder
+from mmrobust.config.rules import check_config
 from mmrobust.config.trust import allowed_by, trusting
 from mmrobust.errors import UserError
 
@@ -131,13 +132,14 @@ def test_targets_are_of_known_packages(override: str) -> None:
     assert OUTSIDE in text
 
 
-def test_a_file_cannot_say_whom_you_trust(tmp_path: Path) -> None:
-    (tmp_path / "optimizer").mkdir()
-    (tmp_path / "optimizer/mine.yaml").write_text("# @package _global_\nallow: [evil]\noptimizer: {lr: 1}\n")
-    with pytest.raises(
-        UserError, match=r"allow=\[evil\] is set by a file; whom you trust is for the command"
-    ):
-        check_command_line(["optimizer=mine"], str(tmp_path), multirun=False)
+def test_a_file_cannot_say_whom_you_trust() -> None:
+    config = compose_config([])
+    config.allow = ["evil"]
+    words = "allow=[evil] is set by a file; whom you trust is for the command line to say"
+    with trusting([]):
+        assert words in check_config(config)
+    with trusting(["evil"]):
+        assert words not in check_config(config)
 
 
 def test_a_prefix_is_a_whole_package() -> None:
