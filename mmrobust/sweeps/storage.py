@@ -184,7 +184,8 @@ def finished(study: Study) -> int:
 def compare(
     study: Study, space: dict[str, BaseDistribution], fixed: Sequence[str], config_hash: str, place: str
 ) -> None:
-    """Raises: UserError: the study searches another space, or with another configuration."""
+    """Raises: UserError: the study searches another space, or with another configuration, or has trials that are not of
+    its space: what they say becomes part of a command line."""
     from optuna.distributions import distribution_to_json
 
     ours: dict[str, Any] = {
@@ -214,6 +215,21 @@ def compare(
             f"study {study.study_name} in {place} has another configuration: it was made with "
             f"{' '.join(gone) or 'other defaults'}{f', not {chr(32).join(new)}' if new else ''}. {REMEDY}"
         )
+
+    for trial in study.get_trials(deepcopy=False):
+        foreign = [key for key, value in trial.params.items() if not _may_be(value, space.get(key))]
+        if foreign:
+            raise UserError(
+                f"study {study.study_name} in {place} has a trial, {trial.number + 1}, with {', '.join(foreign)} outside the "
+                f"space. {REMEDY}"
+            )
+
+
+def _may_be(value: Any, kind: BaseDistribution | None) -> bool:
+    if kind is None:
+        return False
+    choices = getattr(kind, "choices", None)
+    return value in choices if choices is not None else type(value) in (int, float)
 
 
 def _without_effect(text: str) -> bool:
