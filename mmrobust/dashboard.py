@@ -18,6 +18,7 @@ from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
 from mmrobust.config.overrides import with_quotes
 from mmrobust.config.rules import modality_names
+from mmrobust.config.trust import allowed_by, trusting
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.loggers.wandb_run import as_our_error, signed_in
@@ -42,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--metric", help="another metric than the primary one of the runs or the data")
     add("--output", type=Path, default=Path("dashboard.json"), help="the file (default: dashboard.json)")
     arguments = parser.parse_args(argv)
-    return guarded(lambda: _dashboard(arguments))
+    with trusting(allowed_by(arguments.data)):
+        return guarded(lambda: _dashboard(arguments))
 
 
 def _dashboard(arguments: argparse.Namespace) -> int:

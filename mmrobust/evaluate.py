@@ -6,6 +6,7 @@
     missing=... missing.test.rate=...   another protocol for the test; default: the run's own
     noise/pattern@noise.test=gaussian noise.test.level=10 noise.seed=...   other noise in the test
     data.root=... data.manifest=... data.batch_size=... data.workers=... trainer.accelerator=... trainer.precision=...
+    allow=[my_package]    packages of yours whose classes the run is made of, as it was given to the run
     verify=true           recompute every number from predictions.npz instead, and say whether they agree
 
 The result goes to <folder>/evaluations/<hash>/.
@@ -17,19 +18,17 @@ import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmrobust.config.identity import load_run_config
 from mmrobust.config.keys import ON_EVALUATE
+from mmrobust.config.trust import allowed_by, trusting
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.verify import verify
 from mmrobust.training.reevaluate import changed, evaluate
 from mmrobust.training.retention import require_checkpoint
 
-if TYPE_CHECKING:
-    pass
-
-OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false"}
+OWN = {"run": None, "split": "test", "checkpoint": "best", "verify": "false", "allow": "[]"}
 
 
 TEST_NOISE = ("noise/pattern@noise.test", "noise.test.*", "noise.seed")
@@ -37,7 +36,9 @@ TEST_NOISE = ("noise/pattern@noise.test", "noise.test.*", "noise.seed")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    return guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
+    given = list(sys.argv[1:] if argv is None else argv)
+    with trusting(allowed_by(given)):
+        return guarded(lambda: _main(given))
 
 
 def _main(argv: list[str]) -> int:

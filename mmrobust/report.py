@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmrobust.errors import UserError, guarded
+from mmrobust.errors import UserError, guarded, printable
 from mmrobust.reporting.curves import curve_tables, plot_curves, read_curves
+from mmrobust.reporting.markdown import as_markdown
 from mmrobust.reporting.tables import Tables, make_tables, read_run, without_trials
 
 
@@ -22,16 +23,6 @@ def find_results(folders: Iterable[Path]) -> list[Path]:
             if "results.json" in files or "overrides.txt" in files:
                 found.setdefault(Path(parent).resolve() / "results.json", Path(parent, "results.json"))
     return list(found.values())
-
-
-def as_markdown(tables: Tables) -> str:
-    text = ""
-    for heading, (header, *body) in tables:
-        text += f"### {heading}\n\n"
-        for line in (header, ["---", *["---:"] * (len(header) - 1)], *body):
-            text += "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n"
-        text += "\n"
-    return text
 
 
 def show(tables: Tables) -> None:
@@ -79,7 +70,7 @@ def _report(arguments: argparse.Namespace) -> int:
     for path in find_results(arguments.folders):
         try:
             run = read_run(path, arguments.metric)
-        except UserError as error:
+        except (UserError, OSError) as error:
             notes.append(f"skipped: {error}")
             continue
         if arguments.rows == "run":
@@ -91,7 +82,7 @@ def _report(arguments: argparse.Namespace) -> int:
     curves = read_curves([run for run in runs if run.study is None], arguments.metric)
     tables += curve_tables(curves)
     for note in notes:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     if not runs:
         places = ", ".join(map(str, arguments.folders))
         raise UserError(

@@ -12,6 +12,7 @@ from mmrobust.config.answers import answer, asks, read_arguments
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
 from mmrobust.config.overrides import refuse_without_effect, with_pluses, with_quotes
+from mmrobust.config.trust import allowed_by, trusting
 from mmrobust.errors import UserError, guarded
 from mmrobust.loggers.wandb_run import one_attempt
 from mmrobust.training.devices import place
@@ -22,7 +23,8 @@ from mmrobust.training.processes import led
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: led(lambda: _main(given)) or 0)
+    with trusting(allowed_by(given)):
+        return guarded(lambda: led(lambda: _main(given)) or 0)
 
 
 def _main(argv: list[str]) -> int:
@@ -33,7 +35,7 @@ def _main(argv: list[str]) -> int:
     overrides: list[str] = arguments.overrides
     resumed = any(text.startswith("resume=") for text in overrides)
     if not resumed:
-        overrides = with_pluses(with_quotes(overrides))
+        overrides = with_pluses(with_quotes(overrides, arguments.multirun))
         refuse_without_effect(overrides)
     more: list[str] = []
     if arguments.multirun:

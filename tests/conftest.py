@@ -4,6 +4,8 @@ import os
 import tempfile
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# As a command line does; a command replaces it.
+os.environ["MMROBUST_ALLOW"] = "tests"
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MMROBUST_CACHE", os.path.join(tempfile.gettempdir(), "mmrobust-tests"))  # noqa: PTH118

@@ -149,8 +149,8 @@ COMMANDS = {
     "more GPUs than there are": (["trainer.accelerator=gpu", "trainer.devices=99"], ["trainer.devices=99, but this machine has", "trainer.accelerator=cpu"]),
     "unknown accelerator": (["trainer.accelerator=tpuu"], ["trainer: ", "accelerator", "see conf/trainer/auto.yaml"]),
     "batch too large": (["data.batch_size=33"], ["32 samples, fewer than data.batch_size=33; set data.batch_size to at most 32"]),
-    "foreign target": (["+callbacks.x._target_=evil.fly"], ["outside the packages that may be used", "if you trust it: allow=[evil]"]),
-    "code behind a target": (["+callbacks.x={_target_: mmrobust.run.os.system, command: 'touch trap'}"], ["leads to posix, outside the packages"]),
+    "foreign target": (["+callbacks.x._target_=evil.fly"], ["outside the packages that may be used", "if you trust it: allow=[evil] on the command line"]),
+    "code behind a target": (["+callbacks.x={_target_: mmrobust.run.os.system, command: 'touch trap'}"], ["callbacks.x._target_=mmrobust.run.os.system leads to posix.system, no class"]),
     "no step": (["trainer.max_steps=0"], ["trainer.max_steps=0 trains nothing; set it to at least 1, or to -1"]),
     "no batch": (["trainer.limit_train_batches=0"], ["trainer.limit_train_batches=0 leaves nothing to train on"]),
     "no time": (["trainer.max_time=00:00:00:00"], ["training took not one step", "trainer.max_time"]),
@@ -467,7 +467,7 @@ def test_full_disk(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not list(tmp_path.glob("**/*.part"))
     monkeypatch.undo()
     monkeypatch.setattr(FullDisk, "on_train_epoch_start", lambda *_: None)
-    assert run(f"resume={tmp_path}/run").status == 0
+    assert run(f"resume={tmp_path}/run", "allow=[tests]").status == 0
 
 
 def test_folder_that_cannot_be_written(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +146,7 @@ def test_from_another_folder(
 def test_other_data_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("results.json", "config.yaml"):
         (tmp_path / name).write_text((folder / name).read_text().replace("num_test: 64", "num_test: 65"))
-    (tmp_path / "checkpoints").symlink_to(folder / "checkpoints")
+    shutil.copytree(folder / "checkpoints", tmp_path / "checkpoints")
     assert main([f"run={tmp_path}"]) == 2
     assert "is not what" in capsys.readouterr().err
 
@@ -160,3 +162,24 @@ def test_modalities_that_hang_on_the_task(tmp_path: Path) -> None:
     rows = read_results(new)["combinations"]
     assert {name for name, row in rows.items() if row and row["n"]} == {"rgb", "infrared", "rgb+infrared"}
     assert (new / "panel.png").stat().st_size > 0
+
+
+DAMAGE: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
+    "lacks": lambda arrays: arrays.pop("target"),
+    "cut": lambda arrays: arrays.update(target=arrays["target"][:3]),
+    "text": lambda arrays: arrays.update(logits=np.full(arrays["logits"].shape, "x")),
+    "flat": lambda arrays: arrays.update(logits=arrays["logits"].reshape(-1)),
+    "empty": lambda arrays: arrays.clear(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_verify_of_damaged_predictions(
+    damage: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays = read_predictions(folder / "predictions.npz")
+    DAMAGE[damage](arrays)
+    (tmp_path / "results.json").write_text((folder / "results.json").read_text())
+    write_predictions(tmp_path, arrays)
+    assert main([f"run={tmp_path}", "verify=true"]) == 2
+    assert "does not belong to results.json beside it" in capsys.readouterr().err

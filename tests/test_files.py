@@ -1,10 +1,13 @@
-"""Files appear whole or not at all; hashes of plain data."""
+"""Files appear whole or not at all, and an error of the disk says which file it was; hashes of plain data."""
 
+from __future__ import annotations
+
+import os
 from pathlib import Path
 
 import pytest
 
-from mmrobust.files import file_hash, replacing, short_hash, write_text
+from mmrobust.files import expanded, file_hash, replacing, short_hash, write_text
 
 
 def test_file_hash(tmp_path: Path) -> None:
@@ -35,3 +38,22 @@ def test_short_hash() -> None:
     assert short_hash("abc") == short_hash(b"abc") == "ba7816bf8f01cfea"
     assert short_hash({"a": 1, "b": [2]}, 8) == short_hash({"b": [2], "a": 1}, 8)
     assert len(short_hash("abc", 20)) == 20
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_text(path, "before")
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        write_text(path, "after")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_home_folders() -> None:
+    assert expanded("~") == Path.home()
+    assert expanded("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")

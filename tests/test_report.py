@@ -344,3 +344,55 @@ def test_terminal_table_and_markdown_file(outputs, tmp_path, capsys):
     assert "avmnist · test · accuracy (%) · selection mean" in printed
     assert r"method.rule=a\|b" in path.read_text(encoding="utf-8")
     markdown(capsys, outputs)
+
+
+EVIL = "<script>x</script>\n![x](http://x)\x1b]0;y\x07"
+
+
+def test_what_a_result_says_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(tmp_path / "a", result(method=EVIL))
+    assert main([str(tmp_path), "--markdown"]) == 0
+    told = capsys.readouterr().out
+    assert not {"<script>", "](http", "\x1b", "\x07"} & {
+        word for word in ("<script>", "](http", "\x1b", "\x07") if word in told
+    }
+    assert len([line for line in told.splitlines() if line.startswith("| ")]) == 3
+    assert main([str(tmp_path)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        ("identity.seed", [1]),
+        ("identity.seed", "x"),
+        ("identity.recipe_hash", {"a": 1}),
+        ("identity.study", {"name": [1]}),
+        ("identity", []),
+        ("protocol.missing.train.hash", [1]),
+        ("protocol.missing", None),
+        ("combinations.audio.metrics.accuracy", "high"),
+        ("aggregates.average.accuracy", [1]),
+        ("cost.train_seconds", "x"),
+        ("status", [1]),
+        ("combinations", 3),
+    ],
+)
+def test_a_damaged_result_does_not_hide_the_others(
+    where: str, value: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_results(tmp_path / "good", result())
+    bad: Any = result(seed=1)
+    bad.setdefault("cost", {})
+    *parents, last = where.split(".")
+    node = bad
+    for key in parents:
+        node = node[key]
+    node[last] = value
+    write_results(tmp_path / "bad", bad)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/results.json").write_text("[" * 100_000)
+    assert main([str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert "dropout" in told.out
+    assert f"skipped: {tmp_path}/deep/results.json is not a result file" in told.err

@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from mmrobust.config.compose import compose_config, conf_folder
 from mmrobust.errors import UserError
 
@@ -65,6 +68,10 @@ def answer(arguments: Namespace, overrides: Sequence[str], more: Sequence[str]) 
     if arguments.cfg in ("job", "all"):
         for line in _where(overrides, arguments.config_dir):
             print(f"# {line}")
+    if arguments.config_dir:
+        # which looks at what would be built; what cannot be composed, Hydra itself tells
+        with suppress(HydraException, OmegaConfBaseException):
+            compose_config([*overrides, *more], arguments.config_dir)
     import hydra
 
     main = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")

@@ -1,4 +1,4 @@
-"""From `_target_` to an object, inside the allowed packages. Imports no torch."""
+"""From a `_target_` to an object: a class of the role that its place asks for. Imports no torch by itself."""
 
 from __future__ import annotations
 
@@ -6,27 +6,124 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust.config.keys import encoder_entries
+from mmrobust.config.trust import trusted
 from mmrobust.errors import UserError
 
-# Where a `_target_` may lie. Not all of torch: torch.hub runs what it downloads.
-ALLOWED = (
-    "mmrobust.",
-    "torch.optim.",
-    "torch.nn.",
-    "torchvision.",
-    "torchmetrics.",
-    "timm.",
-    "lightning.pytorch.",
-    "albumentations.",
+
+@dataclass(frozen=True)
+class Role:
+    """What may be built at a place.
+
+    Args:
+        name: in words.
+        bases: classes by their full names; it must be a subclass of one of them.
+        within: packages and modules where it may lie, beside those that the command line allows.
+        functions: those that may stand in for a class.
+    """
+
+    name: str
+    bases: tuple[str, ...]
+    within: tuple[str, ...]
+    functions: tuple[str, ...] = ()
+
+
+METHOD = Role("a Method", ("mmrobust.methods.base.Method",), ("mmrobust.methods.",))
+DATA = Role("a DataModule", ("mmrobust.data.base.DataModule",), ("mmrobust.data.",))
+MISSING = Role("a pattern of missing modalities", ("mmrobust.missing.Complete",), ("mmrobust.missing.",))
+NOISE = Role("a pattern of noise", ("mmrobust.data.noise.Clean",), ("mmrobust.data.noise.",))
+NETWORK = Role(
+    "an nn.Module",
+    ("torch.nn.modules.module.Module",),
+    ("mmrobust.models.", "mmrobust.methods.", "torch.nn.", "torchvision.", "timm."),
 )
+OPTIMIZER = Role("an Optimizer", ("torch.optim.optimizer.Optimizer",), ("torch.optim.", "timm."))
+SCHEDULE = Role(
+    "an LRScheduler",
+    ("torch.optim.lr_scheduler.LRScheduler",),
+    ("torch.optim.lr_scheduler.", "mmrobust.schedules."),
+    functions=("mmrobust.schedules.warmup_steps",),
+)
+CALLBACK = Role(
+    "a Callback",
+    ("lightning.pytorch.callbacks.callback.Callback",),
+    ("lightning.pytorch.callbacks.", "mmrobust."),
+)
+LOGGER = Role(
+    "a Logger",
+    ("lightning.pytorch.loggers.logger.Logger",),
+    ("lightning.pytorch.loggers.", "mmrobust.loggers."),
+)
+METRIC = Role("a Metric", ("torchmetrics.metric.Metric",), ("torchmetrics.", "mmrobust."))
+HYDRA_CALLBACK = Role(
+    "a Callback of Hydra's",
+    ("hydra.experimental.callback.Callback",),
+    ("mmrobust.sweeps.", "hydra.experimental."),
+)
+HYDRA_PLUGIN = Role(
+    "a plugin of Hydra's",
+    ("hydra.plugins.plugin.Plugin",),
+    ("hydra._internal.core_plugins.", "hydra_plugins."),
+)
+
+# Which role a place asks for; `*` is any one key.
+PLACES = {
+    "method": METHOD,
+    "method.fusion": NETWORK,
+    "method.optimizer": OPTIMIZER,
+    "method.schedule": SCHEDULE,
+    "fusion": NETWORK,
+    "encoder.name": NETWORK,
+    "encoder.*.name": NETWORK,
+    "method.encoder.name": NETWORK,
+    "method.encoder.*.name": NETWORK,
+    "optimizer": OPTIMIZER,
+    "schedule": SCHEDULE,
+    "data": DATA,
+    "data.missing.*": MISSING,
+    "data.noise.*": NOISE,
+    "missing.*": MISSING,
+    "noise.*": NOISE,
+    "callbacks.*": CALLBACK,
+    "logger.*": LOGGER,
+    "metrics.*": METRIC,
+    "hydra.callbacks.*": HYDRA_CALLBACK,
+    "hydra.launcher": HYDRA_PLUGIN,
+    "hydra.sweeper": HYDRA_PLUGIN,
+}
+
+_ROLES = [role for place, role in PLACES.items() if not place.startswith("hydra")]
+
+# What an argument may be, of whatever stands at a place of its own.
+ARGUMENT = Role(
+    "a class that a run is made of",
+    tuple(dict.fromkeys(base for role in _ROLES for base in role.bases)),
+    tuple(dict.fromkeys(prefix for role in _ROLES for prefix in role.within)),
+)
+
+# Keys that have others run what a file holds.
+UNSAFE = ("weights_only", "allow_pickle", "trust_remote_code", "trust_repo")
+
+
+def role_of(key: str) -> Role:
+    """The role that a place asks for whose class this key names; of one inside another's arguments, any."""
+    return PLACES.get(_place(key.removesuffix("._target_")), ARGUMENT)
+
+
+def _place(key: str) -> str:
+    """The place that a key lies at, as PLACES has it."""
+    parts = key.split(".")
+    for place in PLACES:
+        wanted = place.split(".")
+        if len(wanted) == len(parts) and all(w in ("*", p) for w, p in zip(wanted, parts, strict=True)):
+            return place
+    return ""
 
 
 def construct(node: DictConfig, **arguments: Any) -> Any:
@@ -34,26 +131,11 @@ def construct(node: DictConfig, **arguments: Any) -> Any:
     what they are, and an error in the constructor stays itself.
 
     Raises:
-        UserError: a class outside the allowed packages, which is not imported; keys that it does not take.
+        UserError: a `_target_` that is no class of the role which its place asks for: nothing is called; keys that
+            it does not take.
     """
     plain: Any = OmegaConf.to_container(node, resolve=True)
-    allowed = allowed_prefixes(OmegaConf.select(node._get_root(), "allow", default=()))
-    if problems := refused(plain, allowed):
-        raise UserError("; ".join(problems))
-    for key, target in classes_in(plain):
-        if not key.endswith("_target_"):
-            continue
-        # mmrobust.run.os.system begins well, too
-        try:
-            found = get_object(target)
-        except ImportError as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[-1]
-            raise UserError(
-                f"{key}={target} cannot be imported: {reason}; if it is yours, put its folder on PYTHONPATH"
-            ) from error
-        owner = getattr(found, "__module__", None) or type(found).__module__
-        if not f"{owner}.".startswith(allowed):
-            raise UserError(f"{key}={target} leads to {owner}, outside the packages that may be used")
+    check_classes(node)
     build = instantiate(node, _partial_=True, _convert_="all")
     try:
         for name, part in build.keywords.items():
@@ -76,10 +158,72 @@ def _check_keywords(name: str, part: partial) -> None:
         raise UserError(f"{name}: {part.func} does not take these keys: {error}; see conf/{name}/") from error
 
 
-def allowed_prefixes(allow: Sequence[str]) -> tuple[str, ...]:
-    """ALLOWED and what the user declared. Python's own modules, which can do anything, cannot be declared."""
-    declared = (name for name in allow if name.partition(".")[0] not in sys.stdlib_module_names)
-    return (*ALLOWED, *(f"{name}." for name in declared))
+def check_classes(node: DictConfig) -> None:
+    """Look at every class that a configuration, or a part of one, names.
+
+    Raises:
+        UserError: one of them is not of the role which its place asks for. Nothing was called.
+    """
+    plain, place = OmegaConf.to_container(node, resolve=True), node._get_full_key(None)
+    if problems := refused(plain, f"{place}." if place else ""):
+        raise UserError("; ".join(problems))
+    for key, target in classes_in(plain, f"{place}." if place else ""):
+        class_of(target, key)
+
+
+def class_of(target: str, key: str) -> type:
+    """The class that a key means: "method._target_", "encoder.name".
+
+    Raises:
+        UserError: it cannot be imported, or is no class of the role which the place asks for.
+    """
+    role = role_of(key)
+    if problem := _outside(key, target, role):
+        raise UserError(problem)
+    try:
+        found = get_object(target)
+    except Exception as error:  # whatever the import of a module raises
+        reason = str(error.__cause__ or error).strip().splitlines() or [repr(error)]
+        raise UserError(
+            f"{key}={target} cannot be imported: {reason[-1]}; if it is yours, put its folder on PYTHONPATH"
+        ) from error
+    if isinstance(found, type):
+        if issubclass(found, _loaded(role.bases)) or (role is ARGUMENT and _declared(found.__module__)):
+            return found
+        what = f"the class {found.__module__}.{found.__qualname__}"
+    else:
+        name = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
+        if name in role.functions:
+            return cast(type, found)
+        what = f"{name}, no class" if callable(found) else f"a {type(found).__name__}, no class"
+    raise UserError(
+        f"{key}={target} leads to {what}; here may stand {role.name}: a subclass of {' or '.join(role.bases)}"
+    )
+
+
+def _loaded(names: Sequence[str]) -> tuple[type, ...]:
+    """These classes, but for those that nothing has imported: no class that exists is a subclass of them."""
+    modules = [(sys.modules.get(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
+    return tuple(getattr(module, name) for module, name in modules if hasattr(module, name))
+
+
+def _declared(name: str) -> bool:
+    return f"{name}.".startswith(_prefixes(trusted()))
+
+
+def _prefixes(allow: Sequence[str]) -> tuple[str, ...]:
+    """What the user declared. Python's own modules, which can do anything, cannot be declared."""
+    return tuple(f"{name}." for name in allow if name.partition(".")[0] not in sys.stdlib_module_names)
+
+
+def find_class(path: str) -> Any:
+    """The encoder class of a dotted path; raises as `class_of`."""
+    return class_of(path, "encoder.name")
+
+
+def is_class_path(name: str) -> bool:
+    """`package.Class` and not timm's `model.tag`: classes are written with a capital."""
+    return "." in name and name.rpartition(".")[2][:1].isupper()
 
 
 def classes_in(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -91,43 +235,47 @@ def classes_in(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(node, dict):
         if node.get("_target_") is not None:
             yield f"{path}_target_", str(node["_target_"])
+        if role_of(f"{path}name") is NETWORK and is_class_path(name := str(node.get("name"))):
+            yield f"{path}name", name
         for key, child in node.items():
-            if key == "encoder" and isinstance(child, dict):
-                for entry, keys in {"": child, **encoder_entries(child)}.items():
-                    if is_class_path(name := str(keys.get("name"))):
-                        yield f"{path}encoder.{entry}{'.' if entry else ''}name", name
             yield from classes_in(child, f"{path}{key}.")
 
 
-def refused(node: Any, allowed: tuple[str, ...]) -> list[str]:
-    """What is wrong with the classes in plain containers, in words; each is named where it lies highest."""
+def refused(node: Any, path: str = "") -> list[str]:
+    """What is wrong with the classes in plain containers, in words, as far as their names alone say; each is named
+    where it lies highest."""
     problems: dict[str, str] = {}
-    for key, target in sorted(classes_in(node), key=lambda item: item[0].count(".")):
-        package = target.partition(".")[0]
-        if not target.startswith(allowed):
-            remedy = f"if you trust it: allow=[{package}]"
-            if package in sys.stdlib_module_names:
-                remedy = "no part of Python itself can be allowed"
-            known = ", ".join(name.removesuffix(".") for name in allowed)
-            problems.setdefault(
-                target, f"{key}={target} is outside the packages that may be used ({known}); {remedy}"
-            )
-    return list(problems.values())
+    for key, target in sorted(classes_in(node, path), key=lambda item: item[0].count(".")):
+        if problem := _outside(key, target, role_of(key)):
+            problems.setdefault(target, problem)
+    unsafe = [
+        f"{key} says whether what a file holds is run: no configuration may; leave it out"
+        for key in _keys_in(node, path)
+        if key.rpartition(".")[2] in UNSAFE
+    ]
+    return [*problems.values(), *unsafe]
 
 
-def is_class_path(name: str) -> bool:
-    """`package.Class` and not timm's `model.tag`: classes are written with a capital."""
-    return "." in name and name.rpartition(".")[2][:1].isupper()
+def _outside(key: str, target: str, role: Role) -> str | None:
+    """What is wrong with a name that lies where nothing of its role does."""
+    if target.startswith((*role.within, *_prefixes(trusted()))):
+        return None
+    package = target.partition(".")[0]
+    if package in sys.stdlib_module_names:
+        remedy = "no part of Python itself can be allowed"
+    elif target.startswith(ARGUMENT.within):
+        remedy = f"here may stand {role.name}"
+    else:
+        remedy = f"if you trust it: allow=[{package}] on the command line"
+    known = ", ".join(name.removesuffix(".") for name in role.within)
+    return f"{key}={target} is outside the packages that may be used here ({known}); {remedy}"
 
 
-def find_class(path: str) -> Any:
-    """The encoder class of a dotted path; whether it may be imported, `construct` has said.
-
-    Raises:
-        UserError: there is none.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the encoder class {path} cannot be imported: {error}") from error
+def _keys_in(node: Any, path: str) -> Iterator[str]:
+    if isinstance(node, list):
+        for i, child in enumerate(node):
+            yield from _keys_in(child, f"{path.removesuffix('.')}[{i}].")
+    elif isinstance(node, dict):
+        for key, child in node.items():
+            yield f"{path}{key}"
+            yield from _keys_in(child, f"{path}{key}.")

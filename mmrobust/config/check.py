@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mmrobust.config.compose import columns_of, compose_config, entries
 from mmrobust.config.groups import check_choice, group_options, nearest, offered
 from mmrobust.config.keys import COMES_WITH, OF_MODALITIES
-from mmrobust.config.overrides import first, parse, root, text_of, texts, values, with_value
+from mmrobust.config.overrides import first, parse, quoted, root, text_of, texts, values, with_value
 from mmrobust.config.rules import check_config, check_type
 from mmrobust.errors import Problems, UserError
 
@@ -44,6 +45,9 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
         found = []
         if o.is_sweep_override() and not multirun:
             found = [f"{o.input_line!r} lists several values; add -m to run each of them"]
+            if o.key_or_group not in options and any(isinstance(value, str) for value in values(o)):
+                text = f"{o.key_or_group}={quoted(text_of(o).partition('=')[2])}"
+                found[0] += f", or quote one that has a comma: {shlex.quote(text)}"
         elif root(o.key_or_group) == "sweep" and not multirun:
             found = [f"{o.input_line} is about many runs; add -m"]
         elif isinstance(o.value(), RangeSweep) and not texts(o):
@@ -85,7 +89,11 @@ def _parse(overrides: Sequence[str], problems: list[str]) -> list[Override]:
         try:
             parsed.append(parse(text))
         except HydraException as error:
-            problems.append(f"{text!r} is not an override (key=value): {str(error).splitlines()[0]}")
+            key, _, value = text.partition("=")
+            problems.append(
+                f"{text!r} is not an override (key=value): {str(error).splitlines()[0]}; for a text write "
+                + shlex.quote(f"{key}={quoted(value)}")
+            )
     return parsed
 
 

@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from mmrobust.config.hydra_rules import check_hydra
 from mmrobust.config.keys import OF_MODALITIES
 from mmrobust.config.scaling import scale_lr
 from mmrobust.data.table.csv_file import content_hash, modality_columns
@@ -64,6 +65,7 @@ def _composed(overrides: tuple[str, ...], state: object) -> DictConfig:
 def _compose(overrides: Sequence[str]) -> DictConfig:
     with our_hydra():
         config = compose("config", list(overrides), return_hydra_config=True)
+        check_hydra(config.hydra, overrides)
         return with_choices(config, config.hydra.runtime.choices)
 
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from mmrobust.config.build import refused
 from mmrobust.config.keys import NOT_IN_HASH, encoder_entries
-from mmrobust.errors import UserError
-from mmrobust.files import short_hash
+from mmrobust.errors import UserError, masked
+from mmrobust.files import check_inside, short_hash, write_text
+
+# What every run's configuration has.
+NEEDED = ("choices", "data", "encoder", "method", "missing", "noise", "paths", "trainer")
+# Of a run's configuration; ours have a few thousand bytes, and ten levels.
+MOST = 2**20
+DEEPEST = 50
+
+
+class DamagedError(UserError):
+    """A run's config.yaml that cannot be read; whoever knows the configuration may write it anew."""
 
 
 def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
@@ -42,20 +55,38 @@ def run_folder(config: DictConfig) -> Path:
     return Path(config.paths.outputs) / name / config_hash(config)
 
 
+def save_run_config(config: DictConfig, folder: Path) -> None:
+    """Write `config.yaml`, with every reference resolved and without passwords; whole or not at all."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    for part in ("study", "sweep"):
+        if (plain.get(part) or {}).get("storage"):
+            plain[part]["storage"] = masked(plain[part]["storage"])
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
+
+
 def load_run_config(folder: Path | str) -> DictConfig:
-    """The configuration that a run was made with.
+    """The configuration that a run was made with. The run may be somebody else's.
 
     Raises:
-        UserError: the folder is not a run's.
+        DamagedError: its config.yaml is no whole configuration.
+        UserError: the folder is not a run's; a reference that would be resolved here, such as to this machine's
+            environment; a class that must not be built; a link out of the folder.
     """
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         raise UserError(
             f"{folder} is not a run's folder: it has no config.yaml; give a folder that a run printed"
         )
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
-    return upgrade(config)
+    check_inside(Path(folder))
+    plain = _read(path)
+    if references := sorted(_references(plain)):
+        raise UserError(
+            f"{path}: {', '.join(references[:3])} refers to something else (${{...}}), and a run's configuration holds "
+            "values alone; take it as the run wrote it"
+        )
+    if problems := refused(plain):
+        raise UserError(f"{path}: {'; '.join(problems)}")
+    return upgrade(OmegaConf.create(plain))
 
 
 def upgrade(config: DictConfig) -> DictConfig:
@@ -92,3 +123,52 @@ def upgrade(config: DictConfig) -> DictConfig:
         if last not in OmegaConf.select(config, group) if group else last not in config:
             OmegaConf.update(config, key, value, force_add=True)
     return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Raises: DamagedError."""
+    try:
+        if path.stat().st_size > MOST:
+            raise ValueError(f"it has {path.stat().st_size} bytes")
+        text = path.read_text(encoding="utf-8")
+        _check_depth(text)
+        loaded = OmegaConf.create(text)
+        plain = OmegaConf.to_container(loaded)
+        if not isinstance(plain, dict) or not plain:
+            raise ValueError("it is empty" if not text.strip() else "it is no dictionary")
+        if lacking := [key for key in NEEDED if not isinstance(plain.get(key), dict)]:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+    except (ValueError, AssertionError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise DamagedError(
+            f"{path} is damaged: {reason}. The command that made the run ({path.with_name('overrides.txt')}) writes it "
+            "anew and goes on; give it paths.run if the folder has moved"
+        ) from error
+    return {str(key): value for key, value in plain.items()}
+
+
+def _check_depth(text: str) -> None:
+    """Look at the tokens alone: what is nested deeply, or refers to itself, takes for ever to read.
+
+    Raises:
+        ValueError: it is no configuration of ours.
+    """
+    depth = 0
+    for token in yaml.scan(text, yaml.SafeLoader):
+        depth += token.id in ("<block sequence start>", "<block mapping start>", "[", "{")
+        depth -= token.id in ("<block end>", "]", "}")
+        if depth > DEEPEST or isinstance(token, yaml.AliasToken):
+            raise ValueError("it is nested too deeply, or refers to itself")
+
+
+def _references(node: Any, path: str = "") -> Iterator[str]:
+    """The keys of values that refer to others."""
+    if isinstance(node, dict):
+        for key, child in node.items():
+            yield from _references(key, f"{path} (a key)")
+            yield from _references(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for i, child in enumerate(node):
+            yield from _references(child, f"{path}[{i}]")
+    elif isinstance(node, str) and "${" in node:
+        yield path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import Any
 
 LARGEST = 2**63 - 1  # of whole numbers
@@ -21,6 +22,7 @@ class Key:
         typed: whether a value must be of the default's type.
         resume: whether an interrupted run may go on with another value.
         evaluate: whether a trained run may be evaluated with another value.
+        text: whether it is a path or a name, taken as it was typed, whatever Hydra's grammar would make of it.
     """
 
     hashed: bool = True
@@ -30,22 +32,32 @@ class Key:
     typed: bool = True
     resume: bool = False
     evaluate: bool = False
+    text: bool = False
 
 
-# Messages list keys in this order. A star stands for the groups above a key.
+# Messages list keys in this order. A star stands for any groups.
 KEYS = {
     "seed": Key(least=0),
     "data.seed": Key(least=0),
     "missing.seed": Key(least=0),
     "noise.seed": Key(least=0),
     "paths": Key(hashed=False),
+    "paths.data": Key(text=True),
+    "paths.outputs": Key(text=True),
+    "paths.cache": Key(text=True),
+    "paths.run": Key(text=True),
     "choices": Key(hashed=False),
     "logger": Key(hashed=False),
+    "logger.wandb.project": Key(text=True),
+    "logger.wandb.entity": Key(text=True),
+    "logger.wandb.name": Key(text=True),
+    "logger.wandb.group": Key(text=True),
+    "logger.wandb.job_type": Key(text=True),
     "callbacks.learning_rate": Key(hashed=False),
     "callbacks.gradient_norm": Key(hashed=False),
-    "data.root": Key(hashed=False, resume=True, evaluate=True),
+    "data.root": Key(hashed=False, resume=True, evaluate=True, text=True),
     # the content of the table counts, not its name
-    "data.manifest": Key(hashed=False, resume=True, evaluate=True),
+    "data.manifest": Key(hashed=False, resume=True, evaluate=True, text=True),
     "data.batch_size": Key(least=1, evaluate=True),
     "data.workers": Key(least=0, most=256, hashed=False, resume=True, evaluate=True),
     "data.cache": Key(hashed=False),
@@ -75,13 +87,21 @@ KEYS = {
     "max_combinations": Key(hashed=False),
     "plan": Key(hashed=False),
     "study": Key(hashed=False),
-    "allow": Key(hashed=False),
+    "study.name": Key(text=True),
+    "study.storage": Key(text=True),
+    "allow": Key(hashed=False, resume=True),
     "sweep": Key(hashed=False),
+    "sweep.name": Key(text=True),
+    "sweep.storage": Key(text=True),
     "sweep.trials": Key(least=1),
     "sweep.parallel": Key(least=1),
     "sweep.seed": Key(least=0),
     "sweep.startup_trials": Key(least=0),
     "sweep.startup_epochs": Key(least=0),
+    "method.teacher.run": Key(text=True),
+    "data.file": Key(text=True),
+    "encoder.weights": Key(text=True),
+    "encoder.*.weights": Key(text=True),
     "*.devices": Key(typed=False),
     "*.rate": Key(typed=False),
     "*.groups": Key(typed=False),
@@ -120,8 +140,12 @@ OF_ENCODERS = ("options", "decoder")
 
 def is_typed(key: str) -> bool:
     """Whether a value of this key must be of its default's type."""
-    last = key.rpartition(".")[2]
-    return all(entry.typed for name, entry in KEYS.items() if name in (key, f"*.{last}"))
+    return all(entry.typed for name, entry in KEYS.items() if fnmatch(key, name))
+
+
+def is_text(key: str) -> bool:
+    """Whether it is a path or a name."""
+    return any(entry.text for name, entry in KEYS.items() if fnmatch(key, name))
 
 
 def encoder_entries(encoder: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

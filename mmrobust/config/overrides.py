@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from fnmatch import fnmatch
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 
+from mmrobust.config.keys import is_text
 from mmrobust.errors import Problems, UserError
 
 
@@ -112,15 +114,49 @@ def refuse_without_effect(given: Sequence[str]) -> None:
         raise UserError(str(Problems(found)))
 
 
-def with_quotes(given: Sequence[str]) -> list[str]:
-    """Overrides whose value Hydra's grammar would not read without quotes, like `paths.run=Läufe (1)`, get them."""
-    quoted = []
-    for text in given:
-        key, equals, value = text.partition("=")
-        if equals and text[0] != "-" and not set(value) & set("[]{}'\""):
-            try:
-                parse(text)
-            except HydraException:
-                text = f"{key}={json.dumps(value, ensure_ascii=False)}"
-        quoted.append(text)
-    return quoted
+def quoted(value: str) -> str:
+    """A text as Hydra's grammar has it in quotes."""
+    return QuotedString(text=value, quote=Quote.double).with_quotes()
+
+
+def with_quotes(given: Sequence[str], multirun: bool = False) -> list[str]:
+    """Overrides whose value Hydra's grammar would not read without quotes, like `paths.run=Läufe (1)`, get them; paths and
+    names always: `paths.outputs=2024_01`, `paths.run=a,b`.
+
+    Args:
+        given: overrides, and other words of a command line.
+        multirun: whether a comma lists several values.
+    """
+    return [_with_quotes(text, multirun) for text in given]
+
+
+def _with_quotes(text: str, multirun: bool) -> str:
+    key, equals, value = text.partition("=")
+    if not equals or text[0] == "-":
+        return text
+    if is_text(key.lstrip("+")):
+        meant = (
+            value == "null"
+            or "${" in value
+            or (value[:1] in "'\"" and value[-1:] == value[:1] and len(value) > 1)
+        )
+        listed = multirun and ("," in value or value.endswith(")"))
+        return text if meant or listed else f"{key}={quoted(value)}"
+    if set(value) & set("[]{}'\""):
+        return text
+    try:
+        parse(text)
+    except HydraException:
+        return f"{key}={quoted(value)}"
+    return text
+
+
+def with_values(config: DictConfig, given: Sequence[str]) -> DictConfig:
+    """The configuration with values of the form key=value, read as YAML reads them, paths and names as
+    typed."""
+    read = OmegaConf.from_dotlist([text for text in given if not is_text(text.partition("=")[0])])
+    config = cast(DictConfig, OmegaConf.merge(config, read))
+    for key, _, value in (text.partition("=") for text in given):
+        if is_text(key):
+            OmegaConf.update(config, key, None if value == "null" else value.strip("'\""), force_add=True)
+    return config

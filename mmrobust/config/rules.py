@@ -10,9 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mmrobust.config.build import allowed_prefixes, classes_in, refused
+from mmrobust.config.build import classes_in, refused
 from mmrobust.config.keys import AT_LEAST, AT_MOST, KEYS, LARGEST, either, encoder_entries, is_typed
 from mmrobust.config.scaling import check_scaling
+from mmrobust.config.trust import trusted
 from mmrobust.config.wandb_rules import check_wandb
 from mmrobust.data.effects import idle_keys
 
@@ -50,10 +51,14 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     rates = plain["test_rates"]
     if not isinstance(rates, list) or not all(type(r) in (int, float) and 0 <= r <= 1 for r in rates):
         problems.append(f"test_rates={rates} is no list of rates in [0, 1]; write test_rates=[0.0,0.3,0.6]")
-    problems += _check_combinations(config)
+    problems += _check_combinations(config) + _check_folders(config)
     problems += idle_keys(config.choices.data, plain["data"], given)
     problems += _check_choices(config) + _check_trainer(plain["trainer"]) + check_scaling(config)
-    problems += refused(plain, allowed_prefixes(plain["allow"])) + check_wandb(config)
+    problems += refused(plain) + check_wandb(config)
+    if by_file := sorted({*plain["allow"]} - {*trusted()}):
+        problems.append(
+            f"allow=[{','.join(by_file)}] is set by a file; whom you trust is for the command line to say"
+        )
     problems += [
         f"allow=[{name}]: no part of Python itself can be allowed, since it can do anything; leave it out"
         for name in plain["allow"]
@@ -126,6 +131,15 @@ def _check_numbers(node: Any, path: str = "") -> list[str]:
     if isinstance(node, int) and node < 1 and path.rpartition(".")[2].partition("[")[0] in POSITIVE:
         return [f"{path}={node} is below 1"]
     return []
+
+
+def _check_folders(config: DictConfig) -> list[str]:
+    """Whether those that a run needs have names; without `paths.run`, the run names its own."""
+    unnamed = [
+        key for key in ("paths.data", "paths.outputs", "paths.cache") if not OmegaConf.select(config, key)
+    ]
+    unnamed += ["paths.run"] if config.paths.run == "" else []
+    return [f"{key} names no folder; give one, or leave it out" for key in unnamed]
 
 
 def _check_combinations(config: DictConfig) -> list[str]:

@@ -14,6 +14,7 @@ from mmrobust import keyed
 from mmrobust.batch import Batch
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Key, Sample, Split
+from mmrobust.data.workers import bytes_of, check_machine, start_worker
 from mmrobust.errors import UserError
 
 
@@ -143,11 +144,14 @@ def keyed_loader(
         fewest, more = divmod(len(split), world)
         while more and fewest % size == 0:
             size += 1
+    shapes = [modality.shape for modality in collate.modalities.values()]
+    check_machine(workers, bytes_of(shapes, size), len(shapes) + 4)
     return DataLoader(
         KeyedSplit(split),
         batch_size=size,
         sampler=sampler,
         num_workers=workers,
+        worker_init_fn=start_worker,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
         collate_fn=collate,

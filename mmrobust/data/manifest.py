@@ -38,6 +38,7 @@ from mmrobust.data.table.inference import OPTIONS, Inference, described, unlike
 from mmrobust.data.table.masks import VOID, MaskLabels
 from mmrobust.data.targets import TARGET_COLUMNS, names_of
 from mmrobust.errors import Problems, UserError
+from mmrobust.files import expanded
 
 AUGMENTATIONS = ("none", "flip", "crop_flip")
 SMALLEST = 0.5  # share of the area that a crop keeps
@@ -173,7 +174,7 @@ class Manifest(DataModule):
         hop: int,
         **base: Any,
     ) -> None:
-        self.manifest = Path(manifest).expanduser()
+        self.manifest = expanded(manifest)
         super().__init__(root=str(self.manifest.parent if root is None else root), **base)
         self.columns, self.content, self.modalities = columns, content, modalities
         self.inferred, self.target, self.augment = inferred, target, augment
@@ -235,7 +236,7 @@ class Manifest(DataModule):
                 f"data.manifest={self.manifest} has changed since this run was made; take the old one, or make a new run"
             )
         columns, table = modality_columns(self.manifest, self.columns), read_table(self.manifest)
-        target, root = target_column(table, self.target), Path(self.root).expanduser()
+        target, root = target_column(table, self.target), expanded(self.root)
         self.listing = Listing(root)
         problems, damaged = Problems(), Problems()
         if not root.is_dir():

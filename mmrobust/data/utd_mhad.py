@@ -14,6 +14,7 @@ from mmrobust.data.families.motion import CHANNELS, JOINTS
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Split
 from mmrobust.errors import Problems, UserError
+from mmrobust.files import expanded
 
 # fmt: off
 CLASSES = (
@@ -56,7 +57,7 @@ class UTDMHAD(DataModule):
         super().__init__(**base)
         self.subjects = {"train": train_subjects, "test": test_subjects}
         self.validation, self.incomplete = validation, incomplete
-        folder = Path(cache).expanduser() / "utd_mhad" if cache else None
+        folder = expanded(cache) / "utd_mhad" if cache else None
         self.signal = Signal(frames, image_size, skeleton_steps, inertial_steps, jitter, motion, folder)
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:

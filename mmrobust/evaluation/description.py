@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust import missing
+from mmrobust.config.build import class_of
 from mmrobust.config.identity import config_hash
 from mmrobust.config.keys import NOT_IN_RECIPE
 from mmrobust.config.scaling import describe_optimization
@@ -37,7 +37,9 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         "identity": {
             **{key: config.choices.get(key) for key in ("method", "data", "encoder", "fusion", "experiment")},
             "task": data.spec.task,
-            "unverified": cast("type[Method]", get_class(config.method._target_)).unverified,
+            "unverified": cast(
+                "type[Method]", class_of(config.method._target_, "method._target_")
+            ).unverified,
             "seed": config.seed,
             "config_hash": config_hash(config),
             "recipe_hash": config_hash(config, without=NOT_IN_RECIPE),

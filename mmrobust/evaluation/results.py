@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +41,8 @@ def read_results(path: Path | str) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} does not exist; give the folder of a finished run")
     try:
-        results = json.loads(path.read_text())
-    except ValueError as error:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not a result file: {error}") from error
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         raise UserError(f"{path} is not a result file of schema {SCHEMA}")
@@ -148,7 +146,7 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # bytes that are no such file make zipfile and NumPy raise many kinds
         raise UserError(f"{path} cannot be read: {error}; evaluate the run again") from error
 
 

@@ -12,6 +12,7 @@ from mmrobust.evaluation.results import (
     read_predictions,
     read_results,
 )
+from mmrobust.files import check_inside
 
 if TYPE_CHECKING:
     from mmrobust.evaluation.added_metrics import Added
@@ -19,11 +20,26 @@ if TYPE_CHECKING:
 
 
 def verify(folder: Path) -> int:
-    """Recompute every number of a result from its predictions; 0 if all agree, else 1."""
+    """Recompute every number of a result from its predictions; 0 if all agree, else 1.
+
+    Raises:
+        UserError: one of the two files is damaged.
+    """
+    try:
+        return _verify(folder)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(
+            f"{folder}/predictions.npz does not belong to results.json beside it: {reason[:300]}; evaluate the run again"
+        ) from error
+
+
+def _verify(folder: Path) -> int:
     from mmrobust.data.spec import DataSpec, Modality
     from mmrobust.evaluation.combinations import from_predictions
     from mmrobust.tasks.registry import build_task
 
+    check_inside(folder)
     stored = read_results(folder)
     if stored["status"] != "complete":
         raise UserError(f"{folder} has no result to verify: it is {stored['status']}")

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities import rank_zero_only
 
-from mmrobust.files import replacing
+from mmrobust.files import naming, replacing
 
 
 class MetricsFile(loggers.logger.Logger):
@@ -62,7 +62,7 @@ class MetricsFile(loggers.logger.Logger):
         new = self.rows[self.written :]
         columns = self.columns + sorted({key for row in new for key in row} - set(self.columns))
         if columns == self.columns and self.written:
-            with self.path.open("a", newline="") as file:
+            with naming(self.path), self.path.open("a", newline="") as file:
                 csv.DictWriter(file, columns).writerows(new)
         elif new:
             with replacing(self.path) as part, part.open("w", newline="") as file:

@@ -85,7 +85,9 @@ class Timm(nn.Module):
     ) -> None:
         super().__init__()
         options |= {"in_chans": modality.shape[0], "num_classes": 0, "global_pool": ""}
-        self.network = timm_network(name, pretrained=pretrained, weights=weights, **options)
+        self.network = timm_network(
+            name, pretrained=pretrained, weights=weights, size=modality.shape[1:], **options
+        )
         self.scale = pixel_scale(self.network, modality, pretrained or weights is not None)
         # some networks widen their map once more before the pooling
         self.width = getattr(self.network, "head_hidden_size", None) or self.network.num_features

@@ -61,17 +61,20 @@ def pixel_scale(network: Any, image: Modality, pretrained: bool) -> PixelScale |
     return PixelScale(mean, std)
 
 
-def timm_network(name: str, *, pretrained: bool, weights: str | None, **options: Any) -> Any:
+def timm_network(
+    name: str, *, pretrained: bool, weights: str | None, size: Sequence[int], **options: Any
+) -> Any:
     """What timm makes of a name, without a classifier.
 
     Args:
         pretrained: with the weights of timm's hub.
         weights: a file with this network's weights, which replaces the hub. Its stem is adapted to the number of
             channels (`in_chans`; one channel gets the sum of three), its classifier left out, all else must fit.
+        size: (H, W) of the input, for which a model is made that knows one size alone.
         options: of `timm.create_model`.
 
     Raises:
-        UserError: it knows no such model, or the weights cannot be had, or are not this network's.
+        UserError: it knows no such model, or none for this size, or the weights cannot be had, or are not this network's.
     """
     import timm  # 4 s
 
@@ -81,19 +84,36 @@ def timm_network(name: str, *, pretrained: bool, weights: str | None, **options:
         raise UserError(
             f"timm has no model {name!r}{hint} (also: tiny, or the dotted path of your own class)"
         )
+    known = timm.get_pretrained_cfg(name)
+    if known is not None and known.fixed_input_size and tuple(size) != tuple(known.input_size[1:]):
+        options = {"img_size": tuple(size)} | options
     if weights is not None:
         return _with_weights(name, weights, options)
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
-    except (OSError, RuntimeError) as error:
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        if "img_size" not in options or (isinstance(error, TypeError) and "'img_size'" not in str(error)):
+            if pretrained and isinstance(error, RuntimeError):
+                raise UserError(_without_weights(name, error)) from error
+            raise
+        height, width = known.input_size[1:] if known is not None else size
+        raise UserError(
+            f"{name!r} is made for {height} x {width} and cannot be made for {tuple(size)} ({error}); set "
+            f"data.modalities.<name>.size={height}, or data.image_size={height}, or take another encoder"
+        ) from error
+    except OSError as error:
         if not pretrained:
             raise
-        raise UserError(
-            f"the pretrained weights of {name!r} could not be had: {type(error).__name__}: {error}. "
-            "They come from the Hugging Face hub at first use: run once on a machine that is online (the "
-            "download is kept under HF_HOME), or name a file with them in encoder.weights, or set "
-            "encoder.pretrained=false"
-        ) from error
+        raise UserError(_without_weights(name, error)) from error
+
+
+def _without_weights(name: str, error: Exception) -> str:
+    return (
+        f"the pretrained weights of {name!r} could not be had: {type(error).__name__}: {error}. "
+        "They come from the Hugging Face hub at first use: run once on a machine that is online (the "
+        "download is kept under HF_HOME), or name a file with them in encoder.weights, or set "
+        "encoder.pretrained=false"
+    )
 
 
 def _with_weights(name: str, weights: str, options: dict[str, Any]) -> Any:

@@ -184,7 +184,7 @@ def _timm_levels(
 ) -> Staged | Whole:
     chosen = {**options, "in_chans": image.shape[0], "features_only": True}
     try:
-        network = timm_network(name, pretrained=pretrained, weights=weights, **chosen)
+        network = timm_network(name, pretrained=pretrained, weights=weights, size=image.shape[1:], **chosen)
     except (AttributeError, AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
         raise UserError(
             f"timm cannot take the levels out of {name!r} ({type(error).__name__}: {error}); choose another "

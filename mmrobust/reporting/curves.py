@@ -13,6 +13,7 @@ from typing import Any
 
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
+from mmrobust.reporting.figures import save_figure
 from mmrobust.reporting.tables import Run, Tables, varying
 from mmrobust.tasks.metric import metric_named
 
@@ -113,6 +114,6 @@ def plot_curves(curves: Curves, path: Path) -> None:
         axes.grid(alpha=0.3)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)
+        save_figure(figure, path, 110)
     except (OSError, ValueError) as error:
         raise UserError(f"--curves {path} cannot be written: {error}") from error

@@ -17,6 +17,7 @@ from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Key
 from mmrobust.evaluation.combinations import stacked
 from mmrobust.reporting.cells import VOID_GREY, Cell, class_name, draw_answer, draw_input, palette
+from mmrobust.reporting.figures import save_figure
 from mmrobust.tasks.metric import metric_named
 from mmrobust.tasks.registry import build_task
 
@@ -164,7 +165,7 @@ def draw(
         figure.legend(handles=patches, loc="lower center", **keys)
     axes.set(xlim=(0, width), ylim=(0, height), aspect="auto")
     axes.set_axis_off()
-    figure.savefig(path, dpi=DPI)
+    save_figure(figure, path, DPI)
 
 
 def _head(name: str, spec: DataSpec, scores: Mapping[str, tuple[float, str]]) -> str:

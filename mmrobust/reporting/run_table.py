@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrobust.evaluation.results import ARROWS
+from mmrobust.reporting.figures import save_figure
 from mmrobust.tasks.metric import metric_named
 
 if TYPE_CHECKING:
@@ -108,4 +109,4 @@ def plot_combinations(results: Mapping[str, Any], path: Path, title: str) -> Non
     axes.set_xlim(min([0.0, *values]), most * 1.12)
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, 110)

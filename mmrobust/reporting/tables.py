@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from mmrobust.config.keys import NOT_IN_HASH
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, printable
 from mmrobust.evaluation.results import read_results
 from mmrobust.reporting.published import Published, beside, recipe_status
 from mmrobust.tasks.metric import Metric, metric_named
@@ -42,13 +42,22 @@ def read_run(path: Path, metric: str | None = None) -> Run:
     """Read a result; a UserError says why it cannot be reported. The default metric is the primary one."""
     if not path.exists():
         raise UserError(f"{path.parent} is not finished: it has no results.json yet")
-    results = read_results(path)
+    results = cleaned(read_results(path))
     try:
         if results["status"] != "complete":
             raise UserError(f"{path} is not complete: its status is {results['status']!r}")
         return _run(path, results, metric or results["primary"]["metric"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is not a result of this framework: {error!r}") from error
+
+
+def cleaned(node: Any) -> Any:
+    """What a file says, without line breaks and control characters in its texts: it may be somebody else's."""
+    if isinstance(node, dict):
+        return {cleaned(key): cleaned(child) for key, child in node.items()}
+    if isinstance(node, list):
+        return [cleaned(child) for child in node]
+    return " ".join(printable(node).split()) if isinstance(node, str) else node
 
 
 def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
@@ -58,6 +67,11 @@ def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
     combinations = results["combinations"].items()
     scores = {name: c["metrics"][metric] if c and c["n"] else None for name, c in combinations}
     measured = [score for score in scores.values() if score is not None]
+    if (
+        not all(type(score) in (int, float) for score in [*measured, average[metric] or 0])
+        or type(identity["seed"]) is not int
+    ):
+        raise TypeError("a score or the seed is no number")
     described = metric_named(metric, results)
     worst = max if described.direction == "min" else min
     scores |= {"average": average[metric], "worst": worst(measured, default=None)}
@@ -73,14 +87,20 @@ def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
         row[f"missing.{part}"] = _words(masks[part]["protocol"])
     row["noise.train"] = _words(noise["train"]["protocol"])
     row |= {"train masks": masks["train"]["hash"]} | _overrides(identity["overrides"])
-    row["recipe"] = identity["recipe_hash"]
+    row["recipe"] = str(identity["recipe_hash"])
     row["trials"] = str(protocol["trials"] or "none")
     study = (identity["study"] or {}).get("name")
     table["study"] = study or "none"
     table.pop("trials", None)
     table = {key: value if isinstance(value, str) else json.dumps(value) for key, value in table.items()}
+    row = {key: str(value) for key, value in row.items()}
     seconds = results.get("cost", {}).get("train_seconds")
-    return Run(path, identity["seed"], identity["config_hash"], table, row, scores, seconds, described, study)
+    if study is not None and not isinstance(study, str):
+        raise TypeError("the study's name is no text")
+    seconds = None if seconds is None else float(seconds)
+    return Run(
+        path, identity["seed"], str(identity["config_hash"]), table, row, scores, seconds, described, study
+    )
 
 
 def _words(protocol: Mapping[str, Any]) -> str:

@@ -22,12 +22,13 @@ from omegaconf import DictConfig
 
 from mmrobust.config.compose import compose_config, with_choices
 from mmrobust.config.identity import run_folder
-from mmrobust.errors import Stopped, as_user_error
+from mmrobust.config.trust import trusting
+from mmrobust.errors import Stopped, as_user_error, unread_output
 from mmrobust.evaluation.results import is_complete
 from mmrobust.training.claims import POOL, Pool
 from mmrobust.training.devices import place
 from mmrobust.training.lifecycle import execute
-from mmrobust.training.processes import led
+from mmrobust.training.processes import led, stop_signals
 from mmrobust.training.terminal import as_job, say
 
 AGAIN = "the same command goes on with what is not complete"
@@ -72,6 +73,7 @@ class Task:
         told: where the sweep hears of them.
         pool: the devices that they share out.
         sweep: its process.
+        trust: packages that its command line allows.
     """
 
     engine: str
@@ -81,6 +83,7 @@ class Task:
     told: Path
     pool: Pool
     sweep: int
+    trust: tuple[str, ...]
 
 
 def run_job(config: DictConfig, *, task: Task) -> None:
@@ -91,7 +94,12 @@ def run_job(config: DictConfig, *, task: Task) -> None:
     choices = hydra.runtime.choices
     token = POOL.set(task.pool)
     try:
-        with as_job(number, parallel=task.engine in PARALLEL), _stoppable(task, number):
+        with (
+            unread_output(),
+            trusting(task.trust),
+            as_job(number, parallel=task.engine in PARALLEL),
+            _stoppable(task, number),
+        ):
             led(lambda: _run(config, choices, overrides, number, task))
     except Stopped as stop:
         if task.engine == "submitit_slurm":
@@ -191,7 +199,8 @@ def _stoppable(task: Task, number: int) -> Iterator[None]:
 
 @contextmanager
 def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
-    """What SIGTERM and Ctrl-C do to a sweep: its jobs save their state and end, and no other begins. Jobs of Slurm stay.
+    """What SIGTERM, Ctrl-C and a terminal that goes away do to a sweep: its jobs save their state and end, and no other
+    begins. Jobs of Slurm stay.
 
     Args:
         engine: the launcher's name.
@@ -204,6 +213,8 @@ def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
     received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and received:  # which comes more than once
+            return
         if engine not in ("joblib", "submitit_local"):
             queued = "submitted jobs stay in the queue (scancel ends them); " * (engine == "submitit_slurm")
             raise Stopped(number, queued + AGAIN)
@@ -217,7 +228,7 @@ def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
                 os.kill(int(mark.read_text()), signal.SIGTERM)
 
     handled = engine != "basic" and threading.current_thread() is threading.main_thread()
-    before = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)} if handled else {}
+    before = {n: signal.signal(n, forward) for n in stop_signals()} if handled else {}
     try:
         yield
     except KeyboardInterrupt as interrupt:

@@ -22,8 +22,11 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from mmrobust.config.build import check_classes
 from mmrobust.config.compose import our_hydra, search_override
+from mmrobust.config.hydra_rules import check_hydra
 from mmrobust.config.identity import run_folder
+from mmrobust.config.trust import trusted
 from mmrobust.errors import Stopped, UserError, as_user_error
 from mmrobust.evaluation.results import is_complete
 from mmrobust.sweeps.composer import Composer
@@ -87,6 +90,8 @@ class Launcher:
                 [*self.given, *self.more, *search_override(self.config_dir)],
                 RunMode.MULTIRUN,
             )
+            check_hydra(master.hydra, self.given)
+            check_classes(master.hydra.launcher)
             engine = ENGINES.get(master.hydra.launcher._target_.rpartition(".")[2], "other")
             composer = Composer(self.config_dir)
             looked = [self._look(job, composer) for job in jobs]
@@ -112,7 +117,14 @@ class Launcher:
                 calls = []
                 for group in groups(engine, required):
                     task = Task(
-                        engine, tuple(group), tuple(self.more), self.config_dir, told, pool, os.getpid()
+                        engine,
+                        tuple(group),
+                        tuple(self.more),
+                        self.config_dir,
+                        told,
+                        pool,
+                        os.getpid(),
+                        trusted(),
                     )
                     own = fitted(engine, master, required[group[0]])
                     launcher = Plugins.instance().instantiate_launcher(

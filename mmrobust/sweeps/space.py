@@ -54,7 +54,7 @@ def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
         config_dir: the user's folder of further configurations.
 
     Raises:
-        UserError: a glob that matches nothing.
+        UserError: a glob that matches nothing; a key that no file may set.
     """
     given = with_globs(given, config_dir)
     declaring = [text for text in given if root(text) in DECLARE]
@@ -66,6 +66,8 @@ def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
         return given
     declared: dict[str, Any] = {**(config.hydra.sweeper.get("params") or {}), **config.sweep.space}
     decided = {key_of(text) for text in given}
+    if foreign := [key for key in declared if root(key) in ("hydra", "allow")]:
+        raise UserError(f"a file declares {', '.join(foreign)} to be swept; give that on the command line")
     more = [f"{key}={_listed(value)}" for key, value in declared.items() if key not in decided]
     return [*given, *with_globs(more, config_dir)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +12,7 @@ from omegaconf import DictConfig
 
 from mmrobust.config.keys import NOT_IN_HASH
 from mmrobust.config.overrides import key_of, text_of
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, masked
 from mmrobust.sweeps.space import distributions, of_jobs
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
 
+STORAGE = "MMROBUST_STORAGE"  # names a storage with its password, for the processes that run trials
 ATTRIBUTE = "mmrobust"  # of a study: what it searches
 REMEDY = "Repeat its command, or give this one a study of its own: sweep.name=<name>"
 
@@ -111,8 +113,15 @@ def default_name(config: DictConfig, space: dict[str, BaseDistribution]) -> str:
     return "_".join(names or ["study"])
 
 
+def without_password(place: str) -> str:
+    """What may be written down of a storage. Its whole address goes to the processes that this one starts."""
+    if masked(place) != place:
+        os.environ[STORAGE] = place
+    return masked(place)
+
+
 def open_storage(place: str) -> BaseStorage:
-    """Optuna's storage.
+    """Optuna's storage; of one whose password is not written down the address is taken from the environment.
 
     Raises:
         UserError: it cannot be read.
@@ -122,7 +131,8 @@ def open_storage(place: str) -> BaseStorage:
 
     try:
         if "://" in place:
-            return RDBStorage(place)
+            whole = os.environ.get(STORAGE, place)
+            return RDBStorage(whole if masked(whole) == place else place)
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(place))
     except Exception as error:  # whatever a database's driver raises
@@ -174,7 +184,8 @@ def finished(study: Study) -> int:
 def compare(
     study: Study, space: dict[str, BaseDistribution], fixed: Sequence[str], config_hash: str, place: str
 ) -> None:
-    """Raises: UserError: the study searches another space, or with another configuration."""
+    """Raises: UserError: the study searches another space, or with another configuration, or has trials that are not of
+    its space: what they say becomes part of a command line."""
     from optuna.distributions import distribution_to_json
 
     ours: dict[str, Any] = {
@@ -204,6 +215,21 @@ def compare(
             f"study {study.study_name} in {place} has another configuration: it was made with "
             f"{' '.join(gone) or 'other defaults'}{f', not {chr(32).join(new)}' if new else ''}. {REMEDY}"
         )
+
+    for trial in study.get_trials(deepcopy=False):
+        foreign = [key for key, value in trial.params.items() if not _may_be(value, space.get(key))]
+        if foreign:
+            raise UserError(
+                f"study {study.study_name} in {place} has a trial, {trial.number + 1}, with {', '.join(foreign)} outside the "
+                f"space. {REMEDY}"
+            )
+
+
+def _may_be(value: Any, kind: BaseDistribution | None) -> bool:
+    if kind is None:
+        return False
+    choices = getattr(kind, "choices", None)
+    return value in choices if choices is not None else type(value) in (int, float)
 
 
 def _without_effect(text: str) -> bool:

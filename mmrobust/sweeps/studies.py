@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 
 from mmrobust.config.identity import config_hash
 from mmrobust.config.overrides import as_override, key_of
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, masked
 from mmrobust.evaluation.results import ended_early, read_results
-from mmrobust.sweeps.storage import compare, finished, found, load, study_folder
+from mmrobust.sweeps.storage import compare, finished, found, load, study_folder, without_password
 from mmrobust.tasks.metric import direction, primary_metric
 from mmrobust.training.locks import locked
 
@@ -87,7 +87,11 @@ class Search:
 
     def overrides(self, trial: FrozenTrial) -> list[str]:
         """Those of a trial's run. The last tells the run which trial it is, and does not change its numbers."""
-        told = {"name": self.study.study_name, "storage": self.storage, "trial": trial.number}
+        told = {
+            "name": self.study.study_name,
+            "storage": without_password(self.storage),
+            "trial": trial.number,
+        }
         if self.options.pruner:
             names = ("pruner", "startup_trials", "startup_epochs")
             told["pruner"] = {name: self.options[name] for name in names}
@@ -134,7 +138,7 @@ class Search:
         trials, best = self.study.get_trials(deepcopy=False), self.best()
         states = [trial.state.name for trial in trials]
         print(
-            f"study {self.study.study_name} in {self.storage}: {states.count('COMPLETE')} trials complete, "
+            f"study {self.study.study_name} in {masked(self.storage)}: {states.count('COMPLETE')} trials complete, "
             f"{states.count('PRUNED')} pruned or diverged, {len(trials) - finished(self.study)} without an end"
         )
         print(f"best: trial {best.number + 1}, validation score {best.value:.4f}")
@@ -160,7 +164,7 @@ def opened(given: Sequence[str], config: DictConfig, name: str | None = None) ->
             of another space or configuration; another process runs it.
     """
     study = found(given, config, name)
-    where = f"study {study.name} in {study.storage}"
+    where = f"study {study.name} in {masked(study.storage)}"
     lock = study_folder(config) / f"{study.name}.lock"
     with locked(lock, refused=f"{where} is being run by another process; wait for it"):
         metric = primary_metric(config.data)

@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.build import construct
+from mmrobust.config.identity import save_run_config
 from mmrobust.evaluation.results import is_complete
 
 BATCHES = 3  # that are timed; the first warms up
@@ -75,7 +76,7 @@ def _measure(config: DictConfig, folder: Path) -> Cost:
     )  # fmt: skip
     if "inferred" in config.data and config.data.inferred is None:
         config.data.inferred = construct(config.data).infer()
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    save_run_config(config, folder)
     start_process(folder, config)
     data = construct(config.data)
     data.validation_split = "test" if config.selection == "paper" else "val"

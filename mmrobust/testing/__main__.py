@@ -25,6 +25,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
 from mmrobust.config.overrides import key_of, with_quotes
+from mmrobust.config.trust import allowed_by, trusting
 from mmrobust.errors import UserError, guarded
 
 PARTS = ("method", "fusion", "encoder", "data")
@@ -32,7 +33,9 @@ PARTS = ("method", "fusion", "encoder", "data")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    return guarded(lambda: _main(list(sys.argv[1:] if argv is None else argv)))
+    given = list(sys.argv[1:] if argv is None else argv)
+    with trusting(allowed_by(given)):
+        return guarded(lambda: _main(given))
 
 
 def _main(argv: list[str]) -> int:

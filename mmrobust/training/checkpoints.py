@@ -14,8 +14,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mmrobust.config.build import construct
+from mmrobust.config.build import check_classes, construct
 from mmrobust.config.identity import load_run_config
+from mmrobust.config.trust import resume_command
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.evaluation.added_metrics import build_metrics
@@ -23,6 +24,20 @@ from mmrobust.files import foreign_content
 from mmrobust.methods.base import Method
 from mmrobust.models.initialization import initialize
 from mmrobust.training.retention import tested
+
+# What a checkpoint of ours holds.
+KINDS: dict[str, Any] = {
+    "state_dict": dict,
+    "spec": dict,
+    "method": str,
+    "steps": int,
+    "seconds": (int, float),
+    "position": (list, tuple),
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -45,7 +60,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             kept = "the one before is untouched" if path.is_file() else "none was there before"
             raise UserError(
                 f"the checkpoint {path} cannot be written: {error}; {kept}. Make room or make the folder writable, then: "
-                f"python -m mmrobust.run resume={path.parent.parent}"
+                + resume_command(path.parent.parent)
             ) from error
 
     def load_checkpoint(
@@ -81,6 +96,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(
             f"checkpoint {path} is not one of mmrobust's: it has no state_dict, spec and method; take one that a "
             "run of mmrobust saved"
+        )
+    if wrong := [
+        key for key, kind in KINDS.items() if key in checkpoint and not isinstance(checkpoint[key], kind)
+    ]:
+        raise UserError(
+            f"checkpoint {path} is damaged: {', '.join(wrong)} is not what a run of mmrobust saves. Take another checkpoint "
+            "or train again"
         )
     return checkpoint
 
@@ -124,15 +146,19 @@ def check_fits(method: Method, checkpoint: dict[str, Any], path: Path) -> None:
     problems = [f"{key} is missing" for key in wanted if key not in given]
     problems += [f"{key} is unknown" for key in given if key not in wanted]
     problems += [
-        f"{key} has shape {tuple(given[key].shape)} instead of {tuple(wanted[key].shape)}"
+        f"{key} has shape {_shape(given[key])} instead of {tuple(wanted[key].shape)}"
         for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
+        if key in given and _shape(given[key]) != tuple(wanted[key].shape)
     ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(
             f"checkpoint {path} does not fit the method: {'; '.join(problems[:5])}{more}; {remedy}"
         )
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
 
 def read_spec(checkpoint: dict[str, Any], path: Path) -> DataSpec:
@@ -146,10 +172,17 @@ def read_spec(checkpoint: dict[str, Any], path: Path) -> DataSpec:
 
 
 def load_method(folder: Path | str, which: str = "best") -> Method:
-    """The trained method of a run, in eval mode, without its data."""
+    """The trained method of a run, in eval mode, without its data. Classes of your own packages are built within
+    `config.trust.trusting(["my_package"])` alone.
+
+    Raises:
+        UserError: a class of another role or package than the configuration's place asks for; see `load_checkpoint`.
+    """
+    config = load_run_config(folder)
+    check_classes(config)
     path = checkpoint_path(folder, which)
     spec = read_spec(load_checkpoint(path), path)
-    method = build_method(load_run_config(folder), spec)
+    method = build_method(config, spec)
     load_weights(method, path)
     return method.eval()
 

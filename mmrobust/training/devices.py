@@ -156,11 +156,10 @@ def check_devices(config: DictConfig) -> None:
                 "trainer.strategy=fsdp shares a network out over devices, and there is one; set trainer.devices to "
                 "several, or take another trainer"
             )
-        from hydra.utils import get_class
-
+        from mmrobust.config.build import class_of
         from mmrobust.training.sharding import check_shardable
 
-        check_shardable(config.choices.method, get_class(config.method._target_))
+        check_shardable(config.choices.method, class_of(config.method._target_, "method._target_"))
 
 
 def _has_gpu(config: DictConfig) -> bool:

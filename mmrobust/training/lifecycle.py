@@ -7,16 +7,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mmrobust.config.build import construct
-from mmrobust.config.identity import config_hash, load_run_config, run_folder
+from mmrobust.config.identity import (
+    DamagedError,
+    config_hash,
+    load_run_config,
+    run_folder,
+    save_run_config,
+)
 from mmrobust.config.keys import ON_RESUME
+from mmrobust.config.overrides import with_values
 from mmrobust.data.listing import changed_files
-from mmrobust.errors import DivergenceError, UserError
+from mmrobust.errors import DivergenceError, UserError, masked
 from mmrobust.evaluation.results import ended_early, is_complete, note_trials, write_end
+from mmrobust.files import check_inside, write_text
 from mmrobust.training.devices import check_devices
 from mmrobust.training.locks import locked
 from mmrobust.training.processes import start
@@ -38,9 +46,7 @@ def resume(overrides: Sequence[str]) -> int:
             f"resume takes the options of {folder}; {', '.join(changed)} would make another run. Leave them out "
             f"(possible are {', '.join(ON_RESUME)}), or start a new run without resume"
         )
-    config = cast(
-        DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([f"{k}={v}" for k, v in options.items()]))
-    )
+    config = with_values(config, [f"{key}={value}" for key, value in options.items()])
     if is_complete(folder):
         finish(folder, config)
         print(f"complete: {folder}")
@@ -54,7 +60,7 @@ def resume(overrides: Sequence[str]) -> int:
             logger.save_dir = str(folder)
     with alone_in(folder):
         if not is_complete(folder):
-            OmegaConf.save(config, folder / "config.yaml")
+            save_run_config(config, folder)
             start(folder, config)
     finish(folder, config)
     return 0
@@ -122,14 +128,22 @@ def tell_changed_files(folder: Path, config: DictConfig) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Nobody else writes into the run's folder meanwhile; whoever comes second waits."""
+    """Nobody else writes into the run's folder meanwhile, nor does it lead elsewhere; whoever comes second waits."""
+    check_inside(folder)
     with locked(folder / ".lock", waiting=f"{folder} is being run by another process; waiting for it"):
+        for part in (*folder.glob("*.part"), *folder.glob("checkpoints/*.part")):  # of one that was killed
+            part.unlink(missing_ok=True)
         yield
 
 
 def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_dir: str | None) -> None:
     interrupted = (folder / "checkpoints" / "last.ckpt").is_file()
-    before = load_run_config(folder) if interrupted else config
+    before = config
+    if interrupted:
+        try:
+            before = load_run_config(folder)
+        except DamagedError as error:  # this command knows what it held
+            print(f"{str(error).partition('. The command')[0]}; written anew", flush=True)
     if "inferred" in config.data:
         config.data.inferred = before.data.inferred or infer(config)
     if config.method.get("teacher"):
@@ -150,8 +164,8 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
     for key in ("root", "manifest"):  # found again from wherever the run is evaluated
         if config.data.get(key) is not None:
             config.data[key] = str(Path(config.data[key]).absolute())
-    (folder / "overrides.txt").write_text("".join(f"{text}\n" for text in overrides))
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+    write_text(folder / "overrides.txt", "".join(f"{masked(text)}\n" for text in overrides))
+    save_run_config(config, folder)
     start(folder, config)
 
 

@@ -20,7 +20,7 @@ HELD: set[int] = set()
 
 def take(path: Path, *, wait: bool) -> int | None:
     """The lock's open file; none if another holds it."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
+from mmrobust.config.trust import resume_command
 from mmrobust.errors import DivergenceError, Stopped, UserError
 from mmrobust.evaluation.results import ended_early, read_results
 from mmrobust.training.claims import claimed
@@ -29,6 +30,13 @@ from mmrobust.training.locks import HELD
 from mmrobust.training.terminal import say_of_job
 
 T = TypeVar("T")
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """What asks a run to save and stop: SIGTERM, Ctrl-C, and a terminal that goes away, unless that is ignored (nohup)."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
+
 
 PATIENCE = timedelta(days=365)  # of those who wait while the first trains a teacher
 VISIBLE = 60  # seconds until a shared file system shows to all nodes what one has written
@@ -220,17 +228,19 @@ def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -
 
 
 def _wait(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
-    """Run a process group of its own to its end; it gets our SIGTERM and Ctrl-C, and our locks, should it outlive
+    """Run a process group of its own to its end; it gets our stop signals as SIGTERM, and our locks, should it outlive
     this process."""
     received: list[int] = []
     group = subprocess.Popen(command, start_new_session=True, env=environment, pass_fds=tuple(HELD))
 
     def forward(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and received:  # which comes more than once
+            return
         received.append(number)
         group.send_signal(signal.SIGTERM)
 
     main_thread = threading.current_thread() is threading.main_thread()  # only there handlers can be set
-    before = {n: signal.signal(n, forward) for n in (signal.SIGTERM, signal.SIGINT)} if main_thread else {}
+    before = {n: signal.signal(n, forward) for n in stop_signals()} if main_thread else {}
     try:
         status = group.wait()
     finally:
@@ -245,4 +255,4 @@ def _wait(command: Sequence[str], folder: Path, environment: Mapping[str, str]) 
 
 def _go_on(folder: Path) -> str:
     saved = (folder / "checkpoints" / "last.ckpt").is_file()
-    return f"{'saved; ' * saved}go on with: python -m mmrobust.run resume={folder}"
+    return f"{'saved; ' * saved}go on with: {resume_command(folder)}"

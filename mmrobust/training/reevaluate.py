@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mmrobust.config.build import construct
+from mmrobust.config.build import check_classes, construct
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
 from mmrobust.config.identity import load_run_config
-from mmrobust.config.overrides import parse, with_quotes
+from mmrobust.config.overrides import parse, with_quotes, with_values
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import (
     is_complete,
@@ -26,10 +26,6 @@ from mmrobust.reporting.run_table import in_one_line, measured_under, plot_combi
 from mmrobust.training.retention import require_checkpoint
 from mmrobust.training.terminal import job, say_of_job, shows_bar
 
-if TYPE_CHECKING:
-    pass
-
-
 # Keys on which the modalities' names hang.
 SAY_MODALITIES = ("task", "num_modalities", "manifest", "columns")
 
@@ -38,7 +34,7 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
     """The run's configuration with a new missing protocol, new test noise and the keys that an evaluation may change."""
     group = [text for text in changes if text.startswith(("missing", "noise"))]
     others = [text for text in changes if text not in group]
-    config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist(others)))
+    config = with_values(config, others)
     if group:
         data = [f"data={config.choices.data}"]
         named = {key: config.data[key] for key in SAY_MODALITIES if key in config.data}
@@ -83,6 +79,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     from mmrobust.training.checkpoints import build_method, checkpoint_path, load_weights
     from mmrobust.training.session import start_process
 
+    check_classes(config)
     start_process(folder, config)
     data = construct(config.data)
     data.setup()

@@ -16,7 +16,7 @@ def tested(folder: Path) -> str:
     """The checkpoint that is tested: `best`, or `last` where none was selected."""
     results = _results(folder)
     if "selection" in results:
-        return str(results["selection"]["checkpoint"])
+        return "last" if results["selection"]["checkpoint"] == "last" else "best"
     return "best" if (folder / "checkpoints" / "best.ckpt").is_file() else "last"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import sys
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,17 @@ from mmrobust.training.devices import threads
 log = logging.getLogger("mmrobust")
 
 THREADS = torch.get_num_threads()  # torch's own choice, before a run changes it
+
+
+class LogFile(logging.FileHandler):
+    """A log that ends nothing: what cannot be written, such as onto a full disk, is left out, and that is said once."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (of logging)
+        if not self.failed:
+            self.failed = True
+            print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
 
 
 def start_process(folder: Path, config: DictConfig) -> None:
@@ -38,7 +50,7 @@ def _start_log(folder: Path) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    handler = logging.FileHandler(folder / "log.txt")
+    handler = LogFile(folder / "log.txt")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in ("mmrobust", "lightning.pytorch", "lightning.fabric", "py.warnings"):
         logger = logging.getLogger(name)

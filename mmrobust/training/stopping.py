@@ -15,8 +15,10 @@ from torch import Tensor
 
 from mmrobust import ranks
 from mmrobust.batch import Batch
+from mmrobust.config.trust import resume_command
 from mmrobust.errors import DivergenceError, Stopped
 from mmrobust.training.devices import in_slurm, place
+from mmrobust.training.processes import stop_signals
 from mmrobust.training.progress import accumulating
 from mmrobust.training.terminal import say
 
@@ -24,14 +26,14 @@ LOOK_EVERY = 10  # batches after which a GPU, or other ranks, are asked
 
 
 class StopOnSignal(Callback):
-    """SIGTERM and Ctrl-C, and the signals by which Slurm announces a time limit: finish the batch, save `last.ckpt`,
-    stop.
+    """SIGTERM, Ctrl-C, a terminal that goes away, and the signals by which Slurm announces a time limit: finish the
+    batch, save `last.ckpt`, stop.
 
     Only where nothing is pending: not while gradients wait for others, nor just before a validation or the end of
     an epoch, whose results would be lost. Must be the last callback, so that all others have seen the batch.
 
     Raises:
-        Stopped: after the checkpoint is written, with the status that shells expect (143 or 130).
+        Stopped: after the checkpoint is written, with the status that shells expect (143, 130 or 129).
     """
 
     SLURM = (signal.SIGUSR1, signal.SIGUSR2)
@@ -43,12 +45,12 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         # Not earlier: Lightning sets its own handlers before this, which would end the process without a word.
-        for number in (signal.SIGTERM, signal.SIGINT, *(self.SLURM if in_slurm() else ())):
+        for number in (*stop_signals(), *(self.SLURM if in_slurm() else ())):
             self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:  # asked twice: at once, unless by Slurm, which repeats itself
-            if in_slurm() and number != signal.SIGINT:
+            if number == signal.SIGHUP or (in_slurm() and number != signal.SIGINT):
                 return
             raise KeyboardInterrupt
         self.received = number
@@ -61,7 +63,7 @@ class StopOnSignal(Callback):
 
     def _stop(self) -> None:
         number = self.received or signal.SIGTERM
-        raise Stopped(number, f"saved; go on with: python -m mmrobust.run resume={self.folder}")
+        raise Stopped(number, f"saved; go on with: {resume_command(self.folder)}")
 
     def on_train_epoch_start(self, trainer: Trainer, method: LightningModule) -> None:
         if self._asked(trainer):  # the end of the last epoch was saved

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from mmrobust.config.build import check_classes, class_of
 from mmrobust.config.compose import compose_config
-from mmrobust.config.identity import config_hash
+from mmrobust.config.identity import config_hash, load_run_config, save_run_config
 from mmrobust.config.keys import encoder_entries
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, read_results
+from mmrobust.files import write_text
 from mmrobust.tasks.metric import PRIMARY
 from mmrobust.training.locks import locked
 from mmrobust.training.processes import start
@@ -35,6 +36,7 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
     if given is not None:
         if not is_complete(Path(given)):
             raise UserError(f"method.teacher.run={given} is not the folder of a complete run")
+        check_classes(load_run_config(given))
         require_checkpoint(Path(given))
         _check_modalities(Path(given), config)
         return Path(given)
@@ -42,14 +44,14 @@ def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
         # the registry imports torch
         from mmrobust.tasks.registry import require_task
 
-        require_task(get_class(config.method._target_), task)
+        require_task(class_of(config.method._target_, "method._target_"), task)
     teacher = teacher_config(config, config_dir)
     folder, name = Path(teacher.paths.run), teacher.choices.method
     with locked(folder / ".lock", waiting=f"{folder}, the teacher, is being trained; waiting for it"):
         if not is_complete(folder):
             print(f"training the teacher ({name}) in {folder}", flush=True)
-            (folder / "overrides.txt").write_text(f"method={name}\n")
-            OmegaConf.save(teacher, folder / "config.yaml", resolve=True)
+            write_text(folder / "overrides.txt", f"method={name}\n")
+            save_run_config(teacher, folder)
             start(folder, teacher, apart=True)
             retain(folder, "best")
     return folder

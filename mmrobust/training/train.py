@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from omegaconf import DictConfig
 
-from mmrobust.config.build import construct
+from mmrobust.config.build import check_classes, construct
 from mmrobust.config.identity import load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import DivergenceError, UserError
@@ -57,6 +57,7 @@ def train(folder: Path) -> dict[str, Any]:
         What `results.json` holds.
     """
     config = load_run_config(folder)
+    check_classes(config)
     start_process(folder, config)
     data: DataModule = construct(config.data)
     data.validation_split = "test" if config.selection == "paper" else "val"

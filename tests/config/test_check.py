@@ -8,6 +8,8 @@ import pytest
 
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config, conf_folder
+from mmrobust.config.rules import check_config
+from mmrobust.config.trust import allowed_by, trusting
 from mmrobust.errors import UserError
 
 TABLE = Path(__file__).parents[1] / "data/table.csv"  # columns id, label, rgb, audio
@@ -16,7 +18,8 @@ TABLE = Path(__file__).parents[1] / "data/table.csv"  # columns id, label, rgb, 
 def problems(*overrides: str, multirun: bool = False) -> str:
     """The text of the error; empty if there is none."""
     try:
-        check_command_line(overrides, None, multirun)
+        with trusting(allowed_by(overrides)):
+            check_command_line(overrides, None, multirun)
     except UserError as error:
         return str(error)
     return ""
@@ -109,7 +112,7 @@ def test_mistakes_are_named(overrides: list[str], messages: list[str]) -> None:
     assert len(text.splitlines()) == len(messages)
 
 
-OUTSIDE = "os.system is outside the packages that may be used"
+OUTSIDE = "os.system is outside the packages that may be used here"
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,16 @@ OUTSIDE = "os.system is outside the packages that may be used"
 def test_targets_are_of_known_packages(override: str) -> None:
     text = problems(*override.split(" ++"))
     assert OUTSIDE in text
+
+
+def test_a_file_cannot_say_whom_you_trust() -> None:
+    config = compose_config([])
+    config.allow = ["evil"]
+    words = "allow=[evil] is set by a file; whom you trust is for the command line to say"
+    with trusting([]):
+        assert words in check_config(config)
+    with trusting(["evil"]):
+        assert words not in check_config(config)
 
 
 def test_a_prefix_is_a_whole_package() -> None:
@@ -268,3 +281,22 @@ def test_a_folder_of_further_configurations(tmp_path: Path) -> None:
         check_command_line(["optimizer=mine"], None, False)
     with pytest.raises(UserError, match=r"--config-dir .*: no such folder"):
         check_command_line([], str(tmp_path / "nowhere"), False)
+
+
+NUMBERS = {
+    "+optimizer.x=nan": "optimizer.x=nan is not a number",
+    "seed=99999999999999999999": "seed=99999999999999999999 is above 9223372036854775807",
+    "trainer.log_every_n_steps=0": "trainer.log_every_n_steps=0 is below 1",
+    "paths.outputs=null": "paths.outputs names no folder",
+    "paths.run=''": "paths.run= names no folder",
+}
+
+
+@pytest.mark.parametrize("override", NUMBERS)
+def test_numbers_that_cannot_be(override: str) -> None:
+    assert NUMBERS[override] in problems(override)
+
+
+def test_how_to_quote_is_said() -> None:
+    assert """for a text write 'encoder.name="a{b"'""" in problems("encoder.name=a{b")
+    assert """or quote one that has a comma: 'encoder.name="a,b"'""" in problems("encoder.name=a,b")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
@@ -19,6 +20,7 @@ from mmrobust.config.overrides import (
     values,
     with_pluses,
     with_quotes,
+    with_values,
 )
 from mmrobust.errors import UserError
 
@@ -108,3 +110,40 @@ def test_keys_of_other_projects() -> None:
     ) as error:
         refuse_without_effect(["seed=1", "hydra.run.dir=x", "hydra.job.chdir=true"])
     assert "a run stays in the folder where it was started" in str(error.value)
+
+
+ODD = [
+    "2024",
+    "2024_01_15",
+    "1e5",
+    "true",
+    "[x] y",
+    "a'b",
+    'a"b',
+    "a{b}",
+    "a,b",
+    "{z}",
+    "a\nb",
+    "a\\b",
+    "a\\",
+    "~x",
+    "\x1bb",
+    "it's",
+]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_paths_and_names_are_taken_as_they_were_typed(value: str) -> None:
+    for key in ("paths.outputs", "paths.run", "data.root", "encoder.rgb.weights", "+logger.wandb.name"):
+        (text,) = with_quotes([f"{key}={value}"])
+        assert parse(text).value() == value
+    config = OmegaConf.create({"data": {"root": None, "workers": 0}})
+    changed = with_values(config, [f"data.root={value}", "data.workers=2"])
+    assert (changed.data.root, changed.data.workers) == (value.strip("'\""), 2)
+
+
+def test_what_is_meant_otherwise_stays() -> None:
+    given = ["paths.run=null", "paths.data=${oc.env:HOME}", "paths.run='a b'", "paths.run"]
+    assert with_quotes(given) == given
+    assert with_quotes(["data.manifest=a.csv,b.csv"], multirun=True) == ["data.manifest=a.csv,b.csv"]
+    assert with_quotes(["data.manifest=2024"], multirun=True) == ['data.manifest="2024"']

@@ -739,8 +739,8 @@ def test_two_processes_a_teacher_and_resuming(masked, tmp_path):
     assert main([*given, f"+callbacks.fault={fault}"]) != 0
     assert len(list((tmp_path / "out/teachers").glob("*/results.json"))) == 1
     assert not (tmp_path / "run/results.json").exists()
-    assert main([f"resume={tmp_path}/run"]) == 0
-    assert evaluate([f"run={tmp_path}/run"]) == 0
+    assert main([f"resume={tmp_path}/run", "allow=[tests]"]) == 0
+    assert evaluate([f"run={tmp_path}/run", "allow=[tests]"]) == 0
     (alone,) = (tmp_path / "run/evaluations").glob("*")
     assert read_results(alone)["combinations"] == read_results(tmp_path / "run")["combinations"]
 
@@ -781,7 +781,7 @@ def test_a_whole_run_of_segmentation_and_a_moved_table(masked, tmp_path):
     assert main([*SMALL, "data=manifest", f"data.manifest={masked}", f"paths.run={tmp_path / 'run'}"]) == 0
     assert read_results(tmp_path / "run")["primary"]["metric"] == "miou"
     moved = shutil.move(masked.parent, tmp_path / "moved elsewhere")
-    assert evaluate([f"run={tmp_path / 'run'}"]) == 2
+    assert evaluate([f"run={tmp_path / 'run'}", "allow=[tests]"]) == 2
     assert evaluate([f"run={tmp_path / 'run'}", f"data.manifest={moved}/my.csv", f"data.root={moved}"]) == 0
 
 

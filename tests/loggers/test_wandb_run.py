@@ -49,7 +49,7 @@ def test_a_resumed_run_goes_on_with_its_wandb_run(number: int, segments: int, tm
     assert in_a_process(argv, tmp_path / "output.txt") == (-9 if number == 9 else 143)
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     before = Segment(moved, json.loads((moved / "wandb_run.jsonl").read_text().split("\n")[0])["config_hash"])
-    assert in_a_process([f"resume={moved}"], tmp_path / "output.txt") == 0
+    assert in_a_process([f"resume={moved}", "allow=[tests]"], tmp_path / "output.txt") == 0
     written = runs(moved)
     assert len(written) == segments
     assert {part.run.run_id for part in written} == {before.id}

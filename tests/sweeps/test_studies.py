@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from mmrobust.errors import UserError
 from mmrobust.evaluate import main as evaluate
 from mmrobust.evaluation.results import read_results
 from mmrobust.report import main as report
 from mmrobust.run import main
+from mmrobust.sweeps.storage import STORAGE, compare, open_storage, without_password
 from mmrobust.training.locks import locked
 from tests.training.test_resume import in_a_process
 
@@ -324,3 +326,32 @@ def test_what_a_study_says_that_it_searches(tmp_path: Path) -> None:
     assert place("sqlite:///x.db", tmp_path) == f"sqlite:///{Path.cwd()}/x.db"
     assert place("postgresql://host/db", tmp_path) == "postgresql://host/db"
     assert json.dumps(place("x.journal", tmp_path)) == json.dumps(f"{Path.cwd()}/x.journal")
+
+
+@pytest.mark.parametrize(
+    "params", [{"hydra.job.env_set.X": "y"}, {"method": "evil"}, {"method": "late", "allow": "[y]"}]
+)
+def test_a_trial_that_somebody_wrote_is_not_run(params: dict[str, str]) -> None:
+    from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+    space: dict[str, BaseDistribution] = {"method": CategoricalDistribution(["late", "dropout"])}
+    study = optuna.create_study()
+    compare(study, space, [], "hash", "here")
+    running = optuna.trial.TrialState.RUNNING
+    kinds: dict[str, BaseDistribution] = {
+        key: CategoricalDistribution([value]) for key, value in params.items()
+    }
+    study.add_trial(optuna.trial.create_trial(state=running, params=params, distributions=kinds))
+    with pytest.raises(UserError, match=r"has a trial, 1, with .* outside the space"):
+        compare(study, space, [], "hash", "here")
+
+
+def test_a_password_goes_to_processes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setenv(STORAGE, "")
+    monkeypatch.setattr(optuna.storages, "RDBStorage", opened.append)
+    whole = "postgresql://me:secret@host/db"
+    assert without_password(whole) == "postgresql://***@host/db"
+    for place in ("postgresql://***@host/db", "postgresql://***@other/db", "sqlite:///x"):
+        open_storage(place)
+    assert opened == [whole, "postgresql://***@other/db", "sqlite:///x"]

@@ -199,3 +199,14 @@ def test_nothing_is_best_before_all_has_begun(tmp_path: Path) -> None:
 def test_first_selectable_epoch(overrides: list[str], expected: int) -> None:
     config = compose_config(["encoder.width=8", *overrides])
     assert first_selectable(config, construct(config.method, spec=describe_data())) == expected
+
+
+WRONG = {"steps": "x", "seconds": "x", "position": None, "loops": [], "state_dict": None, "lr_schedulers": 3}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_wrong_content_of_a_checkpoint(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {}, "spec": {}, "method": "m"} | {key: WRONG[key]}, path)
+    with pytest.raises(UserError, match=f"is damaged: {key} is not what a run of mmrobust saves"):
+        load_checkpoint(path)

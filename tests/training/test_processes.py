@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
 from mmrobust.training.checkpoints import checkpoint_path
 from mmrobust.training.devices import Place, place
+from mmrobust.training.processes import stop_signals
 
 SMALL = [
     "encoder.width=8",
@@ -154,3 +156,14 @@ def test_what_does_not_go_together_is_told_first(
     assert main([*SMALL, *keys, f"paths.run={tmp_path}/run"]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_which_signals_stop() -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert stop_signals() == (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+        assert stop_signals() == (signal.SIGTERM, signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGHUP, before)

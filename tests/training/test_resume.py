@@ -121,7 +121,7 @@ def test_killed(undisturbed: dict[str, Any], tmp_path: Path) -> None:
         status = interrupt(folder, where, count, signal.SIGKILL, f"data.workers={workers}")
         assert status == -signal.SIGKILL
         assert not (folder / "run/results.json").exists()
-        assert in_a_process([f"resume={folder}/run"], folder / "output.txt") == 0
+        assert in_a_process([f"resume={folder}/run", "allow=[tests]"], folder / "output.txt") == 0
         wrong = differences(undisturbed, outcome(folder / "run"))
         assert wrong == [], f"killed at {where} {count} with {workers} workers"
 
@@ -146,7 +146,7 @@ def test_stopped(undisturbed: dict[str, Any], tmp_path: Path) -> None:
         assert f"resume={folder}/run" in (folder / "output.txt").read_text()
         assert torch.load(folder / "run/checkpoints/last.ckpt", weights_only=True)["steps"] == steps
         moved = (folder / "run").rename(folder / "moved")  # a folder may move meanwhile
-        assert in_a_process([f"resume={moved}"], folder / "output.txt") == 0
+        assert in_a_process([f"resume={moved}", "allow=[tests]"], folder / "output.txt") == 0
         assert differences(undisturbed, outcome(moved)) == [], f"stopped at {where} {count}"
 
 
@@ -172,7 +172,7 @@ def test_what_a_method_has_learned_survives(method: str, tmp_path: Path) -> None
     assert in_a_process(killed, tmp_path / "output.txt") == -signal.SIGKILL
     state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert state[learned].any()
-    assert in_a_process([f"resume={tmp_path}/run"], tmp_path / "output.txt") == 0
+    assert in_a_process([f"resume={tmp_path}/run", "allow=[tests]"], tmp_path / "output.txt") == 0
     whole, run = outcome(tmp_path / "whole"), outcome(tmp_path / "run")
     assert differences(whole, run) == []
     if method == "mmanet":
@@ -187,7 +187,7 @@ def test_stopped_while_gradients_accumulate(tmp_path: Path) -> None:
     more = ["trainer.accumulate_grad_batches=4", "trainer.max_epochs=2"]
     assert main([*SMALL, *more, f"paths.run={tmp_path}/whole"]) == 0
     assert interrupt(tmp_path, "batch", 2, signal.SIGTERM, *more) == 143
-    assert in_a_process([f"resume={tmp_path}/run"], tmp_path / "output.txt") == 0
+    assert in_a_process([f"resume={tmp_path}/run", "allow=[tests]"], tmp_path / "output.txt") == 0
     assert differences(outcome(tmp_path / "whole"), outcome(tmp_path / "run")) == []
 
 
@@ -207,7 +207,7 @@ def test_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_resuming_a_complete_run_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "trainer.max_epochs=1", "data.num_train=32", f"paths.run={tmp_path}"]) == 0
     before = (tmp_path / "results.json").stat().st_mtime_ns
-    assert main([f"resume={tmp_path}"]) == 0
+    assert main([f"resume={tmp_path}", "allow=[tests]"]) == 0
     assert (tmp_path / "results.json").stat().st_mtime_ns == before
     assert f"complete: {tmp_path}" in capsys.readouterr().out
     assert main([f"resume={tmp_path}", "optimizer.lr=0.1"]) == 2

@@ -81,7 +81,7 @@ def test_an_interrupted_run_keeps_what_it_needs(tmp_path: Path) -> None:
     argv = [*small, f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
     assert in_a_process(argv, tmp_path / "output.txt") == -9
     assert left(tmp_path / "run") == ["best.ckpt", "last.ckpt"]
-    assert in_a_process([f"resume={tmp_path}/run"], tmp_path / "output.txt") == 0
+    assert in_a_process([f"resume={tmp_path}/run", "allow=[tests]"], tmp_path / "output.txt") == 0
     assert left(tmp_path / "run") == []
     one, two = (read_results(tmp_path / name) for name in ("whole", "run"))
     for key in ("combinations", "aggregates", "selection"):

@@ -51,14 +51,14 @@ def test_a_sharded_run_is_that_of_whole_networks(tmp_path: Path) -> None:
     stopped = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert stopped["steps"] == 22  # the tenth batch of the second epoch, when all are asked
     assert stopped["optimizer_states"][0]["state"]
-    assert main([f"resume={tmp_path}/run"]) == 0
+    assert main([f"resume={tmp_path}/run", "allow=[tests]"]) == 0
     whole, shared = last(tmp_path / "whole"), last(tmp_path / "run")
     assert whole.keys() == shared.keys()
     for name, value in whole.items():
         assert value.dtype == shared[name].dtype
         torch.testing.assert_close(shared[name], value, atol=1e-5, rtol=1e-4, msg=name)
     assert shared["mining.hard"].sum() > 0
-    assert evaluate([f"run={tmp_path}/run"]) == 0
+    assert evaluate([f"run={tmp_path}/run", "allow=[tests]"]) == 0
     (again,) = (tmp_path / "run/evaluations").glob("*")
     own = read_results(tmp_path / "run")["combinations"]
     for name, found in read_results(again)["combinations"].items():

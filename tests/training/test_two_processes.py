@@ -63,7 +63,7 @@ def test_an_epoch_is_that_of_one_process(tmp_path: Path) -> None:
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     worst = max((one[key] - two[key]).abs().max().item() for key in one)
     assert worst < 1e-5
-    assert evaluate([f"run={tmp_path}/2"]) == 0
+    assert evaluate([f"run={tmp_path}/2", "allow=[tests]"]) == 0
     (again,) = (tmp_path / "2/evaluations").glob("*")
     assert read_results(again)["combinations"] == read_results(tmp_path / "2")["combinations"]
     a, b = (read_predictions(folder / "predictions.npz") for folder in (tmp_path / "2", again))
@@ -77,7 +77,7 @@ def test_confusion_matrices_of_segmentation_are_those_of_one_process(fusion: str
     small = ["--config-dir", conf, "data=squares", "allow=[tests]", "encoder.width=8", "trainer.max_epochs=1"]
     small += ["method=dropout", f"fusion={fusion}", "trainer.accelerator=cpu", "data.num_samples=22"]
     assert main([*small, "data.batch_size=8", "trainer.devices=2", f"paths.run={tmp_path}/2"]) == 0
-    assert evaluate([f"run={tmp_path}/2"]) == 0
+    assert evaluate([f"run={tmp_path}/2", "allow=[tests]"]) == 0
     (again,) = (tmp_path / "2/evaluations").glob("*")
     assert read_results(again)["combinations"] == read_results(tmp_path / "2")["combinations"]
     two, one = (read_predictions(folder / "predictions.npz") for folder in (tmp_path / "2", again))
@@ -164,7 +164,7 @@ def test_a_signal_stops_all_ranks(tmp_path: Path) -> None:
     assert main(argv) != 0
     last = torch.load(tmp_path / "two/checkpoints/last.ckpt", weights_only=True)
     assert last["steps"] == 10
-    assert main([f"resume={tmp_path}/two"]) == 0
+    assert main([f"resume={tmp_path}/two", "allow=[tests]"]) == 0
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert max((one[key] - two[key]).abs().max().item() for key in one) < 1e-5
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmrobust.errors import UserError
-from mmrobust.files import short_hash
+from mmrobust.files import expanded, short_hash
 
 # The columns that may hold the targets -> the task.
 TARGETS = {
@@ -175,7 +175,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.expanduser().read_bytes()
+        return expanded(path).read_bytes()
     except OSError as error:
         what = (
             "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"

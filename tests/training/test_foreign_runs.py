@@ -1,0 +1,177 @@
+"""The folder of a run that somebody sends: nothing that its files name is run, whichever command reads them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from mmrobust import evaluate, report
+from mmrobust.errors import UserError
+from mmrobust.run import main
+from mmrobust.training.checkpoints import load_method
+
+SMALL = [
+    "encoder.width=8",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "data.num_train=16",
+    "data.num_val=8",
+    "data.num_test=8",
+    "data.batch_size=8",
+    "keep=all",
+]
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+class Malicious:
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path("trap"),)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main([*SMALL, "method=fusion", f"paths.run={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def foreign(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy, beside what it may set off: `evil.py`, a pickle; we stand there, too."""
+    (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path('trap').touch()\nclass Fly: pass\n")
+    torch.save(Malicious(), tmp_path / "evil.pth")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return shutil.copytree(run, tmp_path / "run")
+
+
+TOUCH = {
+    "_target_": "mmrobust.training.processes._wait",
+    "command": ["touch", "trap"],
+    "folder": "x",
+    "environment": {"PATH": "/usr/bin:/bin"},
+}
+PICKLE = {"checkpoint_path": "evil.pth", "weights_only": False}
+LATE = {"_target_": "mmrobust.training.processes._wait", "_partial_": True}
+CALLBACK = "lightning.pytorch.callbacks.LambdaCallback"
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "schedule": {"method.schedule": TOUCH},
+    "data": {"data": TOUCH},
+    "callback": {"callbacks": {"x": TOUCH}},
+    "pickle by timm": {"data": {"_target_": "timm.models._helpers.load_state_dict", **PICKLE}},
+    "pickle by Lightning": {"data": {"_target_": "lightning.pytorch.LightningModule.load_from_checkpoint", **PICKLE}},
+    # of our own
+    "encoder": {"method.encoder.m1.name": "evil.Fly"},
+    "declared by the file": {"allow": ["evil", "tests"], "callbacks": {"x": {"_target_": "evil.Fly"}}},
+    "metric": {"metrics": {"x": TOUCH}},
+    "logger, partial": {"logger.csv": LATE},
+    "argument": {"callbacks": {"x": {"_target_": CALLBACK, "on_fit_start": LATE}}},
+    "functools": {"method.optimizer": {"_target_": "functools.partial", "_args_": [TOUCH]}},
+    "class of no role": {"method.fusion": {"_target_": "mmrobust.methods.teacher.Path", "_args_": ["trap"]}},
+    "alias": {"method.optimizer": {"_target_": "torch.optim.lr_scheduler.types.FunctionType", "_partial_": True}},
+    "fusion in a list": {"method.encoder.options": {"x": [{"_target_": "torch.hub.load", "repo_or_dir": "x"}]}},
+    "method": {"method": {"_target_": "mmrobust.run.main", "argv": []}},
+    "noise": {"data.noise.train": TOUCH},
+    "reference": {"data.root": "${oc.env:HOME}"},
+    "hidden reference": {"data.missing.test.rate": "\\${oc.env:HOME}"},
+}  # fmt: skip
+
+
+def change(folder: Path, case: str) -> None:
+    config = OmegaConf.load(folder / "config.yaml")
+    for key, value in CHANGES[case].items():
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
+    OmegaConf.save(config, folder / "config.yaml")
+
+
+def evaluated(folder: Path) -> int:
+    return evaluate.main([f"run={folder}"])
+
+
+def resumed(folder: Path) -> int:
+    (folder / "results.json").unlink()
+    return main([f"resume={folder}"])
+
+
+def repeated(folder: Path) -> int:
+    """The same command, which finds an interrupted run."""
+    (folder / "results.json").unlink()
+    return main([*SMALL, "method=fusion", f"paths.run={folder}"])
+
+
+def taught(folder: Path) -> int:
+    return main([*SMALL, "method=distillation", f"method.teacher.run={folder}", "paths.run=student"])
+
+
+OFTEN: dict[str, Callable[[Path], int]] = {"evaluate": evaluated, "resume": resumed}
+COMMANDS = OFTEN | {"the same command": repeated, "teacher": taught}
+
+
+def refused(folder: Path, results: bytes, commands: dict[str, Callable[[Path], int]], capfd: Capture) -> None:
+    before = {path.name for path in folder.rglob("*")} - {"results.json"}
+    for name, command in commands.items():
+        assert command(folder) == 2, name
+        told = capfd.readouterr().err
+        assert any(words in told for words in ("config.yaml: ", "here may stand", "another configuration")), (
+            told
+        )
+        assert "Traceback" not in told
+        # nor was anything built that writes
+        assert {path.name for path in folder.rglob("*")} - {"results.json"} == before
+        (folder / "results.json").write_bytes(results)
+    assert not Path("trap").exists()
+    assert not Path("student/config.yaml").exists()
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_nothing_runs(case: str, foreign: Path, capfd: Capture) -> None:
+    change(foreign, case)
+    refused(foreign, (foreign / "results.json").read_bytes(), OFTEN, capfd)
+    with pytest.raises(UserError):
+        load_method(foreign)
+    assert not Path("trap").exists()
+
+
+@pytest.mark.parametrize("case", ["schedule", "encoder", "argument", "class of no role", "reference"])
+def test_nothing_runs_of_an_interrupted_run_nor_of_a_teacher(
+    case: str, foreign: Path, capfd: Capture
+) -> None:
+    change(foreign, case)
+    refused(foreign, (foreign / "results.json").read_bytes(), COMMANDS, capfd)
+    assert report.main([str(foreign)]) == 0
+
+
+def test_as_it_was_it_is_evaluated(foreign: Path) -> None:
+    assert evaluated(foreign) == 0
+
+
+def test_a_link_out_of_the_folder(foreign: Path, tmp_path: Path, capfd: Capture) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    (foreign / "log.txt").unlink()
+    (foreign / "log.txt").symlink_to(outside)
+    for command in (*COMMANDS.values(), lambda folder: evaluate.main([f"run={folder}", "verify=true"])):
+        results = (foreign / "results.json").read_bytes()
+        assert command(foreign) == 2
+        assert "out of the run's folder" in capfd.readouterr().err
+        (foreign / "results.json").write_bytes(results)
+    assert outside.read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["", "seed: 0\n"])
+def test_the_same_command_mends_config_yaml(text: str, foreign: Path, capfd: Capture) -> None:
+    (foreign / "config.yaml").write_text(text)
+    assert resumed(foreign) == 2
+    assert "config.yaml is damaged: " in capfd.readouterr().err
+    assert main([*SMALL, "method=fusion", f"paths.run={foreign}"]) == 0
+    assert "config.yaml is damaged: it " in capfd.readouterr().out
+    assert resumed(foreign) == 0
