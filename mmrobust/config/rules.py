@@ -32,7 +32,8 @@ def modality_names(config: DictConfig) -> list[str]:
     if "num_modalities" not in config.data:
         return list(encoder_entries(config.encoder))
     named = list((config.data.get("names") or {}).get(config.data.get("task")) or [])
-    count = config.data.num_modalities
+    # more are refused, and not to be listed
+    count = min(config.data.num_modalities, AT_MOST["data.num_modalities"])
     return [*named, *(f"m{i + 1}" for i in range(len(named), count))][:count]
 
 
@@ -40,9 +41,8 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     """What is wrong with a composed configuration; `given` are the keys set by the user."""
     unresolved: Any = OmegaConf.to_container(config)  # what refers to a missing value is not to be set itself
     problems = [f"{key} has no value yet; set {key}=..." for key in sorted(_missing(unresolved))]
-    problems += _check_ranges(config) + _check_numbers(unresolved)
     if problems:
-        return problems  # what hangs on them cannot be judged
+        return problems
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if "fusion" in given and "fusion" not in plain["method"]:
         problems.append(
@@ -53,7 +53,8 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         problems.append(f"test_rates={rates} is no list of rates in [0, 1]; write test_rates=[0.0,0.3,0.6]")
     problems += _check_combinations(config) + _check_folders(config)
     problems += idle_keys(config.choices.data, plain["data"], given)
-    problems += _check_choices(config) + _check_trainer(plain["trainer"]) + check_scaling(config)
+    problems += _check_choices(config) + _check_ranges(config) + _check_numbers(unresolved)
+    problems += _check_trainer(plain["trainer"]) + check_scaling(config)
     problems += refused(plain) + check_wandb(config)
     if by_file := sorted({*plain["allow"]} - {*trusted()}):
         problems.append(

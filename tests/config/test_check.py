@@ -288,7 +288,7 @@ NUMBERS = {
     "seed=99999999999999999999": "seed=99999999999999999999 is above 9223372036854775807",
     "trainer.log_every_n_steps=0": "trainer.log_every_n_steps=0 is below 1",
     "paths.outputs=null": "paths.outputs names no folder",
-    "paths.run=''": "paths.run= names no folder",
+    "paths.run=''": "paths.run names no folder",
 }
 
 
