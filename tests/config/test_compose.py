@@ -57,7 +57,9 @@ def test_the_yaml_has_the_keys_of_the_constructor(path: Path) -> None:
     expected = parameters(get_object(keys["_target_"]))
     special = {"_target_", "_partial_", "defaults"}
     source, own = get_object(keys["_target_"]), inspect.signature(get_object(keys["_target_"]).__init__)
-    fixed = set(re.findall(r"super\(\)\.__init__\((\w+)=", inspect.getsource(source))) - set(own.parameters)
+    fixed = set(re.findall(r"super\(\)\.__init__\(\s*(\w+)=", inspect.getsource(source))) - set(
+        own.parameters
+    )
     given = GIVEN_AT_BUILD | ({"optimizer"} if path.parent.name == "schedule" else set())
     names = {p.name for p in expected} - given - fixed
     assert set(keys) - special == names

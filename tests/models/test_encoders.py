@@ -235,6 +235,6 @@ def test_an_option_that_does_not_exist(name: str) -> None:
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
 def test_a_model_of_one_size_is_made_for_the_input(name: str) -> None:
     for modality in (Modality("image", (3, 64, 64)), Modality("spectrogram", (1, 64, 96))):
-        keys: dict[str, Any] = {"pretrained": False, "norm": "batch", "width": 8, "options": {}}
-        encoder = build_encoder(modality, name=name, **keys)
+        keys: dict[str, Any] = {"norm": "batch", "width": 8, "options": {}}
+        encoder = build_encoder(modality, name=name, pretrained=False, weights=None, **keys)
         assert encoder(torch.zeros(2, *modality.shape)).shape[:2] == (2, 8)
