@@ -197,7 +197,9 @@ def test_an_input_that_is_no_number_in_any_dataset(run: Run, tmp_path: Path) -> 
     refused(run(*given), "sample val 5: its m2 holds NaN or infinity; mend it or leave it out, or", SKIP)
     told = run(*given, SKIP)
     assert told.status == 0, told.text
-    assert read_results(next(tmp_path.glob("out/*/*")))["protocol"]["skipped"] == {"val": ["val 5"]}
+    assert read_results(next(tmp_path.glob("out/*/*/results.json")))["protocol"]["skipped"] == {
+        "val": ["val 5"]
+    }
 
 
 def test_predictions_that_are_no_numbers(run: Run, tmp_path: Path) -> None:
@@ -283,7 +285,7 @@ def test_damage_found_by_a_worker_is_one_message(run: Run, tree: Path) -> None:
     cut(clip(tree)[1])
     told = run(*CREMAD, f"data.root={tree}", "data.workers=2")
     refused(told, "sample 1001_IOM_NEU_XX: ", "is cut short", SKIP)
-    assert len(told.text.splitlines()) < 5
+    assert told.text.count("is cut short") == 1
 
 
 @pytest.mark.slow
