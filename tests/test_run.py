@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmrobust.config.overrides import with_quotes
 from mmrobust.evaluation.results import read_predictions, read_results
 from mmrobust.run import main
 
@@ -63,7 +64,7 @@ def test_default_run_leaves_everything(tmp_path: Path, capsys: pytest.CaptureFix
     assert results["aggregates"]["average"]["accuracy"] == pytest.approx(average)
     assert results["cost"]["parameters"] > 0
     assert results["cost"]["train_seconds"] > 0
-    assert results["identity"]["overrides"] == arguments(tmp_path)
+    assert results["identity"]["overrides"] == with_quotes(arguments(tmp_path))
     predictions = read_predictions(folder / "predictions.npz")
     assert predictions["logits"].shape == (64, 3, 8)
     printed = capsys.readouterr().out

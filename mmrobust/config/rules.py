@@ -112,7 +112,7 @@ def _check_ranges(config: DictConfig) -> list[str]:
             )
         elif value < least:
             problems.append(f"{key}={value} is below {least}")
-        elif value > AT_MOST[key]:
+        elif isinstance(value, int) and value > AT_MOST[key]:
             problems.append(f"{key}={value} is above {AT_MOST[key]}")
     return problems
 

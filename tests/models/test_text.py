@@ -25,7 +25,7 @@ def encoder(name: str, kind: str = "text", shape: tuple[int, ...] = (48,), **key
     torch.manual_seed(0)
     choice = name if name in ("tiny", "text") else "text"
     config = compose_config([f"encoder={choice}"]).encoder
-    base = {key: config[key] for key in ("pretrained", "norm", "width", "options")}
+    base = {key: config[key] for key in ("pretrained", "weights", "norm", "width", "options")}
     return build_encoder(Modality(kind, shape), name=name, **(base | keys)).eval()
 
 

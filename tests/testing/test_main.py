@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from mmrobust.testing.__main__ import main
 
@@ -53,7 +54,7 @@ def test_an_exception_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "fusion=mine on synthetic: ZeroDivisionError: division by zero" in capsys.readouterr().out
 
 
-class Breaks:
+class Breaks(nn.Module):
     def __init__(self, widths: object) -> None:
         raise ZeroDivisionError("division by zero")
 
