@@ -171,7 +171,7 @@ def test_what_is_null_follows_the_dataset() -> None:
     [
         ("{_target_: torchmetrics.AUROC, task: many}", "metrics.mine: torchmetrics.AUROC cannot be built"),
         ("{_target_: torchmetrics.AUROC, bins: 3, task: binary}", "do not fit|cannot be built"),
-        ("{_target_: torch.nn.ReLU}", "is no torchmetrics.Metric"),
+        ("{_target_: torch.nn.ReLU}", "here may stand a Metric"),
         ("{_target_: torchmetrics.MeanMetric}", "does not say which values of MeanMetric are good"),
         ("{_target_: torchmetrics.MeanMetric, direction: up}", "set metrics.mine.direction=max or min"),
         ("{_target_: os.system}", "outside the packages that may be used"),
