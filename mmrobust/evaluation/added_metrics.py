@@ -65,8 +65,6 @@ def _build(name: str, node: DictConfig, spec: DataSpec) -> Added:
         empty = construct(node)
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         raise UserError(f"{key}: {node._target_} cannot be built: {error}") from error
-    if not isinstance(empty, torchmetrics.Metric):
-        raise UserError(f"{key}: {node._target_} is no torchmetrics.Metric; name a class that is one")
     good = own["direction"]
     if good is None and empty.higher_is_better is not None:
         good = "max" if empty.higher_is_better else "min"

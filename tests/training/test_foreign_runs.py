@@ -17,6 +17,7 @@ from mmrobust.run import main
 from mmrobust.training.checkpoints import load_method
 
 SMALL = [
+    "data=synthetic",
     "encoder.width=8",
     "trainer.max_epochs=1",
     "trainer.accelerator=cpu",
