@@ -10,7 +10,7 @@ from mmrobust.training.processes import leave_mistake
 from mmrobust.training.train import train
 
 # What a process says that another has left. Why, the other knows: torchrun ends this one before it complains.
-LOST = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "NCCL")
+LOST = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "NCCL", "gloo/transport")
 PATIENCE = 20  # seconds
 
 
@@ -21,10 +21,11 @@ def main() -> int:
     except Stopped as stop:
         return stop.status
     except Exception as error:
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in LOST):
+            time.sleep(PATIENCE)
+            raise
         mistake = as_user_error(error)
         if mistake is None:
-            if any(words in str(error) for words in LOST):
-                time.sleep(PATIENCE)
             raise
         leave_mistake(folder, str(mistake))
         return 2
