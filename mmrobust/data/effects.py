@@ -39,8 +39,8 @@ RULES = (
     Rule(
         ("synthetic",),
         ("kinds", "clarity", "variants", "shared", "groups"),
-        lambda d: d.get("task") == "classification",
-        "it is for data.task=classification",
+        lambda d: d.get("task") != "segmentation",
+        "rendered scenes have none",
     ),
     Rule(("cremad",), ("validation",), lambda d: d.get("split") == "ogm", "it is for data.split=ogm"),
     Rule(("ave", "casia_surf"), ("seed",), lambda d: False, "the splits are official"),

@@ -61,7 +61,6 @@ def _measure(config: DictConfig, folder: Path) -> Cost:
     from mmrobust.training.devices import count_devices
     from mmrobust.training.progress import Position
     from mmrobust.training.session import start_process
-    from mmrobust.training.stopping import StopOnBadLoss
     from mmrobust.training.trainer import build_trainer, monitored
 
     folder.mkdir()
@@ -69,6 +68,8 @@ def _measure(config: DictConfig, folder: Path) -> Cost:
     limits = {key: config.trainer[f"limit_{key}_batches"] for key in ("train", "val", "test")}
     epochs, steps = config.trainer.max_epochs, config.trainer.max_steps
     config.paths.run, config.logger, config.callbacks = str(folder), {}, {}
+    # Steps take as long, and a first value that diverges ends nothing.
+    config.optimizer.lr = 0.0
     config.data.batch_size = max(config.data.batch_size // devices, 1)
     config.trainer.update(
         devices=1, num_nodes=1, strategy="auto", enable_progress_bar=False, enable_model_summary=False,
@@ -92,8 +93,6 @@ def _measure(config: DictConfig, folder: Path) -> Cost:
         config.trainer[f"limit_{key}_batches"] = min(count, BATCHES)
     method = build_method(config, data.spec)
     trainer, times = build_trainer(config, folder, method), batch_times()
-    kept = [c for c in trainer.callbacks if not isinstance(c, StopOnBadLoss)]  # type: ignore[attr-defined]
-    trainer.callbacks = kept  # type: ignore[attr-defined]  # a first value may diverge, and takes as long as others
     trainer.callbacks.extend([times, Position(0.0, monitored(method))])  # type: ignore[attr-defined]
     trainer.fit(method, datamodule=data)
     trainer.test(method, datamodule=data, verbose=False)

@@ -63,7 +63,7 @@ def run_turns(method: MLA, seed: int = 0) -> list[dict[str, torch.Tensor]]:
 
 
 def test_each_turn_changes_its_encoder_and_the_head() -> None:
-    method = make("encoder.m2.width=4", num_modalities=3)
+    method = make("data=synthetic", "data.num_modalities=3", "encoder.m2.width=4", num_modalities=3)
     seen = run_turns(method)
     assert len(seen) == 4
     for m, before, after in zip(method.modalities, seen, seen[1:], strict=False):

@@ -18,7 +18,7 @@ JOBS = [
     ["method=mmanet", "seed=3", "data.batch_size=8"],
     ["data=avmnist", "missing=mcar", "missing.train.rate=0.2", "encoder.image.name=resnet18"],
     ["lr_scaling.rule=linear", "lr_scaling.base=8", "optimizer.lr=0.1", "data.batch_size=16"],
-    ["+optimizer.eps=1e-6", "~data.names", "callbacks=none"],
+    ["+optimizer.eps=1e-6", "data=synthetic", "~data.names", "callbacks=none"],
     ["schedule=onecycle", "trainer.max_epochs=7"],
 ]
 
@@ -38,7 +38,7 @@ def test_a_complete_sweep_composes_once(
     ours = Composer(None)
     for seed in range(60):
         folder = run_folder(ours.compose([*shared, f"seed={seed}"]))
-        write_results(folder, {"schema": 1, "status": "complete", "protocol": {}})
+        write_results(folder, {"schema": 1, "status": "complete", "identity": {}, "protocol": {}})
     composed: list[Any] = []
 
     def counted(*arguments: Any) -> Any:

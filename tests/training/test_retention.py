@@ -68,7 +68,7 @@ def test_the_choice_does_not_make_another_run(tmp_path: Path, capsys: pytest.Cap
     (folder,) = (path.parent for path in tmp_path.glob("*/*/results.json"))
     assert len(left(folder)) == 2
     assert main([*argv, "keep=none"]) == 0
-    assert "1 were complete" in capsys.readouterr().out
+    assert f"complete: {folder}" in capsys.readouterr().out
     assert left(folder) == []
 
 

@@ -82,7 +82,7 @@ def test_jobs_of_a_sweep_say_less(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_head_of_a_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal.sys, "modules", {k: v for k, v in sys.modules.items() if k != "torch"})
-    head(compose_config(["method=late", "seed=4"]), Path("outputs/late_synthetic/abc"))
+    head(compose_config(["method=late", "data=synthetic", "seed=4"]), Path("outputs/late_synthetic/abc"))
     assert capsys.readouterr().out.splitlines() == [
         "late on synthetic, seed 4: outputs/late_synthetic/abc",
         "loading torch ...",
