@@ -28,7 +28,7 @@ LEFT = {
     "A fusion": ("results.json", '"fusion": "my_fusion"'),
     "A dataset": ("results.json", '"motion+body"'),
     "A metric": ("results.json", '"geometric_mean"'),
-    "A callback": ("metrics.csv", "encoder_norm/m1"),
+    "A callback": ("metrics.csv", "encoder_norm/fou"),
     "A noise": ("results.json", '"name": "dead"'),
 }
 
