@@ -11,17 +11,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.build import classes_in, refused
-from mmrobust.config.keys import AT_LEAST, AT_MOST, KEYS, LARGEST, either, encoder_entries, is_typed
+from mmrobust.config.keys import KEYS, either, encoder_entries, is_typed
+from mmrobust.config.ranges import LARGEST, RANGES, may_be_null, range_of
 from mmrobust.config.scaling import check_scaling
 from mmrobust.config.trust import trusted
 from mmrobust.config.wandb_rules import check_wandb
 from mmrobust.data.effects import idle_keys
-
-# Keys that must be positive wherever they are.
-POSITIVE = ("width", "widths", "T_max")
-
-# Ranges of the numbers of a noise protocol.
-NOISE_RANGES = {"level": (0, 11), "probability": (0, 1), "density": (0, 1), "start": (0, 1)}
 
 
 def modality_names(config: DictConfig) -> list[str]:
@@ -33,7 +28,7 @@ def modality_names(config: DictConfig) -> list[str]:
         return list(encoder_entries(config.encoder))
     named = list((config.data.get("names") or {}).get(config.data.get("task")) or [])
     # more are refused, and not to be listed
-    count = min(config.data.num_modalities, AT_MOST["data.num_modalities"])
+    count = min(config.data.num_modalities, int(RANGES["data.num_modalities"].most))
     return [*named, *(f"m{i + 1}" for i in range(len(named), count))][:count]
 
 
@@ -53,7 +48,8 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         problems.append(f"test_rates={rates} is no list of rates in [0, 1]; write test_rates=[0.0,0.3,0.6]")
     problems += _check_combinations(config) + _check_folders(config)
     problems += idle_keys(config.choices.data, plain["data"], given)
-    problems += _check_choices(config) + _check_ranges(config) + _check_numbers(unresolved)
+    problems += _check_choices(config) + _check_numbers(unresolved)
+    problems += _check_lengths(unresolved, plain["trainer"])
     problems += _check_trainer(plain["trainer"]) + check_scaling(config)
     problems += refused(plain) + check_wandb(config)
     if by_file := sorted({*plain["allow"]} - {*trusted()}):
@@ -100,38 +96,46 @@ def _check_choices(config: DictConfig) -> list[str]:
     return problems
 
 
-def _check_ranges(config: DictConfig) -> list[str]:
-    problems = []
-    for key, least in AT_LEAST.items():
-        value = OmegaConf.select(config, key, default=least)
-        if key == "trainer.max_epochs" and value == -1:
-            continue
-        if value is None or isinstance(value, str) or not math.isfinite(value):
-            problems.append(
-                f"{key}={'null' if value is None else value} is not a number; set it to at least {least}"
-            )
-        elif value < least:
-            problems.append(f"{key}={value} is below {least}")
-        elif isinstance(value, int) and value > AT_MOST[key]:
-            problems.append(f"{key}={value} is above {AT_MOST[key]}")
-    return problems
-
-
-def _check_numbers(node: Any, path: str = "") -> list[str]:
-    """Numbers that nothing can be made of, wherever they are; AT_LEAST has its own words."""
+def _check_numbers(node: Any, key: str = "", path: str = "") -> list[str]:
+    """Numbers that cannot be, and what is no number where one is needed; `path` is the key with places in lists."""
+    path = path or key
     if isinstance(node, Mapping):
         return [
-            p for key, x in node.items() for p in _check_numbers(x, f"{path}.{key}" if path else str(key))
+            p for name, x in node.items() for p in _check_numbers(x, f"{key}.{name}" if key else str(name))
         ]
     if isinstance(node, list):
-        return [p for i, x in enumerate(node) for p in _check_numbers(x, f"{path}[{i}]")]
-    if isinstance(node, float) and math.isnan(node) and path not in AT_LEAST:
-        return [f"{path}=nan is not a number"]
-    if isinstance(node, int) and abs(node) > LARGEST and path not in AT_LEAST:
+        return [p for i, x in enumerate(node) for p in _check_numbers(x, key, f"{path}[{i}]")]
+    numbers = range_of(key)
+    if isinstance(node, bool) or not isinstance(node, int | float):
+        # null may be the default, and names may be in a list; references are looked at where they lead
+        wrong = isinstance(node, bool) or (isinstance(node, str) and "${" not in node and path == key)
+        return [f"{path}={str(node).lower()} is not a number"] if numbers and wrong else []
+    if not math.isfinite(node):
+        return [f"{path}={node} is not a number" if math.isnan(node) else f"{path}={node} is not finite"]
+    if isinstance(node, int) and abs(node) > LARGEST and (numbers is None or node < 0):
         return [f"{path}={node} is beyond {LARGEST}, the largest whole number there is"]
-    if isinstance(node, int) and node < 1 and path.rpartition(".")[2].partition("[")[0] in POSITIVE:
-        return [f"{path}={node} is below 1"]
-    return []
+    how = numbers.outside(node) if numbers else None
+    return [f"{path}={node} {how}"] if how else []
+
+
+def _check_lengths(node: Mapping[str, Any], trainer: Mapping[str, Any]) -> list[str]:
+    """Training without a last epoch: whether it ends, and what would last as many epochs."""
+    if trainer["max_epochs"] != -1:
+        return []
+    stops = any(
+        "EarlyStopping" in str((x or {}).get("_target_")) for x in (node.get("callbacks") or {}).values()
+    )
+    problems = []
+    if trainer.get("max_steps", -1) == -1 and not trainer.get("max_time") and not stops:
+        problems.append(
+            "trainer.max_epochs=-1 never ends; set trainer.max_steps, trainer.max_time, or callbacks=early_stopping"
+        )
+    return problems + [
+        f"schedule.{key} is trainer.max_epochs=-1, which is no length; set schedule.{key} to a number of epochs, trainer.max_epochs "
+        "to one that training ends with, or take schedule=constant"
+        for key, value in (node.get("schedule") or {}).items()
+        if value == "${trainer.max_epochs}"
+    ]
 
 
 def _check_folders(config: DictConfig) -> list[str]:
@@ -164,6 +168,8 @@ def _check_trainer(trainer: Mapping[str, Any]) -> list[str]:
         problems.append("trainer.limit_test_batches=0 leaves nothing to evaluate")
     if trainer.get("limit_train_batches") == 0:
         problems.append("trainer.limit_train_batches=0 leaves nothing to train on")
+    if trainer.get("max_epochs") == 0:
+        problems.append("trainer.max_epochs=0 is below 1")
     if trainer.get("max_steps") == 0:
         problems.append("trainer.max_steps=0 trains nothing; set it to at least 1, or to -1 for no limit")
     if trainer.get("sync_batchnorm") and trainer.get("accelerator") == "cpu":
@@ -199,13 +205,8 @@ def _check_missing(split: str, protocol: Mapping[str, Any], names: Sequence[str]
 
 
 def _check_noise(split: str, protocol: Mapping[str, Any]) -> list[str]:
-    problems = []
-    for key, (low, high) in NOISE_RANGES.items():
-        value = protocol.get(key, low)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-            problems.append(f"noise.{split}.{key}={value} is not in [{low}, {high}]")
-    if problems or not protocol.get("start"):
-        return problems
+    if not protocol.get("start"):
+        return []
     if split == "test":
         return ["noise.test.start: a test has no epochs that could stay clean; set noise.test.start=0"]
     if protocol["epochs"] < 1:
@@ -219,7 +220,9 @@ def _check_noise(split: str, protocol: Mapping[str, Any]) -> list[str]:
 def check_type(key: str, value: Any, default: Any) -> str | None:
     """What is wrong with a value of another type than the key's default."""
     interpolated = isinstance(value, str) and "${" in value
-    if default is None or value is None or not is_typed(key) or interpolated:
+    if default is None or not is_typed(key) or interpolated:
+        return None
+    if value is None and not (isinstance(default, int | float | list) and not may_be_null(key)):
         return None
     kinds: dict[Any, str] = {
         bool: "true or false",
@@ -232,4 +235,8 @@ def check_type(key: str, value: Any, default: Any) -> str | None:
     fits = kind is None or isinstance(value, (int, float) if kind is float else kind)
     if isinstance(value, bool) and kind in (int, float):
         fits = False
-    return None if fits else f"{key}={value} is not {kinds[kind]} (default: {default})"
+    return (
+        None
+        if fits
+        else f"{key}={'null' if value is None else value} is not {kinds[kind]} (default: {default})"
+    )

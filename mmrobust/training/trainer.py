@@ -25,6 +25,7 @@ from mmrobust.methods.base import Method
 from mmrobust.tasks.metric import direction
 from mmrobust.training.checkpoints import AtomicCheckpoints, Checkpoint
 from mmrobust.training.devices import count_devices, place
+from mmrobust.training.monitors import Shortness
 from mmrobust.training.progress import Bar, EpochLines, Losses
 from mmrobust.training.pruning import Pruning
 from mmrobust.training.stopping import StopOnBadLoss, StopOnSignal
@@ -169,6 +170,7 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         Checkpoint(filename="last", first=0, **every_epoch),
         StopOnBadLoss(folder),
         Losses(),
+        *([] if config.trainer.fast_dev_run else [Shortness()]),
         *(
             construct(callback)
             for callback in (config.get("callbacks") or {}).values()
