@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from mmrobust.config.build import check_classes, construct
+from mmrobust.config.confined import confined
 from mmrobust.config.identity import load_run_config
 from mmrobust.config.trust import resume_command
 from mmrobust.data.spec import DataSpec
@@ -178,7 +179,7 @@ def load_method(folder: Path | str, which: str = "best") -> Method:
     Raises:
         UserError: a class of another role or package than the configuration's place asks for; see `load_checkpoint`.
     """
-    config = load_run_config(folder)
+    config = confined(load_run_config(folder), Path(folder), trains=False)
     check_classes(config)
     path = checkpoint_path(folder, which)
     spec = read_spec(load_checkpoint(path), path)

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mmrobust.config.build import construct
+from mmrobust.config.confined import confined
 from mmrobust.config.identity import (
     DamagedError,
     config_hash,
@@ -46,7 +47,9 @@ def resume(overrides: Sequence[str]) -> int:
             f"resume takes the options of {folder}; {', '.join(changed)} would make another run. Leave them out "
             f"(possible are {', '.join(ON_RESUME)}), or start a new run without resume"
         )
-    config = with_values(config, [f"{key}={value}" for key, value in options.items()])
+    given = [f"{key}={value}" for key, value in options.items()]
+    # which may have been moved, or be somebody else's
+    config = confined(with_values(config, given), folder, given, trains=True)
     if is_complete(folder):
         finish(folder, config)
         print(f"complete: {folder}")
@@ -54,10 +57,6 @@ def resume(overrides: Sequence[str]) -> int:
     refuse_changed_files(folder, config)
     head(config, folder)
     check_devices(config)
-    config.paths.run = str(folder)  # it may have been moved
-    for logger in config.logger.values():
-        if "save_dir" in logger:
-            logger.save_dir = str(folder)
     with alone_in(folder):
         if not is_complete(folder):
             save_run_config(config, folder)

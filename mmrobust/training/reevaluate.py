@@ -12,6 +12,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from mmrobust.config.build import check_classes, construct
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
+from mmrobust.config.confined import confined
 from mmrobust.config.identity import load_run_config
 from mmrobust.config.overrides import parse, with_quotes, with_values
 from mmrobust.errors import UserError
@@ -140,7 +141,7 @@ def evaluate_rates(folder: Path, rates: Sequence[float]) -> None:
         if rate not in done:
             require_checkpoint(folder)
             mcar = ["missing/pattern@missing.test=mcar", f"missing.test.rate={rate}"]
-            config = changed(load_run_config(folder), mcar)
+            config = confined(changed(load_run_config(folder), mcar), folder, trains=False)
             evaluate(folder, config, split="test", checkpoint="best")
 
 
