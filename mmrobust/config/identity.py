@@ -36,6 +36,8 @@ def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if not plain.get("metrics"):
         plain.pop("metrics", None)  # runs from before there were any keep their hash
+    if plain.get("combinations") == "all":
+        plain.pop("combinations")  # likewise
     if plain["paths"]["teacher"] is not None:
         plain["method"]["teacher"]["run"] = None  # made for this configuration, which says all about it
     for key in (*NOT_IN_HASH, *without):
@@ -99,6 +101,7 @@ def upgrade(config: DictConfig) -> DictConfig:
         "keep": "all",
         "test_rates": [],
         "allow": [],
+        "combinations": "all",
         "lr_scaling": {"rule": "none", "base": None},
         "study": {"trials": None, "name": None, "storage": None, "trial": None, "pruner": None},
         "trainer.compile": False,

@@ -14,9 +14,13 @@ from mmrobust.config.build import classes_in, refused
 from mmrobust.config.keys import KEYS, either, encoder_entries, is_typed
 from mmrobust.config.ranges import LARGEST, RANGES, may_be_null, range_of
 from mmrobust.config.scaling import check_scaling
+from mmrobust.config.trainer_rules import check_lengths, check_trainer
 from mmrobust.config.trust import trusted
 from mmrobust.config.wandb_rules import check_wandb
 from mmrobust.data.effects import idle_keys
+
+# Modalities, of whose combinations a sample may be evaluated: they are counted up one by one.
+MOST_SAMPLED = 16
 
 
 def modality_names(config: DictConfig) -> list[str]:
@@ -49,8 +53,7 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     problems += _check_combinations(config) + _check_folders(config)
     problems += idle_keys(config.choices.data, plain["data"], given)
     problems += _check_choices(config) + _check_numbers(unresolved)
-    problems += _check_lengths(unresolved, plain["trainer"])
-    problems += _check_trainer(plain["trainer"]) + check_scaling(config)
+    problems += check_lengths(unresolved) + check_trainer(plain["trainer"]) + check_scaling(config)
     problems += refused(plain) + check_wandb(config)
     if by_file := sorted({*plain["allow"]} - {*trusted()}):
         problems.append(
@@ -118,26 +121,6 @@ def _check_numbers(node: Any, key: str = "", path: str = "") -> list[str]:
     return [f"{path}={node} {how}"] if how else []
 
 
-def _check_lengths(node: Mapping[str, Any], trainer: Mapping[str, Any]) -> list[str]:
-    """Training without a last epoch: whether it ends, and what would last as many epochs."""
-    if trainer["max_epochs"] != -1:
-        return []
-    stops = any(
-        "EarlyStopping" in str((x or {}).get("_target_")) for x in (node.get("callbacks") or {}).values()
-    )
-    problems = []
-    if trainer.get("max_steps", -1) == -1 and not trainer.get("max_time") and not stops:
-        problems.append(
-            "trainer.max_epochs=-1 never ends; set trainer.max_steps, trainer.max_time, or callbacks=early_stopping"
-        )
-    return problems + [
-        f"schedule.{key} is trainer.max_epochs=-1, which is no length; set schedule.{key} to a number of epochs, trainer.max_epochs "
-        "to one that training ends with, or take schedule=constant"
-        for key, value in (node.get("schedule") or {}).items()
-        if value == "${trainer.max_epochs}"
-    ]
-
-
 def _check_folders(config: DictConfig) -> list[str]:
     """Whether those that a run needs have names; without `paths.run`, the run names its own."""
     unnamed = [
@@ -149,43 +132,27 @@ def _check_folders(config: DictConfig) -> list[str]:
 
 def _check_combinations(config: DictConfig) -> list[str]:
     """Whether there are too many, of which each is evaluated."""
-    count = len(modality_names(config))
+    count, wanted = len(modality_names(config)), config.combinations
+    if wanted != "all":
+        if type(wanted) is not int:
+            return [f"combinations={wanted} is not known; choose all, or a number of them"]
+        if count > MOST_SAMPLED:
+            return [
+                f"{config.choices.data} has {count} modalities, of whose combinations no sample is drawn; take at most {MOST_SAMPLED}"
+            ]
+        if wanted < (always := min(2 * count + 1, 2**count - 1)):
+            return [
+                f"combinations={wanted} is below {always}: the single modalities, those that lack one, and the full one are in "
+                "every sample"
+            ]
+        return []
     if config.max_combinations is None or 2**count - 1 <= config.max_combinations:
         return []
     return [
         f"{config.choices.data} has {count} modalities, that is {2**count - 1} combinations, more than "
-        f"max_combinations={config.max_combinations}; take fewer modalities, or raise it: each one is evaluated for every "
-        "sample, in every validation"
+        f"max_combinations={config.max_combinations}; take fewer modalities, evaluate a sample of them "
+        "(combinations=100), or raise it: each one is evaluated for every sample, in every validation"
     ]
-
-
-def _check_trainer(trainer: Mapping[str, Any]) -> list[str]:
-    """Arguments of Lightning's that would not do what they say here."""
-    problems = []
-    if trainer.get("overfit_batches"):
-        problems.append("trainer.overfit_batches replaces our sampler; use trainer.limit_train_batches")
-    if trainer.get("limit_test_batches") == 0:
-        problems.append("trainer.limit_test_batches=0 leaves nothing to evaluate")
-    if trainer.get("limit_train_batches") == 0:
-        problems.append("trainer.limit_train_batches=0 leaves nothing to train on")
-    if trainer.get("max_epochs") == 0:
-        problems.append("trainer.max_epochs=0 is below 1")
-    if trainer.get("max_steps") == 0:
-        problems.append("trainer.max_steps=0 trains nothing; set it to at least 1, or to -1 for no limit")
-    if trainer.get("sync_batchnorm") and trainer.get("accelerator") == "cpu":
-        problems.append(
-            "trainer.sync_batchnorm=true needs GPUs; leave it out, or take encoder.norm=group, which does not look at "
-            "the batch"
-        )
-    if trainer.get("fast_dev_run") and trainer.get("strategy") == "fsdp":
-        problems.append(
-            "trainer.fast_dev_run saves no checkpoint, which trainer=fsdp evaluates; use trainer.max_steps"
-        )
-    if str(trainer.get("precision")) in ("bf16-true", "16-true"):
-        problems.append(
-            f"trainer.precision={trainer['precision']} would round what methods count; use bf16-mixed"
-        )
-    return problems
 
 
 def _check_missing(split: str, protocol: Mapping[str, Any], names: Sequence[str], data: str) -> list[str]:

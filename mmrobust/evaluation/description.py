@@ -56,6 +56,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
             "skipped": data.skipped,
             "classes": data.spec.num_classes,
             "modalities": list(data.spec.modalities),
+            **_sample(data, results),
             **_families(data, results),
             "selection": config.selection,
             "trials": config.study.trials,
@@ -68,6 +69,12 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         "aggregates": results.aggregates,
         **({"metrics": added} if added else {}),
     }
+
+
+def _sample(data: DataModule, results: Results) -> dict[str, Any]:
+    """Of how many combinations those are a sample that were evaluated, if they are."""
+    count, of = len(results.combinations), 2 ** len(data.spec.modalities) - 1
+    return {"sample": {"combinations": count, "of": of}} if count < of else {}
 
 
 def _families(data: DataModule, results: Results) -> dict[str, Any]:

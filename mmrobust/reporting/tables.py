@@ -13,8 +13,9 @@ from typing import Any
 
 from mmrobust.config.keys import NOT_IN_HASH
 from mmrobust.errors import UserError, printable
-from mmrobust.evaluation.results import read_results
+from mmrobust.evaluation.results import MANY, read_results
 from mmrobust.reporting.published import Published, beside, recipe_status
+from mmrobust.reporting.run_table import sample_in_words
 from mmrobust.tasks.metric import Metric, metric_named
 
 COMPARED = ("data_fingerprint", "split", "selection", "classes", "modalities")
@@ -126,6 +127,8 @@ def make_tables(runs: Iterable[Run], notes: list[str]) -> Tables:
         words = ["%"] * run.metric.percent + ["lower is better"] * (run.metric.direction == "min")
         unit = f" ({', '.join(words)})" if words else ""
         heading = f"{t['data']} · {t['split']} · {t['metric']}{unit} · selection {t['selection']}"
+        if "sample" in t:
+            heading += f" · {sample_in_words({'sample': json.loads(t['sample'])})}"
         alike.setdefault(heading, {}).setdefault(json.dumps(t, sort_keys=True), []).append(run)
     tables = []
     for heading, groups in sorted(alike.items()):
@@ -207,6 +210,11 @@ def _rows(runs: Sequence[Run], notes: list[str]) -> list[list[str]]:
             notes.append(f"{labels[row]}: seed {run.seed} again; left out the older {older.path.parent}{why}")
         rows[row][run.seed] = run
     names = list(runs[0].scores)
+    if (hidden := len(names) - 2 - MANY) > 0:
+        full = names[-3]
+        names = [name for name in names if "+" not in name or name == full]
+        hidden += MANY + 2 - len(names)
+        notes.append(f"{hidden} more combinations are in results.json; average and worst are over all")
     scale, digits = (100, 1) if runs[0].metric.percent else (1, 3)
     body = []
     for row, seeds in rows.items():

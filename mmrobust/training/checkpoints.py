@@ -114,6 +114,7 @@ def build_method(config: DictConfig, spec: DataSpec) -> Method:
     method = construct(config.method, spec=spec)
     assert isinstance(method, Method)
     initialize(method, config.init)
+    method.evaluates = None if config.combinations == "all" else int(config.combinations)
     method.metrics = build_metrics(config.get("metrics") or DictConfig({}), spec)
     return method
 

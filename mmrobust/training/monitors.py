@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mmrobust.batch import Batch
-from mmrobust.combinations import combination_name
+from mmrobust.combinations import combination_name, sample_combinations
 from mmrobust.config.groups import nearest
 from mmrobust.data.loading import KeyedSampler
 from mmrobust.errors import UserError, one_of
@@ -170,7 +170,7 @@ def check_monitors(watching: Sequence[Callback], method: Method, validates: bool
     Raises:
         UserError: nothing is validated, or there is no such score.
     """
-    names = [combination_name(combination) for combination in method.combinations()]
+    names = [combination_name(c) for c in sample_combinations(method.modalities, method.evaluates)]
     for callback in watching:
         monitor = callback.monitor if isinstance(callback, WATCHING) else None
         if monitor is None or monitor in ("val", "train/loss"):

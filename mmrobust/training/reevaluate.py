@@ -109,6 +109,8 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     results = describe(config, data, method.results, split)
     results["identity"]["checkpoint"] = checkpoint
     out = folder / "evaluations" / f"{split}-{checkpoint}-{_protocol_hash(results['protocol'])}"
+    if sample := results["protocol"].get("sample"):
+        out = out.with_name(f"{out.name}-{sample['combinations']}")
     out.mkdir(parents=True, exist_ok=True)
     if method.results.predictions is not None:
         write_predictions(out, method.results.predictions)
