@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust.config.build import refused
+from mmrobust.config.hidden import hide
 from mmrobust.config.keys import NOT_IN_HASH, encoder_entries
 from mmrobust.errors import UserError, masked
 from mmrobust.files import check_inside, short_hash, write_text
@@ -58,8 +59,8 @@ def run_folder(config: DictConfig) -> Path:
 
 
 def save_run_config(config: DictConfig, folder: Path) -> None:
-    """Write `config.yaml`, with every reference resolved and without passwords; whole or not at all."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    """Write `config.yaml`, with every reference resolved and without what is hidden; whole or not at all."""
+    plain = hide(config)
     for part in ("study", "sweep"):
         if (plain.get(part) or {}).get("storage"):
             plain[part]["storage"] = masked(plain[part]["storage"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from typing import Any
 
 
@@ -120,6 +121,7 @@ def is_typed(key: str) -> bool:
     return all(entry.typed for name, entry in KEYS.items() if fnmatch(key, name))
 
 
+@cache
 def is_text(key: str) -> bool:
     """Whether it is a path or a name."""
     return any(entry.text for name, entry in KEYS.items() if fnmatch(key, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from math import inf
 
 # Of whole numbers.
@@ -111,6 +112,7 @@ RANGES = {
 }  # fmt: skip
 
 
+@cache
 def range_of(key: str) -> Range | None:
     """What numbers this key may have; None: any."""
     return next((numbers for name, numbers in RANGES.items() if fnmatch(key, name)), None)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from mmrobust.config.build import construct
 from mmrobust.config.confined import confined
+from mmrobust.config.hidden import hide, reveal
 from mmrobust.config.identity import (
     DamagedError,
     config_hash,
@@ -54,6 +55,7 @@ def resume(overrides: Sequence[str]) -> int:
         finish(folder, config)
         print(f"complete: {folder}")
         return 0
+    reveal(config)
     refuse_changed_files(folder, config)
     head(config, folder)
     check_devices(config)
@@ -81,6 +83,8 @@ def execute(
         The run's folder.
     """
     config = config.copy()
+    # what is told from here on is told without it
+    hide(config)
     first = run_folder(config)
     head(config, first)
     check_devices(config)
@@ -140,7 +144,7 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
     before = config
     if interrupted:
         try:
-            before = load_run_config(folder)
+            before = reveal(load_run_config(folder))
         except DamagedError as error:  # this command knows what it held
             print(f"{str(error).partition('. The command')[0]}; written anew", flush=True)
     if "inferred" in config.data:

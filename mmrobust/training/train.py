@@ -12,6 +12,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from omegaconf import DictConfig
 
 from mmrobust.config.build import check_classes, construct
+from mmrobust.config.hidden import reveal
 from mmrobust.config.identity import load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import DivergenceError, UserError
@@ -56,7 +57,7 @@ def train(folder: Path) -> dict[str, Any]:
     Returns:
         What `results.json` holds.
     """
-    config = load_run_config(folder)
+    config = reveal(load_run_config(folder))
     check_classes(config)
     start_process(folder, config)
     data: DataModule = construct(config.data)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mmrobust.config.build import construct
+from mmrobust.config.hidden import hide
 from mmrobust.config.scaling import tell_optimization
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
@@ -151,7 +152,7 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         )
     loggers: list[Logger] = [construct(logger) for logger in config.logger.values()]
     for logger in loggers:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+        logger.log_hyperparams(hide(config))
     monitor = monitored(method)
     every_epoch: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
