@@ -52,7 +52,7 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         problems.append(f"test_rates={rates} is no list of rates in [0, 1]; write test_rates=[0.0,0.3,0.6]")
     problems += _check_combinations(config) + _check_folders(config)
     problems += idle_keys(config.choices.data, plain["data"], given)
-    problems += _check_choices(config) + _check_numbers(unresolved)
+    problems += _check_choices(config) + check_numbers(unresolved)
     problems += check_lengths(unresolved) + check_trainer(plain["trainer"]) + check_scaling(config)
     problems += refused(plain) + check_wandb(config)
     if by_file := sorted({*plain["allow"]} - {*trusted()}):
@@ -99,15 +99,15 @@ def _check_choices(config: DictConfig) -> list[str]:
     return problems
 
 
-def _check_numbers(node: Any, key: str = "", path: str = "") -> list[str]:
+def check_numbers(node: Any, key: str = "", path: str = "") -> list[str]:
     """Numbers that cannot be, and what is no number where one is needed; `path` is the key with places in lists."""
     path = path or key
     if isinstance(node, Mapping):
         return [
-            p for name, x in node.items() for p in _check_numbers(x, f"{key}.{name}" if key else str(name))
+            p for name, x in node.items() for p in check_numbers(x, f"{key}.{name}" if key else str(name))
         ]
     if isinstance(node, list):
-        return [p for i, x in enumerate(node) for p in _check_numbers(x, key, f"{path}[{i}]")]
+        return [p for i, x in enumerate(node) for p in check_numbers(x, key, f"{path}[{i}]")]
     numbers = range_of(key)
     if isinstance(node, bool) or not isinstance(node, int | float):
         # null may be the default, and names may be in a list; references are looked at where they lead

@@ -65,7 +65,7 @@ def problems(*overrides: str, multirun: bool = False) -> str:
         (["noise/pattern@noise.test=gaussian", "noise.test.level=12"], ["noise.test.level=12 is above 11"]),
         (["noise/pattern@noise.test=salt", "noise.test.probability=-0.1"], ["noise.test.probability=-0.1 is below 0"]),
         (["noise=udml_v2", "noise.train.start=1.5", "noise.seed=-1"], ["noise.train.start=1.5 is above 1", "noise.seed=-1 is below 0"]),
-        (["noise=udml_v1", "trainer.max_epochs=-1"], ["noise.train.epochs=-1 has no share"]),
+        (["noise=udml_v1", "trainer.max_epochs=-1", "trainer.max_steps=9", "schedule=constant"], ["noise.train.epochs=-1 has no share"]),
         (["noise/pattern@noise.test=udml_v1"], ["noise.test.start: a test has no epochs"]),
         (["noise=udml_v3"], ["noise=udml_v3 is not known; did you mean udml_v"]),
         (["selection=best", "seed=-1"], ["choose mean, last or paper", "seed=-1 is below 0"]),
