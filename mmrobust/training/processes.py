@@ -205,6 +205,7 @@ def _tell_of_cpus(config: DictConfig, count: int) -> None:
             say_of_job(f"this machine has no GPU: {count} processes share its {usable_cores()} CPU cores")
 
 
+ALONE = 3  # status of a process that has lost the others; why, the first that failed knows
 MISTAKE = ".mistake"  # in a run's folder, until it is read: what the first process to fail has to say
 
 

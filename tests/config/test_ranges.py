@@ -24,19 +24,19 @@ OTHERS = ("experiment", "ablation", "sweep/space", "wandb_sweep.yaml")
 UNRANGED = ("trainer.devices", "missing.", "sweep.space.")
 
 
-def numbers(node: Any, key: str) -> Iterator[tuple[str, float]]:
+def leaves(node: Any, key: str, kinds: tuple[type, ...]) -> Iterator[tuple[str, Any]]:
     if isinstance(node, dict):
         for name, child in node.items():
             if name not in ("defaults", "hydra"):
-                yield from numbers(child, f"{key}.{name}" if key else str(name))
+                yield from leaves(child, f"{key}.{name}" if key else str(name), kinds)
     elif isinstance(node, list):
         for child in node:
-            yield from numbers(child, key)
-    elif isinstance(node, int | float) and not isinstance(node, bool):
+            yield from leaves(child, key, kinds)
+    elif type(node) in kinds:
         yield key, node
 
 
-def of_file(path: Path) -> Iterator[tuple[str, float]]:
+def of_file(path: Path, kinds: tuple[type, ...] = (int, float)) -> Iterator[tuple[str, Any]]:
     name = path.relative_to(conf_folder())
     text = path.read_text(encoding="utf-8")
     group = name.parent.as_posix().strip(".")
@@ -44,7 +44,7 @@ def of_file(path: Path) -> Iterator[tuple[str, float]]:
     for line in text.splitlines():
         if line.startswith("# @package"):
             place = line.split()[-1].replace("_global_", "")
-    yield from numbers(yaml.safe_load(text) or {}, place)
+    yield from leaves(yaml.safe_load(text) or {}, place, kinds)
 
 
 FILES = [
@@ -62,6 +62,14 @@ def test_every_number_has_a_range(path: Path) -> None:
         found = range_of(key)
         assert found is not None, f"{key}={value} of {path} has no range; name one in RANGES"
         assert found.outside(value) is None, f"{key}={value} of {path} {found.outside(value)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(conf_folder()).as_posix())
+def test_only_numbers_have_ranges(path: Path) -> None:
+    for key, value in of_file(path, (str, bool)):
+        assert range_of(key) is None or "${" in str(value) or value == "???" or key == "data.classes", (
+            f"{key}={value} of {path}"
+        )
 
 
 def test_every_range_excludes_something() -> None:
