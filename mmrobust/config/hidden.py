@@ -45,7 +45,8 @@ def hide(config: DictConfig) -> dict[str, Any]:
         )
         return STARS if whole else node
 
-    return hidden(plain)  # type: ignore[no-any-return]
+    shown: dict[str, Any] = hidden(plain)
+    return shown
 
 
 def reveal(config: DictConfig) -> DictConfig:

@@ -47,8 +47,8 @@ LABEL = Range(least=-(2**31), most=2**31 - 1, null=True)
 
 # A star stands for any groups and letters; the first that fits a key counts.
 RANGES = {
-    "*seed": SEED,
-    "*seeds": SEED,
+    **dict.fromkeys(("seed", "data.seed", "data.run_seed", "missing.seed", "noise.seed", "method.seed"), SEED),
+    **dict.fromkeys(("sweep.seed", "sweep.seeds"), SEED),
     # data
     "data.batch_size": COUNT,
     "data.workers": Range(least=0, most=256),

@@ -146,7 +146,7 @@ class Shortness(Callback):
             self.tell_unreached(epochs, method)
 
     def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
-        self.tell_unreached(trainer.fit_loop.epoch_progress.current.processed, cast(Method, method))
+        self.tell_unreached(trainer.current_epoch, cast(Method, method))
 
     def tell_unreached(self, epochs: int, method: Method) -> None:
         if epochs <= method.selectable_from and not self.told:
