@@ -32,9 +32,25 @@ def encoder_keys(encoder: Mapping[str, Any], spec: DataSpec) -> dict[str, dict[s
 
 
 def _own_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the entries of modalities and the decoder."""
-    others = {*encoder_entries(encoder), "decoder"}
+    """Without the entries of modalities, the decoder and what the optimizer is told."""
+    others = {*encoder_entries(encoder), "decoder", "lr_factor"}
     return {key: value for key, value in encoder.items() if key not in others}
+
+
+def by_lr_factor(network: nn.Module, encoder: Mapping[str, Any]) -> dict[float, list[nn.Parameter]]:
+    """What of a method learns, by the factor of its learning rate: `encoder.lr_factor` of its `encoders`, else 1.
+
+    Layers that a fusion took out of an encoder, see `takes_encoders`, learn like the rest.
+    """
+    factors: dict[nn.Parameter, float] = {}
+    for m, module in network.encoders.items():  # type: ignore[operator, union-attr]
+        own = encoder.get(m) or encoder
+        factors |= dict.fromkeys(module.parameters(), float(own["lr_factor"]))
+    found: dict[float, list[nn.Parameter]] = {}
+    for p in network.parameters():
+        if p.requires_grad:
+            found.setdefault(factors.get(p, 1.0), []).append(p)
+    return found
 
 
 def build_encoders(encoder: Mapping[str, Any], spec: DataSpec, fusion: Fusion | None) -> nn.ModuleDict:
