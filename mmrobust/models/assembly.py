@@ -12,7 +12,8 @@ from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.models.encoders import build_encoder
 from mmrobust.models.pyramid import Levelwise, NoSkips, Skips
-from mmrobust.models.stages import Staged, build_levels, build_pyramids
+from mmrobust.models.pyramid_encoder import build_pyramids
+from mmrobust.models.stages import Staged, build_levels
 
 Fusion = Callable[[Any], nn.Module]  # of the encoders' widths, or of encoders that it takes apart
 

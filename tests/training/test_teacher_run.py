@@ -159,6 +159,16 @@ def test_a_student_is_used_without_its_teacher(method: str, teacher: Path, tmp_p
     assert student(make_batch(student.spec)).logits.isfinite().all()
 
 
+def test_a_quick_look_has_a_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of as many batches; no checkpoint is promised of the run itself, which has none."""
+    keys = [*SMALL, "method=mmanet", "debug=fast", f"paths.outputs={tmp_path}"]
+    assert main(keys) == 0
+    told = capsys.readouterr().out
+    (made,) = (tmp_path / "teachers").glob("*/checkpoints/best.ckpt")
+    found = re.findall(r"checkpoint +(\S+)", told)
+    assert all(path == str(made) for path in found), found
+
+
 @pytest.mark.slow
 def test_a_sweep_shares_one_teacher(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Trained by the first of two jobs at a time; the second waits for it, a later one finds it."""
