@@ -26,6 +26,10 @@ class Position(Callback):
     def __init__(self, seconds: float, monitor: str) -> None:
         self.before, self.started, self.monitor = seconds, time.perf_counter(), monitor
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.started = time.perf_counter()
+
     @property
     def seconds(self) -> float:
         return self.before + time.perf_counter() - self.started
