@@ -55,13 +55,13 @@ def foreign(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 TOUCH = {
-    "_target_": "mmrobust.training.processes._wait",
+    "_target_": "mmrobust.training.children._wait",
     "command": ["touch", "trap"],
     "folder": "x",
     "environment": {"PATH": "/usr/bin:/bin"},
 }
 PICKLE = {"checkpoint_path": "evil.pth", "weights_only": False}
-LATE = {"_target_": "mmrobust.training.processes._wait", "_partial_": True}
+LATE = {"_target_": "mmrobust.training.children._wait", "_partial_": True}
 CALLBACK = "lightning.pytorch.callbacks.LambdaCallback"
 
 CHANGES: dict[str, dict[str, Any]] = {
