@@ -70,16 +70,15 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
         UserError: the data is not what the run was made with.
     """
     from mmrobust.evaluation.description import describe
-    from mmrobust.training.checkpoints import checkpoint_path, load_weights
+    from mmrobust.training.checkpoints import checkpoint_path
     from mmrobust.training.outputs import write_outputs
-    from mmrobust.training.session import begin, build_method, open_data
+    from mmrobust.training.session import begin, open_data, trained_method
     from mmrobust.training.trainer import evaluation_trainer
 
     begin(folder, config)
     data = open_data(config)
     refuse_other_data(folder, config, data, split)
-    method = build_method(config, data.spec)
-    load_weights(method, checkpoint_path(folder, checkpoint))
+    method = trained_method(config, data.spec, checkpoint_path(folder, checkpoint))
     evaluation_trainer(config, folder).test(method, data.loader(split), verbose=False)
     results = describe(config, data, method.results, split)
     results["identity"]["checkpoint"] = checkpoint

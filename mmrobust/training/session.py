@@ -1,7 +1,7 @@
 """Open a run once: from its configuration and its folder to data, method and Trainer.
 
-`begin` and `open_data` come first. `open_training` adds the method and the Trainer; an evaluation adds the method alone
-(`build_method`, `load_weights`). `open_trained` opens a finished run without its data.
+`begin` and `open_data` come first. `open_training` adds the method and the Trainer; an evaluation adds `trained_method`
+alone. `open_trained` opens a run without its data.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from mmrobust.evaluation.added_metrics import build_metrics
 from mmrobust.loggers.metrics_file import MetricsFile
 from mmrobust.methods.base import Method
 from mmrobust.models.initialization import initialize
+from mmrobust.models.pretraining import without_pretrained_weights
 from mmrobust.training.checkpoints import (
     check_fits,
     checkpoint_path,
@@ -119,6 +120,15 @@ def build_method(config: DictConfig, spec: DataSpec) -> Method:
     return method
 
 
+def trained_method(config: DictConfig, spec: DataSpec, checkpoint: Path) -> Method:
+    """The method of a run's configuration with the weights of a checkpoint; the pretrained ones that training began from
+    need not be there. Raises as `load_weights`."""
+    with without_pretrained_weights():
+        method = build_method(config, spec)
+    load_weights(method, checkpoint)
+    return method
+
+
 def open_training(
     config: DictConfig, folder: Path, data: DataModule, callbacks: Sequence[Callback] = ()
 ) -> Training:
@@ -164,6 +174,4 @@ def open_trained(folder: Path | str, which: str = "best") -> Trained:
     check_classes(config)
     path = checkpoint_path(folder, which)
     spec = read_spec(load_checkpoint(path), path)
-    method = build_method(config, spec)
-    load_weights(method, path)
-    return Trained(config, spec, method.eval())
+    return Trained(config, spec, trained_method(config, spec, path).eval())
