@@ -26,9 +26,9 @@ class Position(Callback):
     def __init__(self, seconds: float, monitor: str) -> None:
         self.before, self.started, self.monitor = seconds, time.perf_counter(), monitor
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            self.started = time.perf_counter()
+    def start(self) -> None:
+        """Count from now: loggers may have waited for their server."""
+        self.started = time.perf_counter()
 
     @property
     def seconds(self) -> float:

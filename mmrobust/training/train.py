@@ -110,6 +110,7 @@ def fit(run: Training) -> None:
         UserError: a callback watches what is not logged; there was not one step.
     """
     trainer = run.trainer
+    run.position.start()
     watching: list[Callback] = [c for c in trainer.callbacks if not isinstance(c, Checkpoint)]  # type: ignore[attr-defined]
     check_monitors(watching, run.method, validates=run.data.validation_split in run.data.splits)
     try:
