@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.base import hold_out
+from mmrobust.data.held_out import hold_out, share_problem
 from mmrobust.data.listing import Listing, in_two_splits
 from mmrobust.data.progress import told
 from mmrobust.data.table.csv_file import TARGETS, TYPES, Table, type_of
@@ -130,9 +130,9 @@ def with_splits(
     words, what was done."""
     how = []
     for split, share in (("test", test), ("val", validation)):
-        if not 0 <= share < 1:
-            key = "validation" if split == "val" else split
-            raise UserError(f"data.{key}={share} is not a share of train; use 0 <= share < 1")
+        key = "data.validation" if split == "val" else "data.test"
+        if problem := share_problem(key, share):
+            raise UserError(problem)
         if entries[split] or not share:
             continue
         rows = entries["train"]
@@ -146,7 +146,7 @@ def with_splits(
             split: [rows[i] for i in sorted(out)],
             "train": [e for i, e in enumerate(rows) if i not in out],
         }
-        how.append(f"{split} held out of train, data.{'validation' if split == 'val' else 'test'}={share}")
+        how.append(f"{split} held out of train, {key}={share}")
     for split in ("train", "test"):
         if not entries[split]:
             raise UserError(
