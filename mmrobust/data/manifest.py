@@ -95,12 +95,8 @@ class Manifest(DataModule):
             for split, rows in self.samples.entries.items()
         }
         modalities = {m: column.modality for m, column in columns.items()}
-        void = VOID if masks else -100
-        task, train, weights = (
-            TARGETS[self.samples.target],
-            len(splits["train"]),
-            tuple(inferred["class_weights"]),
-        )
+        task, void = TARGETS[self.samples.target], VOID if masks else -100
+        train, weights = len(splits["train"]), tuple(inferred["class_weights"])
         return DataSpec(task, len(classes), train, modalities, classes, void, weights), splits
 
     @cached_property
