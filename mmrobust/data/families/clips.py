@@ -197,9 +197,7 @@ def note_absent(
     problems.add(f"no {frames}", [n for n, clip in clips.items() if not clip.frames], get_frames)
 
 
-def without(
-    train: Mapping[str, T], overlap: Sequence[str], drop_overlap: bool, others: str
-) -> Mapping[str, T]:
+def without(train: dict[str, T], overlap: Sequence[str], drop_overlap: bool, others: str) -> dict[str, T]:
     """Train, if `drop_overlap` without the clips whose YouTube id is also in the `others`; logs them in any case."""
     if not overlap:
         return train
