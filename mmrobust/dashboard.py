@@ -51,10 +51,6 @@ def _dashboard(arguments: argparse.Namespace) -> int:
     entity, slash, project = arguments.project.partition("/")
     if not (entity and slash and project) or "/" in project:
         raise UserError(f"{arguments.project!r} does not say where: give <entity>/<project>, both as in W&B")
-    try:
-        import wandb_workspaces.workspaces  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UserError("the dashboard needs wandb-workspaces: pip install 'mmrobust[wandb]'") from error
     from mmrobust.loggers import wandb_panels
 
     shown = what_is_shown(arguments.outputs, arguments.data, arguments.metric)

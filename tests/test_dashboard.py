@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from mmrobust.dashboard import main
 from tests.loggers.test_wandb_logger import nobody_logged_in as nobody_logged_in
 from tests.loggers.test_wandb_logger import runs
 from tests.test_run import TINY
-
-pytest.importorskip("wandb_workspaces")
 
 
 def specification(path: Path) -> dict[str, Any]:
@@ -91,14 +88,6 @@ def test_shows_what_runs_log(tmp_path: Path) -> None:
 def test_mistakes(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
     assert message in capsys.readouterr().err
-
-
-def test_without_the_package_the_extra_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    assert main(["me/robust", "data=avmnist"]) == 2
-    assert "pip install 'mmrobust[wandb]'" in capsys.readouterr().err
 
 
 def test_a_server_that_cannot_be_asked(

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust.config.compose import columns_of, compose_config, entries
-from mmrobust.config.groups import check_choice, group_options, nearest, offered
+from mmrobust.config.groups import check_choice, check_packages, group_options, nearest, offered
 from mmrobust.config.keys import COMES_WITH, NOT_IN_RECIPE, OF_MODALITIES
 from mmrobust.config.overrides import first, parse, quoted, root, text_of, texts, values, with_value
 from mmrobust.config.rules import check_config, check_numbers, check_type
@@ -36,6 +36,8 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     """
     if config_dir and not Path(config_dir).is_dir():
         raise UserError(f"--config-dir {config_dir}: no such folder")
+    if config_dir:
+        check_packages(config_dir)
     problems: list[str] = []
     given = _parse(overrides, problems)
     options = group_options(config_dir)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_repository import ConfigRepository
@@ -16,10 +18,13 @@ from omegaconf import OmegaConf
 
 from mmrobust.config.compose import conf_folder, our_hydra, search_path
 from mmrobust.config.overrides import parse, text_of, values, with_value
-from mmrobust.errors import UserError
+from mmrobust.errors import Problems, UserError
 
 # Groups of which a list of choices may be taken.
 SEVERAL = ("metric", "callbacks")
+
+# Groups whose files must say where their keys go, for no key is named like the group; and what ours say.
+PACKAGES = {"metric": "metrics", "experiment": "_global_", "debug": "_global_", "ablation": "_global_"}
 
 
 def group_options(config_dir: str | None) -> dict[str, list[str]]:
@@ -41,6 +46,27 @@ def group_options(config_dir: str | None) -> dict[str, list[str]]:
         }
         launchers = loader.get_group_options("hydra/launcher", ObjectType.CONFIG)  # of what is installed
         return options | {"hydra/launcher": sorted({*launchers, *EXTRAS})}
+
+
+def check_packages(config_dir: str) -> None:
+    """Look at the first line of the user's files: without it, the keys of `metric/mine.yaml` would lie at `metric`,
+    where nothing reads them.
+
+    Raises:
+        UserError: a file does not say where its keys go.
+    """
+    problems = Problems()
+    for group, package in PACKAGES.items():
+        for path in sorted(Path(config_dir).glob(f"{group}/**/*.yaml")):
+            first = path.read_text(encoding="utf-8").lstrip().partition("\n")[0].rstrip()
+            said = re.fullmatch(r"#\s*@package\s+(\S+)", first)
+            if said is None or said[1].partition(".")[0] in PACKAGES:
+                problems.append(
+                    f"{path} begins with {first!r}; its first line must be # @package {package}, which says where "
+                    "its keys go"
+                )
+    if problems:
+        raise UserError(str(problems))
 
 
 def _groups(repository: ConfigRepository, parent: str = "") -> Iterable[str]:

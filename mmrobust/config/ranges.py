@@ -74,6 +74,7 @@ RANGES = {
     "noise.*.level": Range(least=0, most=11),
     # networks
     "encoder*.width": COUNT_OR_NULL,
+    "encoder*.lr_factor": NOT_NEGATIVE,
     **dict.fromkeys(("encoder*.widths", "encoder*.blocks"), COUNT),
     **dict.fromkeys(("fusion.width", "fusion.bins", "fusion.stages"), COUNT),
     **{f"encoder*.options.{name}": COUNT for name in ("depth", "heads", "tokens", "vocabulary")},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from functools import cache
@@ -20,8 +19,6 @@ def check_wandb(config: DictConfig) -> list[str]:
     ours = config.logger.get("wandb")
     if ours is None or ours.get("_target_") != TARGET:
         return []
-    if importlib.util.find_spec("wandb") is None:
-        return ["logger=wandb needs wandb: pip install 'mmrobust[wandb]'"]
     problems = []
     mode = os.environ.get("WANDB_MODE") or ours.mode
     if mode not in MODES:

@@ -36,7 +36,7 @@ class WandbLogger(loggers.WandbLogger):
         project, entity, tags: as W&B takes them.
 
     Raises:
-        UserError: wandb is not installed, or there is no such mode or checkpoint.
+        UserError: there is no such mode or checkpoint.
     """
 
     def __init__(
@@ -51,10 +51,7 @@ class WandbLogger(loggers.WandbLogger):
         checkpoint: str,
         tags: list[str],
     ) -> None:
-        try:
-            super().__init__(save_dir=save_dir, project=project)
-        except ModuleNotFoundError as error:
-            raise UserError("logger=wandb needs wandb: pip install 'mmrobust[wandb]'") from error
+        super().__init__(save_dir=save_dir, project=project)
         self.mode = os.environ.get("WANDB_MODE") or mode
         for key, value, known in (("mode", self.mode, MODES), ("checkpoint", checkpoint, CHECKPOINTS)):
             if value not in known:

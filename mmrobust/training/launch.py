@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mmrobust.training.processes import ALONE, leave_mistake
+from mmrobust.training.children import ALONE, leave_mistake
 
 SIGNALS = (129, 130, 143)  # a rank's status when a signal ended it after its state was saved
 

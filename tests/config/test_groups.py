@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mmrobust.config.groups import group_options, nearest, offered, with_globs
+from mmrobust.config.check import check_command_line
+from mmrobust.config.compose import compose_config, conf_folder
+from mmrobust.config.groups import PACKAGES, group_options, nearest, offered, with_globs
 from mmrobust.errors import UserError
 
 
@@ -69,3 +71,44 @@ def test_the_nearest_name() -> None:
 )
 def test_what_would_bring_a_key(key: str, words: str) -> None:
     assert offered(key, group_options(None)) == words
+
+
+# Where the keys of the user's files go
+
+
+@pytest.mark.parametrize(
+    ("file", "package", "choice"),
+    [
+        ("metric/mine.yaml", "metrics", "metric=mine"),
+        ("metric/mine.yaml", "metrics", "metric=[kappa,mine]"),
+        ("experiment/mine.yaml", "_global_", "experiment=mine"),
+        ("debug/mine.yaml", "_global_", "debug=mine"),
+        ("ablation/dmrnet/mine.yaml", "_global_", "+ablation/dmrnet=mine"),
+    ],
+)
+def test_a_file_says_where_its_keys_go(file: str, package: str, choice: str, tmp_path: Path) -> None:
+    """Without that line nothing would read them; nothing else is looked at before."""
+    path, indent = tmp_path / file, "" if package == "metrics" else "metrics:\n  "
+    path.parent.mkdir(parents=True)
+    text = f"{indent}share: {{_target_: torchmetrics.CohenKappa, direction: max}}\n"
+    for wrong in (
+        "",
+        "# Mine.\n",
+        f"# Mine.\n# @package {package}\n",
+        f"# @package {file.partition('/')[0]}\n",
+    ):
+        path.write_text(f"{wrong}{text}")
+        with pytest.raises(UserError, match=f"^{path} begins .* first line must be # @package {package}, "):
+            check_command_line([choice, "metrics.share.direction=min"], str(tmp_path), multirun=False)
+    path.write_text(f"# @package {package}\n# Mine.\n{text}")
+    overrides = [choice, *(["metrics.share.direction=min"] if package == "metrics" else [])]
+    check_command_line(overrides, str(tmp_path), multirun=False)
+    assert "direction" in compose_config(overrides, str(tmp_path)).metrics.share
+
+
+def test_ours_say_it() -> None:
+    for path in conf_folder().rglob("*.yaml"):
+        group = path.relative_to(conf_folder()).parts[0]
+        if group in PACKAGES:
+            assert path.read_text().startswith(f"# @package {PACKAGES[group]}\n"), path
+    assert PACKAGES.keys().isdisjoint(compose_config([]))

@@ -10,21 +10,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import wandb
 from lightning import LightningModule, Trainer
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn, ones
 from torch.optim import SGD
 from torch.utils.data import DataLoader
+from wandb.proto import wandb_internal_pb2
 
 from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 from mmrobust.loggers import wandb_run
 from mmrobust.loggers.wandb_logger import WandbLogger
-
-wandb = pytest.importorskip("wandb")
-from wandb.proto import wandb_internal_pb2  # noqa: E402
 
 RESULTS: dict[str, Any] = {
     "combinations": {
@@ -292,11 +291,3 @@ def test_a_malformed_key_is_no_reason_to_stop(
 def test_a_wrong_mode_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="sometimes; choose of auto, online"):
         make(tmp_path, mode="sometimes")
-
-
-def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning.pytorch.loggers import wandb as module
-
-    monkeypatch.setattr(module, "_WANDB_AVAILABLE", False)
-    with pytest.raises(UserError, match=r"pip install 'mmrobust\[wandb\]'"):
-        make(tmp_path)

@@ -26,8 +26,6 @@ from tests.loggers.test_wandb_logger import nobody_logged_in as nobody_logged_in
 from tests.test_run import TINY
 from tests.training.test_resume import SMALL, in_a_process
 
-wandb = pytest.importorskip("wandb")
-
 
 @pytest.fixture(autouse=True)
 def this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
