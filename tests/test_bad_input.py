@@ -161,6 +161,7 @@ COMMANDS = {
     "refused by the optimizer": (["+optimizer.eps=-1"], ["error: optimizer: Invalid epsilon value: -1; see conf/optimizer/"]),
     "out of its range": (["optimizer.weight_decay=-1"], ["error: optimizer.weight_decay=-1 is below 0"]),
     "no last epoch": (["trainer.max_epochs=-1", "trainer.max_steps=4"], ["error: schedule.T_max is trainer.max_epochs=-1, which is no length; set"]),
+    "no device": (["trainer.devices=0"], ["error: trainer.devices=0 is no number of devices; take 1 or more"]),
     "no end": (["trainer.max_epochs=-1", "schedule=constant"], ["error: trainer.max_epochs=-1 never ends; set trainer.max_steps"]),
     "a seed too large": (["seed=99999999999999999999"], ["error: seed=99999999999999999999 is above 9223372036854775807"]),
     "a step too small": (["trainer.log_every_n_steps=0"], ["error: trainer.log_every_n_steps=0 is below 1"]),

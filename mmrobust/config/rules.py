@@ -12,12 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.build import classes_in, refused
 from mmrobust.config.keys import KEYS, either, encoder_entries, is_typed
+from mmrobust.config.overrides import with_values
 from mmrobust.config.ranges import LARGEST, RANGES, may_be_null, range_of
 from mmrobust.config.scaling import check_scaling
 from mmrobust.config.trainer_rules import check_lengths, check_trainer
 from mmrobust.config.trust import trusted
 from mmrobust.config.wandb_rules import check_wandb
 from mmrobust.data.effects import idle_keys
+from mmrobust.errors import Problems, UserError
 
 # Modalities, of whose combinations a sample may be evaluated: they are counted up one by one.
 MOST_SAMPLED = 16
@@ -76,6 +78,24 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         )
         problems += _check_noise(split, plain["noise"][split])
     return problems
+
+
+def with_checked(config: DictConfig, given: Sequence[str]) -> DictConfig:
+    """The configuration of a run with values of the form key=value, see `with_values`.
+
+    Raises:
+        UserError: one of them cannot be.
+    """
+    new, problems = with_values(config, given), Problems()
+    for key in (text.partition("=")[0] for text in given):
+        value = OmegaConf.select(new, key)
+        before = OmegaConf.select(config, key)
+        wrong_type = check_type(key, value, before)
+        problems += [wrong_type] if wrong_type else check_numbers(value, key)
+    problems += _check_choices(new) + _check_combinations(new)
+    if problems:
+        raise UserError(str(problems))
+    return new
 
 
 def _missing(node: Any, path: str = "") -> Iterator[str]:

@@ -31,6 +31,11 @@ def check_lengths(node: Mapping[str, Any]) -> list[str]:
 def check_trainer(trainer: Mapping[str, Any]) -> list[str]:
     """Arguments of Lightning's that would not do what they say here."""
     problems = []
+    devices = trainer.get("devices")
+    if type(devices) is int and devices < 1 and devices != -1:
+        problems.append(
+            f"trainer.devices={devices} is no number of devices; take 1 or more, -1 for all, or a list of them"
+        )
     if trainer.get("overfit_batches"):
         problems.append("trainer.overfit_batches replaces our sampler; use trainer.limit_train_batches")
     if trainer.get("limit_test_batches") == 0:

@@ -22,7 +22,7 @@ from mmrobust.config.identity import (
     save_run_config,
 )
 from mmrobust.config.keys import ON_RESUME
-from mmrobust.config.overrides import with_values
+from mmrobust.config.rules import with_checked
 from mmrobust.data.listing import changed_files
 from mmrobust.errors import DivergenceError, UserError, masked
 from mmrobust.evaluation.results import ended_early, is_complete, note_trials, write_end
@@ -50,7 +50,7 @@ def resume(overrides: Sequence[str]) -> int:
         )
     given = [f"{key}={value}" for key, value in options.items()]
     # which may have been moved, or be somebody else's
-    config = confined(with_values(config, given), folder, given, trains=True)
+    config = confined(with_checked(config, given), folder, given, trains=True)
     if is_complete(folder):
         finish(folder, config)
         print(f"complete: {folder}")

@@ -13,7 +13,8 @@ from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
 from mmrobust.config.confined import confined
 from mmrobust.config.identity import load_run_config
-from mmrobust.config.overrides import parse, with_quotes, with_values
+from mmrobust.config.overrides import parse, with_quotes
+from mmrobust.config.rules import with_checked
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.files import short_hash
@@ -32,7 +33,7 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
     """The run's configuration with a new missing protocol, new test noise and the keys that an evaluation may change."""
     group = [text for text in changes if text.startswith(("missing", "noise"))]
     others = [text for text in changes if text not in group]
-    config = with_values(config, others)
+    config = with_checked(config, others)
     if group:
         data = [f"data={config.choices.data}"]
         named = {key: config.data[key] for key in SAY_MODALITIES if key in config.data}

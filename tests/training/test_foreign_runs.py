@@ -208,6 +208,30 @@ def test_nothing_is_written_elsewhere(case: str, foreign: Path, capfd: Capture) 
     assert sorted(foreign.parent.rglob("*")) == [path for path in before if path.name != "results.json"]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data.batch_size=0", "data.batch_size=0 is below 1"),
+        ("data.batch_size=many", "data.batch_size=many is not a whole number"),
+        ("data.workers=-1", "data.workers=-1 is below 0"),
+        ("combinations=x", "combinations=x is not known; choose all"),
+        ("combinations=2", "combinations=2 is below 3"),
+    ],
+)
+def test_values_for_an_evaluation_are_checked(text: str, words: str, foreign: Path, capfd: Capture) -> None:
+    assert evaluate.main([f"run={foreign}", text]) == 2
+    assert words in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("keep=foo", "keep=foo is not known"), ("data.workers=-1", "data.workers=-1 is below 0")],
+)
+def test_values_for_resuming_are_checked(text: str, words: str, foreign: Path, capfd: Capture) -> None:
+    assert main([f"resume={foreign}", text]) == 2
+    assert words in capfd.readouterr().err
+
+
 def test_a_place_that_the_command_line_names(foreign: Path, tmp_path: Path) -> None:
     change_to(
         foreign, {"callbacks": {"x": {"_target_": CHECKPOINTS, "dirpath": str(tmp_path / "mine" / "x")}}}
