@@ -105,7 +105,7 @@ def train(folder: Path) -> dict[str, Any]:
             "training took not one step, so that there is nothing to evaluate: trainer.max_time, max_steps or "
             "limit_train_batches end it before"
         )
-    seconds = position.seconds
+    seconds, epochs, device = position.seconds, trainer.current_epoch, describe_devices(trainer)
     if trainer.is_global_zero:
         for line in early_stops(watching, config.trainer.max_epochs):
             say_of_job(line)
@@ -128,6 +128,8 @@ def train(folder: Path) -> dict[str, Any]:
         "selection": {**(selected or score), "checkpoint": chosen.stem},
         "cost": {
             "train_seconds": round(seconds, 3),
+            "epochs": epochs,
+            "device": device,
             "samples_per_second": round(seen / seconds, 2),
             "peak_memory_mib": peak_memory(),
             "parameters": count,

@@ -257,7 +257,7 @@ def test_a_users_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert results["combinations"][name]["metrics"]["surprise"] == pytest.approx(expected, abs=1e-5)
     assert "val/average/surprise" in (tmp_path / "run/metrics.csv").read_text()
     assert evaluate([f"run={tmp_path}/run", "verify=true", "allow=[tests]"]) == 0
-    assert report([str(tmp_path), "--metric", "surprise", "--markdown"]) == 0
+    assert report([str(tmp_path), "--metric", "surprise", "--format", "markdown"]) == 0
     shown = capsys.readouterr().out
     assert "surprise (lower is better)" in shown
     worst = max(row["metrics"]["surprise"] for row in results["combinations"].values())

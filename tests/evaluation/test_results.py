@@ -138,10 +138,13 @@ def test_damaged_predictions(tmp_path: Path, damage: str) -> None:
 
 
 def test_an_older_result_is_as_if_it_had_the_later_keys(tmp_path: Path, results: dict[str, Any]) -> None:
-    write_results(tmp_path, results | {"identity": {"seed": 1}, "protocol": {"split": "test", "trials": 3}})
+    write_results(
+        tmp_path, results | {"identity": {"encoder": "tiny"}, "protocol": {"split": "test", "trials": 3}}
+    )
     upgraded = read_results(tmp_path)
-    assert upgraded["identity"] == {"seed": 1, "unverified": "", "study": None}
-    assert upgraded["protocol"]["trials"] == 3
+    later = {"unverified": "", "study": None, "encoders": "tiny"}
+    assert upgraded["identity"] == {"encoder": "tiny"} | later
+    assert (upgraded["protocol"]["trials"], upgraded["protocol"]["chosen"]) == (3, [])
     assert upgraded["protocol"]["noise"]["test"]["protocol"] == {"name": "clean"}
 
 

@@ -47,7 +47,7 @@ def test_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "optimizer.lr=0.1", f"paths.outputs={tmp_path}/out"]) == 0  # which has no curve
     capsys.readouterr()
     picture = tmp_path / "curves.png"
-    assert report([f"{tmp_path}/out", "--markdown", "--curves", str(picture)]) == 0
+    assert report([f"{tmp_path}/out", "--format", "markdown", "--curves", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     lines = capsys.readouterr().out.splitlines()
     assert "| test modalities missing | 0 | 0.6 |" in lines

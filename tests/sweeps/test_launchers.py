@@ -61,7 +61,7 @@ def started(argv: list[str], output: Path, **variables: str) -> subprocess.Popen
 
 def table(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    assert report([str(folder), "--markdown"]) == 0
+    assert report([str(folder), "--format", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     return "\n".join(line.rpartition(" | ")[0] for line in lines)  # the last column is time
 

@@ -124,7 +124,7 @@ def test_a_killed_search_ends_as_an_undisturbed_one(
             assert in_a_process(argv, tmp_path / "output.txt") == -signal.SIGKILL
             assert [state for state, *_ in trials(tmp_path / name)] == ["RUNNING", "RUNNING"]
         assert in_a_process(argv, tmp_path / "output.txt") == 0, (tmp_path / "output.txt").read_text()
-        assert report([f"{tmp_path}/{name}/out", "--markdown"]) == 0
+        assert report([f"{tmp_path}/{name}/out", "--format", "markdown"]) == 0
         lines = capsys.readouterr().out.splitlines()
         tables.append([line.rsplit("|", 2)[0] for line in lines])  # without the seconds
     assert trials(tmp_path / "undisturbed") == trials(tmp_path / "killed")
@@ -186,13 +186,13 @@ def test_equal_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert r["protocol"]["trials"] == 2
     assert len(results) == 2 * 2 + 2
     capsys.readouterr()
-    assert report([f"{tmp_path}/out", "--markdown"]) == 0
+    assert report([f"{tmp_path}/out", "--format", "markdown"]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("### ") == 1
     assert "left out 4 trials of dropout_synthetic, fusion_synthetic" in printed.err
     assert "unequal" not in printed.err
     assert main([*SMALL, f"paths.outputs={tmp_path}/out", "seed=5"]) == 0  # without any
-    assert report([f"{tmp_path}/out", "--markdown", "--trials"]) == 0
+    assert report([f"{tmp_path}/out", "--format", "markdown", "--trials"]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("### ") == 3
     assert "unequal budgets" in printed.err

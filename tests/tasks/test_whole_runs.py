@@ -58,7 +58,7 @@ def test_a_whole_run(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     (again,) = folder.glob("evaluations/*")
     assert read_results(again)["combinations"] == results["combinations"]
     assert load_method(folder).spec.task == task
-    assert report([str(tmp_path), "--markdown"]) == 0
+    assert report([str(tmp_path), "--format", "markdown"]) == 0
     assert f" · {primary['metric']}" in capsys.readouterr().out
 
 
