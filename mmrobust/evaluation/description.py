@@ -36,7 +36,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         else "complete",
         "identity": {
             **{key: config.choices.get(key) for key in ("method", "data", "encoder", "fusion", "experiment")},
-            "encoders": _encoders(config.encoder),
+            "encoders": describe_encoders(config.encoder),
             "task": data.spec.task,
             "unverified": cast(
                 "type[Method]", class_of(config.method._target_, "method._target_")
@@ -72,7 +72,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
     }
 
 
-def _encoders(encoder: DictConfig) -> str:
+def describe_encoders(encoder: DictConfig) -> str:
     """The networks by name, where their weights are from, and whose they are if there are several."""
     networks: dict[str, list[str]] = {}
     for modality, entry in {**encoder_entries(encoder), "": encoder}.items():

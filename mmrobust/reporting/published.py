@@ -23,7 +23,7 @@ class Published:
     """One row of a table of others.
 
     `setting` is what a run must share: ALWAYS, further keys of a result's `protocol`, `noise` as the test noise in
-    words.
+    words, overrides.
     """
 
     method: str
@@ -34,9 +34,9 @@ class Published:
     source: str
     trust: str
 
-    def differences(self, run: Run) -> list[str]:
-        """What a run does otherwise, or nobody knows, in words."""
-        ours, told = measured(run), []
+    def differences(self, ours: Mapping[str, str]) -> list[str]:
+        """What a run that measured this does otherwise, or nobody knows, in words."""
+        told = []
         for key in dict.fromkeys((*ALWAYS, *self.setting)):
             wanted, here = self.setting.get(key), ours.get(key, "not recorded")
             if wanted is None:
@@ -50,7 +50,7 @@ def measured(run: Run) -> dict[str, str]:
     """What a run may share with a published number."""
     n = max((count for count in run.counts.values() if count is not None), default=0)
     own = {"n": n, "encoder": run.origin.encoder, "epochs": run.origin.epochs}
-    return run.table | {key: str(value) for key, value in own.items() if value is not None}
+    return run.table | run.row | {key: str(value) for key, value in own.items() if value is not None}
 
 
 @cache
@@ -83,7 +83,7 @@ def beside(runs: Sequence[Run]) -> tuple[list[Published], list[str]]:
         ours = [run for run in runs if run.row.get("method", "").partition(" ")[0] == row.method]
         if not ours or (row.data, row.metric) != (ours[0].table["data"], ours[0].metric.name):
             continue
-        if differences := min((row.differences(run) for run in ours), key=len):
+        if differences := min((row.differences(measured(run)) for run in ours), key=len):
             values = ", ".join(f"{name} {value:g}" for name, value in row.values.items())
             notes.append(
                 f"published, not comparable: {row.method} on {row.data}: {values} ({'; '.join(differences)}; "
