@@ -114,7 +114,9 @@ def as_latex(tables: Sequence[Table]) -> str:
 
 def _of_latex(text: str) -> str:
     """Every letter as itself; what LaTeX has no letter for, as its code."""
-    return "".join(LATEX.get(c, c if c.isascii() or c.isalpha() else f"U+{ord(c):04X}") for c in text)
+    return "".join(
+        LATEX.get(c, c if c.isascii() or (c.isalpha() and c < "\u0180") else f"U+{ord(c):04X}") for c in text
+    )
 
 
 def as_csv(tables: Sequence[Table]) -> str:

@@ -13,6 +13,8 @@ from mmrobust.reporting.commands import check_command, command_of, overrides_of,
 from mmrobust.reporting.runs import read_run
 from mmrobust.reporting.store import of_metric, read_store
 from mmrobust.reporting.store_rows import COLUMNS
+from mmrobust.run import main as run
+from tests.sweeps.test_studies import SMALL
 from tests.test_report import put, result
 
 STORES = sorted((conf_folder().parent / "results").glob("*.csv"))
@@ -249,3 +251,21 @@ def test_a_run_reads_back_as_it_was(outputs, store, capsys):
         "study",
     ):
         assert getattr(stored, name) == getattr(read, name), name
+
+
+@pytest.mark.slow
+def test_a_stored_command_gives_its_numbers_again(tmp_path, capsys):
+    """And the row has what a run records of itself."""
+    assert run([*SMALL, "seed=3", f"paths.outputs={tmp_path}/out"]) == 0
+    told(capsys, tmp_path / "out", "--store", tmp_path / "first.csv")
+    before = rows_of(tmp_path / "first.csv")
+    (command,) = {row["command"] for row in before}
+    assert str(tmp_path) not in command
+    assert run([*overrides_of(command), "logger=none", f"paths.outputs={tmp_path}/again"]) == 0
+    told(capsys, tmp_path / "again", "--store", tmp_path / "second.csv")
+    timed = {"seconds": ""}
+    assert [row | timed for row in rows_of(tmp_path / "second.csv")] == [row | timed for row in before]
+    row = before[0]
+    assert (row["encoder"], row["epochs"], row["peak"], row["seed"]) == ("tiny", "1", "1", "3")
+    assert row["device"].startswith("cpu")
+    assert (row["n"], row["trials"], row["chosen"]) == ("32", "", "")

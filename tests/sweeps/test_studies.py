@@ -184,6 +184,7 @@ def test_equal_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         best = study(tmp_path, f"{r['identity']['method']}_synthetic").best_params["optimizer.lr"]
         assert f"optimizer.lr={best}" in r["identity"]["overrides"]
         assert r["protocol"]["trials"] == 2
+        assert r["protocol"]["chosen"] == ["optimizer.lr"]
     assert len(results) == 2 * 2 + 2
     capsys.readouterr()
     assert report([f"{tmp_path}/out", "--format", "markdown"]) == 0
@@ -191,6 +192,17 @@ def test_equal_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert printed.out.count("### ") == 1
     assert "left out 4 trials of dropout_synthetic, fusion_synthetic" in printed.err
     assert "unequal" not in printed.err
+    assert report([f"{tmp_path}/out", "--store", f"{tmp_path}/fair.csv"]) == 0
+    with (tmp_path / "fair.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["method"], row["seed"], row["trials"]) for row in rows} == {
+        ("dropout", "5", "2"),
+        ("fusion", "5", "2"),
+    }
+    assert all(row["chosen"].startswith("optimizer.lr=") and row["chosen"] in row["command"] for row in rows)
+    capsys.readouterr()
+    assert report([f"{tmp_path}/fair.csv", "--format", "markdown"]) == 0
+    assert capsys.readouterr().out == printed.out
     assert main([*SMALL, f"paths.outputs={tmp_path}/out", "seed=5"]) == 0  # without any
     assert report([f"{tmp_path}/out", "--format", "markdown", "--trials"]) == 0
     printed = capsys.readouterr()
