@@ -153,7 +153,7 @@ def test_one_seed_has_no_deviation(outputs, capsys):
     ("other", "named"),
     [
         ({"data_fingerprint": "d1"}, "samples (fingerprint) d1"),
-        ({"test_hash": "holes"}, "test masks holes"),
+        ({"test_hash": "holes"}, "test masks complete (holes)"),
         ({"selection": "paper"}, "selection paper"),
         ({"split": "val"}, "avmnist · val"),
         ({"classes": 11}, "classes 11"),
@@ -165,9 +165,12 @@ def test_one_seed_has_no_deviation(outputs, capsys):
 )
 def test_incomparable_runs_have_tables_of_their_own(outputs, capsys, other, named):
     put(outputs, result(), result(seed=1, **other), result(method="dmrnet"))
-    tables, _ = markdown(capsys, outputs)
+    tables, notes = markdown(capsys, outputs)
     assert len(tables) == 2
     assert sum(named in heading for heading in tables) == 1
+    heads = {heading.split(" · ")[1] for heading in tables} | {heading.split(" · ")[3] for heading in tables}
+    told = "not comparable, so in 2 tables and never averaged, are runs with other "
+    assert (told in notes) == (len(heads) == 2)  # else the headings say it
     assert sorted(len(rows) for rows in tables.values()) == [2, 3]
     assert all(row[-2] == "1" for rows in tables.values() for row in rows[1:])
 

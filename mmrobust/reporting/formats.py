@@ -79,7 +79,9 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    # which behind the end of a line would be an option of it
+    "[": "{[}",
+    "*": "{*}",
     "±": r"$\pm$",
     "·": r"$\cdot$",
     "–": "--",

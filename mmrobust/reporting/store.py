@@ -142,7 +142,7 @@ def add_to_store(path: Path, runs: Sequence[Run]) -> list[str]:
             f"nothing is stored, so that nothing is lost: {'; '.join(before.problems)}. Mend the file, or take it from "
             "the repository again"
         )
-    composing, notes = _composing(runs)
+    composing, notes = _composing(runs, before.runs)
     if not composing:
         raise UserError("; ".join([*notes, f"there is no run to store in {path}"]))
     stored = {(rows[0]["run"], rows[0]["metric"]): rows for rows in before.rows}
@@ -167,9 +167,10 @@ def add_to_store(path: Path, runs: Sequence[Run]) -> list[str]:
     return [*notes, f"{path}: {len(stored)} runs, of which {replaced} replaced others"]
 
 
-def _composing(runs: Iterable[Run]) -> tuple[list[Run], list[str]]:
-    """The runs whose commands compose, and a line for each other command; once for all seeds."""
-    wrong: dict[tuple[str, ...], str] = {}
+def _composing(runs: Iterable[Run], stored: Iterable[Run]) -> tuple[list[Run], list[str]]:
+    """The runs whose commands compose, and a line for each other command; looked at once for all seeds, and not again
+    if it is stored."""
+    wrong = {tuple(_without_seed(run.origin.command)): "" for run in stored}
     kept = []
     for run in runs:
         given = tuple(_without_seed(run.origin.command))

@@ -58,11 +58,11 @@ def make_tables(runs: Iterable[Run], notes: list[str]) -> list[Table]:
         alike.setdefault(heading, {}).setdefault(json.dumps(t, sort_keys=True), []).append(run)
     tables = []
     for heading, groups in sorted(alike.items()):
-        differing = varying([group[0].table for group in groups.values()])
-        notes += _apart(heading, differing, [group[0].table for _, group in sorted(groups.items())])
-        for _, group in sorted(groups.items()):
-            t = group[0].table
-            names = [f"{IN_WORDS.get(k, k)} {t.get(k, 'none')}" for k in differing]
+        shared = [_in_words(group[0]) for _, group in sorted(groups.items())]
+        differing = varying(shared)
+        notes += _apart(heading, differing, shared)
+        for (_, group), t in zip(sorted(groups.items()), shared, strict=True):
+            names = [f"{key} {t.get(key, 'none')}" for key in differing]
             header, body = _rows(group, notes)
             others, apart = beside(group)
             notes += [*apart, *_recipes(group), *_budgets(group)]
@@ -70,13 +70,18 @@ def make_tables(runs: Iterable[Run], notes: list[str]) -> list[Table]:
     return tables
 
 
+def _in_words(run: Run) -> dict[str, str]:
+    """What all runs of its table share, as a reader calls it."""
+    masks = f"{run.row['missing.test']} ({run.table['missing']})"
+    return {IN_WORDS.get(key, key): value for key, value in (run.table | {"missing": masks}).items()}
+
+
 def _apart(heading: str, differing: Sequence[str], shared: Sequence[Mapping[str, str]]) -> list[str]:
     """Why runs of the same data and metric do not stand in one table."""
     if not differing:
         return []
     told = "; ".join(
-        f"{IN_WORDS.get(key, key)}: {', '.join(dict.fromkeys(t.get(key, 'none') for t in shared))}"
-        for key in differing
+        f"{key}: {', '.join(dict.fromkeys(t.get(key, 'none') for t in shared))}" for key in differing
     )
     return [
         f"{heading}: not comparable, so in {len(shared)} tables and never averaged, are runs with other {told}"

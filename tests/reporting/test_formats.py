@@ -112,11 +112,11 @@ def test_the_suffix_says_the_format_unless_an_option_does(outputs, tmp_path, cap
 def test_latex_is_escaped_and_ranked(tmp_path, capsys):
     put(
         tmp_path,
-        result(method="a_b & 50 % $x^2$ {~} #1 \\end{table}"),
+        result(method="[a]* a_b & 50 % $x^2$ {~} #1 \\end{table}"),
         result({"audio": 0.9, "visual": 0.9, "audio+visual": 0.9}),
     )
     text = printed(capsys, tmp_path, "--format", "latex")
-    escaped = r"a\_b \& 50 \% \$x\textasciicircum{}2\$ \{\textasciitilde{}\} \#1 \textbackslash{}end\{table\}"
+    escaped = r"{[}a]{*} a\_b \& 50 \% \$x\textasciicircum{}2\$ \{\textasciitilde{}\} \#1 \textbackslash{}end\{table\}"
     assert f"{escaped} & \\underline{{50.0}}" in text
     assert r"dropout & \textbf{90.0}" in text
     assert r"\caption{avmnist $\cdot$ test $\cdot$ accuracy (\%) $\cdot$ selection mean}" in text
