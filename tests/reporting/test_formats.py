@@ -140,7 +140,7 @@ def test_latex_compiles(outputs, tmp_path, capsys):
         [[Cell('\\ ~ ^ < > | " ± · – × ↑ ↓ é Ω 漢'), Cell("1.0 ± 0.1", 1.0, 0.1, 1)]],
     )
     tables = printed(capsys, outputs, "--format", "latex") + as_latex([hard])
-    packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs}"
+    packages = r"\usepackage{booktabs}"
     document = rf"\documentclass{{article}}{packages}\begin{{document}}{tables}\end{{document}}"
     (tmp_path / "t.tex").write_text(document.replace("% \\usepackage{booktabs}", ""), encoding="utf-8")
     command = [str(PDFLATEX), "-halt-on-error", "-interaction=nonstopmode", "t.tex"]
