@@ -11,8 +11,9 @@ from mmrobust.config.compose import compose_config
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
 from mmrobust.testing import check_dataset, check_method, describe_data
-from mmrobust.training.checkpoints import load_checkpoint, load_method
+from mmrobust.training.checkpoints import load_checkpoint
 from mmrobust.training.lifecycle import execute
+from mmrobust.training.session import open_trained
 from tests.toys import HallucinationShaped, TeacherShaped, weak_names
 
 CONF = Path(__file__).parent / "conf"
@@ -81,7 +82,7 @@ def test_teacher_is_trained_first_and_shared(tmp_path: Path, capfd: pytest.Captu
     assert "training the teacher" not in capfd.readouterr().out
     assert read_results(second)["identity"]["teacher"] == teacher
     assert not any("teacher" in key for key in load_checkpoint(first / "checkpoints/best.ckpt")["state_dict"])
-    method = load_method(first)
+    method = open_trained(first).method
     assert isinstance(method, TeacherShaped)
     assert len(weak_names(method)) == 1  # mined in validation, restored from the checkpoint
     assert main([*_args(tmp_path), "method=teacher_shaped", "method.teacher.run=nowhere"]) == 2

@@ -44,7 +44,8 @@ def by_lr_factor(network: nn.Module, encoder: Mapping[str, Any]) -> dict[float, 
     Layers that a fusion took out of an encoder, see `takes_encoders`, learn like the rest.
     """
     factors: dict[nn.Parameter, float] = {}
-    for m, module in network.encoders.items():  # type: ignore[operator, union-attr]
+    # a method may keep its encoders elsewhere
+    for m, module in getattr(network, "encoders", {}).items():
         own = encoder.get(m) or encoder
         factors |= dict.fromkeys(module.parameters(), float(own["lr_factor"]))
     found: dict[float, list[nn.Parameter]] = {}

@@ -15,8 +15,8 @@ import torch
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
 from mmrobust.training.checkpoints import checkpoint_path
+from mmrobust.training.children import stop_signals
 from mmrobust.training.devices import Place, place
-from mmrobust.training.processes import stop_signals
 
 SMALL = [
     "encoder.width=8",

@@ -16,7 +16,8 @@ from mmrobust.evaluation.results import read_results
 from mmrobust.methods.teacher import Teacher
 from mmrobust.run import main
 from mmrobust.testing import describe_data, make_batch
-from mmrobust.training.checkpoints import load_checkpoint, load_method
+from mmrobust.training.checkpoints import load_checkpoint
+from mmrobust.training.session import open_trained
 from mmrobust.training.teacher_run import prepare_teacher
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -131,7 +132,7 @@ def test_a_teacher_of_another_width(
 
 def test_asking_changes_nothing(teacher: Path) -> None:
     """Neither the teacher nor the random numbers of the step."""
-    trained = load_method(teacher)
+    trained = open_trained(teacher).method
     batch = make_batch(trained.spec)
     with torch.no_grad():
         expected = trained(batch)
@@ -155,7 +156,7 @@ def test_a_student_is_used_without_its_teacher(method: str, teacher: Path, tmp_p
     assert recorded["run"] == str(copy)
     shutil.rmtree(copy)
     assert not any("teacher" in name for name in load_checkpoint(run / "checkpoints/best.ckpt")["state_dict"])
-    student = load_method(run)
+    student = open_trained(run).method
     assert student(make_batch(student.spec)).logits.isfinite().all()
 
 
