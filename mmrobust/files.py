@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from mmrobust.errors import UserError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it replaces `path` at the end, or is removed if anything fails.
+    """A path beside `path` for a file or a folder to write; it replaces `path` at the end, or is removed if anything fails.
 
     A reader sees an old file or a new one, never half of it. Several processes may do so at once: the last one wins.
     An error of the disk names `path`.
@@ -28,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
             part.replace(path)
     finally:
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

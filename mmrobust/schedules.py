@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
 from mmrobust.errors import UserError
 
@@ -25,12 +25,23 @@ def warmup_steps(optimizer: Optimizer, *, warmup: int, milestones: Sequence[int]
     return LambdaLR(optimizer, factor)
 
 
+def scale(optimizer: Optimizer, factors: Iterable[float], *rates: str) -> None:
+    """Multiply each group's `rates` by its factor."""
+    for group, factor in zip(optimizer.param_groups, factors, strict=True):
+        for rate in rates:
+            if factor != 1:
+                group[rate] *= factor
+
+
 def optimization(
-    parameters: Sequence[nn.Parameter], optimizer: Callable[..., Optimizer], schedule: Callable[..., Any]
+    parameters: Mapping[float, Sequence[nn.Parameter]],
+    optimizer: Callable[..., Optimizer],
+    schedule: Callable[..., Any],
 ) -> dict[str, Any]:
     """What Lightning asks of `configure_optimizers`.
 
     Args:
+        parameters: by the factor of their learning rate.
         optimizer: parameters -> optimizer.
         schedule: optimizer -> learning-rate schedule, stepped every epoch.
 
@@ -39,8 +50,14 @@ def optimization(
     """
     key = "optimizer"
     try:
-        built = optimizer(parameters)
+        groups = [{"params": list(group)} for group in parameters.values()]
+        built = optimizer(groups)
+        scale(built, parameters, "lr")
         key = "schedule"
-        return {"optimizer": built, "lr_scheduler": schedule(built)}
+        scheduler = schedule(built)
+        if isinstance(scheduler, OneCycleLR):
+            # it takes its rates from max_lr, the same for all
+            scale(built, parameters, "lr", "initial_lr", "max_lr", "min_lr")
+        return {"optimizer": built, "lr_scheduler": scheduler}
     except (ValueError, TypeError, ArithmeticError) as error:
         raise UserError(f"{key}: {error}; see conf/{key}/ and the keys below {key}") from error

@@ -44,6 +44,7 @@ def build() -> Callable[..., Method]:
             "weights": None,
             "norm": "batch",
             "width": width,
+            "lr_factor": 1.0,
             "options": {},
         }
         encoder["decoder"] = {"widths": [8, 8], "blocks": 1, "norm": "batch"}

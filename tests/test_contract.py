@@ -27,8 +27,8 @@ from mmrobust.config.compose import compose_config, conf_folder
 from mmrobust.evaluation.results import read_results
 from mmrobust.methods.base import Method
 from mmrobust.testing import describe_data
-from mmrobust.training.checkpoints import build_method
 from mmrobust.training.lifecycle import execute
+from mmrobust.training.session import build_method, open_data
 
 FILE = Path(__file__).with_name("contract.json")
 FROZEN: dict[str, Any] = json.loads(FILE.read_text()) if FILE.is_file() else {}
@@ -81,8 +81,7 @@ def losses(name: str, teacher: Path) -> list[dict[str, float]]:
     more = [f"method.teacher.run={teacher}"] if name == "mmanet" else []
     config = compose_config([*SMALL, f"method={name}", *METHODS[name], *more])
     torch.set_num_threads(1)
-    data = construct(config.data)
-    data.setup()
+    data = open_data(config)
     method, terms = build_method(config, data.spec), Terms()
     trainer = Trainer(
         max_epochs=2,

@@ -114,10 +114,8 @@ def upgrade(config: DictConfig) -> DictConfig:
         later["data.views"] = ["pix", "fou", "fac", "zer", "kar", "mor"]
     for encoder in ("encoder", "method.encoder"):
         if (found := OmegaConf.select(config, encoder)) is not None:
-            later |= {
-                f"{key}.weights": None
-                for key in (encoder, *(f"{encoder}.{m}" for m in encoder_entries(found)))
-            }
+            for key in (encoder, *(f"{encoder}.{m}" for m in encoder_entries(found))):
+                later |= {f"{key}.weights": None, f"{key}.lr_factor": 1.0}
     for key, value in later.items():
         group, _, last = key.rpartition(".")
         if last not in OmegaConf.select(config, group) if group else last not in config:

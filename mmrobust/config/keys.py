@@ -102,6 +102,7 @@ KEYS = {
     "data.file": Key(text=True),
     "encoder.weights": Key(text=True),
     "encoder.*.weights": Key(text=True),
+    "encoder.lr_factor": Key(least=0),
     "*.devices": Key(typed=False),
     "*.rate": Key(typed=False),
     "*.groups": Key(typed=False),

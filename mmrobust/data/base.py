@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from mmrobust import keyed, missing
+from mmrobust import missing
+from mmrobust.data.audit import Audit
 from mmrobust.data.kinds import KINDS as KINDS
 from mmrobust.data.loading import Collate, KeyedSampler, keyed_loader
 from mmrobust.data.noise import Clean, SplitNoise
@@ -65,6 +68,29 @@ class DataModule(LightningDataModule, ABC):
         Raises:
             UserError: something is missing or damaged; names it and the remedy.
         """
+
+    @contextmanager
+    def open_root(
+        self, expected: str, *, samples: str = "samples", folders: Sequence[str] = ()
+    ) -> Iterator[Audit]:
+        """Look into `root`: what is found to be wrong within is said at the end, all at once.
+
+        Args:
+            expected: where `root` should lead, for those who have none: "... set it to `expected`".
+            samples: what they are called.
+            folders: that there must be.
+
+        Raises:
+            UserError: there is no such folder; what was found.
+        """
+        root = Path(self.root)
+        absent = [name for name in folders if not (root / name).is_dir()]
+        if absent or not root.is_dir():
+            lacks = f"has no folder {' or '.join(absent)}" if absent else "does not exist"
+            raise UserError(f"data.root={root} {lacks}; set it, or paths.data, to {expected}")
+        audit = Audit(f"data.root={root}", self.corrupt == "skip", samples)
+        yield audit
+        audit.check()
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
@@ -166,14 +192,3 @@ def target_statistics(targets: Sequence[Sequence[float]]) -> tuple[tuple[float, 
     mean, std = values.mean(0), values.std(0)
     std = np.where(std > 1e-6 * (1 + np.abs(mean)), std, 1.0)
     return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def hold_out(targets: Sequence[int], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into (kept, held out), a `share` of every class, the same for the same seed."""
-    labels = np.asarray(targets)
-    held = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        order = np.argsort(keyed.uniform(rows.astype(np.int64), seed, "hold out"))
-        held[rows[order[: round(share * len(rows))]]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mmrobust import keyed
 from mmrobust.data.base import DataModule
 from mmrobust.data.files import images
 from mmrobust.data.files.folders import exists, picture
+from mmrobust.data.files.lists import read_list
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import Problems, UserError
@@ -27,22 +29,16 @@ CANVAS = 0.8  # of the rotated image's bounding box
 ENLARGED = 144 / 112  # side before the crop over the side after it
 
 log = logging.getLogger(__name__)
-Paths = tuple[Path, Path, Path]  # rgb, depth, ir
+Triplets = dict[str, tuple[tuple[Path, ...], int]]  # {id: ((rgb, depth, ir), class)}
 
 
 class Faces(Split):
     """Triplets of images; with run_seed None, for testing, nothing is random."""
 
-    def __init__(
-        self,
-        files: Mapping[str, Paths],
-        targets: Sequence[int],
-        size: int,
-        channels: str,
-        run_seed: int | None,
-    ) -> None:
-        self.ids, self.files, self.targets = list(files), list(files.values()), targets
-        self.present = np.ones((len(files), len(MODALITIES)), dtype=bool)
+    def __init__(self, triplets: Triplets, size: int, channels: str, run_seed: int | None) -> None:
+        self.ids, self.files = list(triplets), [files for files, _ in triplets.values()]
+        self.targets = [target for _, target in triplets.values()]
+        self.present = np.ones((len(triplets), len(MODALITIES)), dtype=bool)
         self.size, self.channels, self.run_seed = size, channels, run_seed
         self.resize = images.resize(size if run_seed is None else round(ENLARGED * size))
         self.crop = images.random_crop_and_flip(size)
@@ -95,84 +91,55 @@ class CASIASURF(DataModule):
         self.lists, self.image_size, self.channels, self.primary = lists, image_size, channels, primary
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
-        root, problems, damaged = Path(self.root), Problems(), Problems()
+        root = Path(self.root)
         if self.channels not in ("rgb", "bgr"):
             raise UserError(f"data.channels={self.channels} is no order of channels; use bgr or rgb")
         if strange := set(self.lists) - {"train", "val", "test"}:
             raise UserError(f"data.lists has {', '.join(sorted(strange))}; its keys are train, val and test")
-        if not root.is_dir():
-            raise UserError(
-                f"data.root={root} does not exist; set it, or paths.data, to where Training, Val, Testing and the "
-                f"lists lie: {SOURCE}"
-            )
-        names = {split: name for split in ("train", "val", "test") if (name := self.lists.get(split))}
-        for split in ("train", "test"):
-            if split not in names:
-                problems.append(f"data.lists.{split} is empty; give the name of a list in {root}")
         shape, splits = (3, self.image_size, self.image_size), dict[str, Split]()
         folders: dict[str, set[str]] = {}
-        for split, name in names.items():
-            files, targets = read_list(root, name, problems)
-            files = {sample: as_on_disk(paths, folders) for sample, paths in files.items()}
-            absent = [
-                str(p.relative_to(root)) for paths in files.values() for p in paths if not exists(p, folders)
-            ]
-            damaged.add(f"{name}: not in {root}", absent, f"get them from {SOURCE}")
-            seed = self.run_seed if split == "train" else None
-            splits[split] = Faces(files, targets, self.image_size, self.channels, seed)
-        if problems or (damaged and self.corrupt == "error"):
-            if damaged and not problems:
-                damaged[-1] += "; or leave these samples out: data.corrupt=skip"
-            raise UserError(f"data.root={root} cannot be used:\n- " + "\n- ".join([*problems, *damaged]))
+        with self.open_root(f"where Training, Val, Testing and the lists lie: {SOURCE}") as audit:
+            for split in ("train", "val", "test"):
+                if name := self.lists.get(split):
+                    triplets = read_triplets(root, name, folders, audit.problems)
+                    every = [path for paths, _ in triplets.values() for path in paths]
+                    absent = [str(path.relative_to(root)) for path in every if not exists(path, folders)]
+                    audit.damaged.add(f"{name}: not in {root}", absent, f"get them from {SOURCE}")
+                    seed = self.run_seed if split == "train" else None
+                    splits[split] = Faces(triplets, self.image_size, self.channels, seed)
+                elif split != "val":
+                    audit.problems.append(f"data.lists.{split} is empty; give the name of a list in {root}")
         for split, data in splits.items():
             log.info("%s: %d samples, %d live", split, len(data), sum(data.targets))
         modalities = {m: Modality("image", shape) for m in MODALITIES}
-        spec = DataSpec(
-            "classification",
-            len(CLASSES),
-            len(splits["train"]),
-            modalities,
-            CLASSES,
-            metrics=("presentation_attack",),
-            primary=self.primary,
-        )
-        return spec, splits
+        spec = DataSpec("classification", len(CLASSES), len(splits["train"]), modalities, CLASSES)
+        return replace(spec, metrics=("presentation_attack",), primary=self.primary), splits
 
 
-def as_on_disk(paths: Paths, folders: dict[str, set[str]]) -> Paths:
-    """The names without `_resized`, or with another ending of pictures, where only these exist."""
-    found = [picture(path, folders) for path in paths]
-    shorter = [picture(path.with_stem(path.stem.removesuffix("_resized")), folders) for path in paths]
-    rgb, depth, ir = (
-        short if not exists(path, folders) and exists(short, folders) else path
-        for path, short in zip(found, shorter, strict=True)
-    )
-    return rgb, depth, ir
+def as_on_disk(path: Path, folders: dict[str, set[str]]) -> Path:
+    """The name without `_resized`, or with another ending of pictures, where only that exists."""
+    found = picture(path, folders)
+    shorter = picture(path.with_stem(path.stem.removesuffix("_resized")), folders)
+    return shorter if not exists(found, folders) and exists(shorter, folders) else found
 
 
-def read_list(root: Path, name: str, problems: Problems) -> tuple[dict[str, Paths], list[int]]:
-    """The triplets of a list by the name of their colour image, and their labels; adds to `problems`."""
-    path = root / name
-    if not path.is_file():
-        problems.append(f"no {path}; it belongs to {SOURCE}; or name another one: data.lists")
-        return {}, []
-    files: dict[str, Paths] = {}
-    targets: list[int] = []
-    wrong, twice = list[str](), list[str]()
-    for number, row in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), start=1):
-        fields = [field.strip() for field in (row.split(",") if "," in row else row.split())]
+def read_triplets(root: Path, name: str, folders: dict[str, set[str]], problems: Problems) -> Triplets:
+    """The triplets of a list by the name of their colour image. Adds to `problems`."""
+
+    def parse(line: str) -> tuple[str, tuple[tuple[Path, ...], int]] | None:
+        fields = [field.strip() for field in (line.split(",") if "," in line else line.split())]
         if not any(fields) or fields[0] == "rgb":
-            continue
-        if len(fields) != 4 or fields[3] not in ("0", "1"):
-            wrong.append(f"line {number}: {row}")
-        elif fields[0] in files:
-            twice.append(f"line {number}: {fields[0]}")
-        else:
-            files[fields[0]] = (root / fields[0], root / fields[1], root / fields[2])
-            targets.append(int(fields[3]))
-    expected = "`rgb depth ir label` with label 1 (live) or 0 (spoof)"
-    problems.add(f"{path}: not {expected}", wrong, "take the list with labels (…_private_list), or mend them")
-    problems.add(f"{path}: listed before", twice, "keep one row of each")
-    if not files and not wrong:
-        problems.append(f"{path} names no samples; expected rows {expected}")
-    return files, targets
+            return None
+        rgb, depth, ir, label = fields
+        paths = tuple(as_on_disk(root / path, folders) for path in (rgb, depth, ir))
+        return rgb, (paths, ("0", "1").index(label))
+
+    return read_list(
+        root / name,
+        parse,
+        problems,
+        lacking=f"it belongs to {SOURCE}; or name another one: data.lists",
+        expected="`rgb depth ir label` with label 1 (live) or 0 (spoof)",
+        mend="take the list with labels (…_private_list), or mend them",
+        samples="samples",
+    )

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmrobust.data.families.frames import VOID, Frame, Source, Statistics, as_classes, from_one
+from mmrobust.data.audit import Audit
+from mmrobust.data.families.frames import VOID, Frame, Source, Statistics, depth_map, from_one, label_map
 from mmrobust.data.families.rgbd import RGBD, Contents, Parts
 from mmrobust.data.files import images
 from mmrobust.data.files.arrays import read_array
@@ -59,7 +60,7 @@ class Cityscapes(RGBD):
         super().__init__(task="segmentation", **base)
         self.depth = depth
 
-    def index(self, root: Path) -> Contents:
+    def index(self, root: Path, audit: Audit) -> Contents:
         prepared = (root / "train/rgb").is_dir()
         frames: Parts = {}
         for split, folder in (PREPARED if prepared else OFFICIAL).items():
@@ -70,12 +71,13 @@ class Cityscapes(RGBD):
                 for path in paths
             }
         empty = [split for split, part in frames.items() if not part]
-        if empty:
-            self.refuse([f"no images of {split}; expected {self.layout}" for split in empty])
+        audit.problems.extend(f"no images of {split}; expected {self.layout}" for split in empty)
         table = from_one(len(CLASSES)) if prepared else official_table()
         read_depth = prepared_depth if prepared else official_depth
         source = Source(
-            images.read_image, disparity if self.depth == "disparity" else read_depth, partial(label, table)
+            images.read_image,
+            depth_map if self.depth == "disparity" else read_depth,
+            partial(label_map, table=table),
         )
         form = "prepared" if prepared else "official"
         return Contents(form, frames, source, STATISTICS[self.depth], CLASSES)
@@ -98,15 +100,6 @@ def official_table() -> np.ndarray:
     return table
 
 
-def label(table: np.ndarray, path: Path) -> np.ndarray:
-    return as_classes(images.read_map(path), table, str(path))
-
-
-def disparity(path: Path) -> np.ndarray:
-    """(H, W) float32: 256 times the disparity, plus 1; 0 where there is none."""
-    return images.read_map(path).astype(np.float32)
-
-
 def official_depth(path: Path) -> np.ndarray:
     """(H, W) float32, m, from a file of disparities and the camera's."""
     name = path.name.replace("_disparity.png", "_camera.json")
@@ -119,7 +112,7 @@ def official_depth(path: Path) -> np.ndarray:
             f"{camera} cannot be read as a camera's parameters ({error!r}); get it again, or take "
             "data.depth=disparity, which needs no cameras"
         ) from error
-    shifted = disparity(path)
+    shifted = depth_map(path)  # 256 times the disparity, plus 1; 0 where there is none
     shift = np.maximum(shifted - 1, 0) / 256
     depth = np.divide(baseline * focal, shift, out=np.zeros_like(shift), where=shift > 0)
     return measured(depth)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.families.clips import EXTRACT_FRAMES, Clip, ClipModule, audit, frames_in, with_held_out
+from mmrobust.data.families.clips import Clip, ClipModule, frames_in, note_absent
+from mmrobust.data.files.lists import parsed, read_lines, unique
+from mmrobust.data.held_out import with_validation
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Split
 from mmrobust.errors import Problems, UserError
@@ -19,7 +21,6 @@ from mmrobust.errors import Problems, UserError
 EMOTIONS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")  # the order of OGM-GE and all that build on it
 SOURCE = "github.com/CheyneyComputerScience/CREMA-D"
 LISTS = "data/CREMAD of github.com/GeWu-Lab/OGM-GE_CVPR2022"
-Labels = dict[str, int]  # {id: class}
 
 log = logging.getLogger(__name__)
 
@@ -43,43 +44,42 @@ class CREMAD(ClipModule):
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         if self.split not in ("ogm", "actor"):
             raise UserError(f"data.split={self.split} is not a split of CREMA-D; use ogm or actor")
-        root, problems, damaged = Path(self.root), Problems(), Problems()
-        folder = root / f"Image-{self.fps:02d}-FPS"
-        extract = EXTRACT_FRAMES.format("VideoFlash/*.flv", folder.absolute(), ".flv", self.fps)
-        if not root.is_dir():
-            raise UserError(
-                f"data.root={root} does not exist; set it, or paths.data, to where AudioWAV, {folder.name}, train.csv "
-                f"and test.csv lie. AudioWAV and the videos are in {SOURCE} (with git-LFS), the lists in {LISTS}; the "
-                f"frames are made of the videos: in the clone, run {extract}"
+        root = Path(self.root)
+        folder = root / self.frames_folder
+        extract = self.extract_frames("VideoFlash/*.flv", folder)
+        expected = (
+            f"where AudioWAV, {folder.name}, train.csv and test.csv lie. AudioWAV and the videos are in {SOURCE} (with "
+            f"git-LFS), the lists in {LISTS}; the frames are made of the videos: in the clone, run {extract}"
+        )
+        with self.open_root(expected, samples="clips") as audit:
+            lists = [root / "train.csv", root / "test.csv"]
+            if self.split == "actor" and not any(path.is_file() for path in lists):
+                lists = [root / "AudioWAV"]
+            labels = [read_labels(path, audit.problems) for path in lists]
+            if len(labels) > 1:
+                both = [stem for stem in labels[0] if stem in labels[1]]
+                audit.problems.add("in train.csv and test.csv", both, "take them out of one")
+            train, *tests = (
+                {
+                    stem: Clip(root / f"AudioWAV/{stem}.wav", frames_in(folder / stem), label)
+                    for stem, label in x.items()
+                }
+                for x in labels
             )
-        lists = [root / "train.csv", root / "test.csv"]
-        if self.split == "actor" and not any(path.is_file() for path in lists):
-            lists = [root / "AudioWAV"]
-        labels = [read_labels(path, problems) for path in lists]
-        if len(labels) > 1:
-            both = [stem for stem in labels[0] if stem in labels[1]]
-            problems.add("in train.csv and test.csv", both, "take them out of one")
-        train, *tests = (
-            {
-                stem: Clip(root / f"AudioWAV/{stem}.wav", frames_in(folder / stem), label)
-                for stem, label in x.items()
-            }
-            for x in labels
-        )
-        test = tests[0] if tests else {}
-        audit(
-            train | test,
-            damaged,
-            sounds=f"<id>.wav in {root / 'AudioWAV'}",
-            get_sounds=f"get them from {SOURCE}",
-            frames=f"<id>/*.jpg in {folder}",
-            get_frames=f"in the clone, run {extract}",
-        )
-        self.refuse(problems, damaged)
+            test = tests[0] if tests else {}
+            note_absent(
+                train | test,
+                audit.damaged,
+                sounds=f"<id>.wav in {root / 'AudioWAV'}",
+                get_sounds=f"get them from {SOURCE}",
+                frames=f"<id>/*.jpg in {folder}",
+                get_frames=f"in the clone, run {extract}",
+            )
         if self.split == "actor":
             parts = by_actor(train | test, self.seed)
         else:
-            parts = with_held_out(train, test, self.validation, self.seed)
+            targets = list(labels[0].values())
+            parts = with_validation(train, test, targets, self.validation, self.seed, "clips")
             before, after = ({stem[:4] for stem in clips} for clips in (train, test))
             told = "%d of %d actors occur in train and test; data.split=actor keeps them apart"
             log.info(told, len(before & after), len(before | after))
@@ -97,27 +97,22 @@ def by_actor(clips: Mapping[str, Clip], seed: int) -> dict[str, Mapping[str, Cli
     return {n: {s: clip for s, clip in clips.items() if s[:4] in group} for n, group in groups.items()}
 
 
-def read_labels(source: Path, problems: Problems) -> Labels:
+def read_labels(source: Path, problems: Problems) -> dict[str, int]:
     """The clips of a list of rows `id,EMOTION` or of the folder AudioWAV; adds to `problems`."""
-    rows: list[str] = []
+    lines: list[str] = []
     if source.is_dir():
-        rows = [f"{path.stem},{path.stem[9:12]}" for path in sorted(source.glob("[!.]*.wav"))]
+        lines = [f"{path.stem},{path.stem[9:12]}" for path in sorted(source.glob("[!.]*.wav"))]
     elif source.is_file():
-        rows = source.read_text("utf-8-sig", errors="replace").splitlines()  # some copies have a BOM
+        lines = read_lines(source)
     else:
         problems.append(f"no {source}; take it from {LISTS}, or go without lists: data.split=actor")
-    labels: Labels = {}
-    wrong, twice = list[str](), list[str]()
-    for number, row in enumerate(rows, start=1):
-        stem, _, emotion = (part.strip() for part in row.partition(","))
-        if stem and emotion in EMOTIONS:
-            twice += [f"line {number}: {stem}"] if stem in labels else []
-            labels[stem] = EMOTIONS.index(emotion)
-        elif row.strip():
-            wrong.append(f"line {number}: {row}")
+        return {}
+
+    def parse(line: str) -> tuple[str, int]:
+        stem, _, emotion = (part.strip() for part in line.partition(","))
+        if not stem:
+            raise ValueError
+        return stem, EMOTIONS.index(emotion)
+
     expected = f"`id,EMOTION` with one of {', '.join(EMOTIONS)}"
-    problems.add(f"{source}: not {expected}", wrong, "mend or delete them")
-    problems.add(f"{source}: listed before", twice, "keep one row of each")
-    if not labels and source.exists():
-        problems.append(f"{source} names no clips; expected {expected}")
-    return labels
+    return unique(source, parsed(source, lines, parse, problems, expected=expected), problems)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mmrobust.data.families.views import Views, ViewsModule, check_share
+from mmrobust.data.families.views import Views, ViewsModule
 from mmrobust.data.files.matlab import read_matrices
+from mmrobust.data.held_out import share_problem
 from mmrobust.errors import Problems, UserError
 
 # Names of variables, in small letters and without a number at the end.
@@ -36,7 +37,8 @@ class Multiview(ViewsModule):
         self.file, self.test = file, test
 
     def tables(self) -> tuple[Views, Views, tuple[str, ...]]:
-        check_share("data.test", self.test)
+        if problem := share_problem("data.test", self.test, "the samples"):
+            raise UserError(problem)
         path = next((p for p in (Path(self.root) / self.file, Path(self.file)) if p.is_file()), None)
         if path is None:
             there = ", ".join(sorted(p.name for p in Path(self.root).glob("*.mat"))) or "no .mat file"

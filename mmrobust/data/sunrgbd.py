@@ -9,25 +9,28 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmrobust.data.families.frames import Frame, Source, Statistics, as_classes, from_one
+from mmrobust.data.audit import Audit
+from mmrobust.data.families.frames import Frame, Source, Statistics
 from mmrobust.data.families.rgbd import RGBD, Contents
+from mmrobust.data.families.sunrgbd_toolbox import (
+    CLASSES,
+    SOURCE,
+    find_labels,
+    label_array,
+    label_of,
+    read_splits,
+    sample_name,
+)
 from mmrobust.data.files import images
-from mmrobust.data.files.arrays import read_array
 from mmrobust.data.files.folders import PICTURES, find, names_in
-from mmrobust.data.files.hdf5 import Tables
-from mmrobust.data.files.kept import kept_value
-from mmrobust.data.files.matlab import read_variables
-from mmrobust.data.nyuv2 import CLASSES_40
-from mmrobust.errors import Problems, UserError
+from mmrobust.errors import Problems
 
-CLASSES = tuple({"refridgerator": "fridge", "television": "tv"}.get(name, name) for name in CLASSES_40[:37])
 # Those with more than 80 frames in Song et al.; office_kitchen, with 81, is not among them.
 SCENES = (
     "bathroom", "bedroom", "classroom", "computer_room", "conference_room", "corridor", "dining_area", "dining_room",
     "discussion_area", "furniture_store", "home_office", "kitchen", "lab", "lecture_theatre", "library", "living_room",
     "office", "rest_space", "study_space",
 )  # fmt: skip
-SOURCE = "SUNRGBD.zip and SUNRGBDtoolbox.zip of rgbd.cs.princeton.edu"
 FARTHEST = 8000.0  # mm; what lies beyond is no measurement
 # Of training depth, mm. ESANet's are those of the files' numbers, 8 times as many (their low three bits are 0).
 STATISTICS = {
@@ -65,25 +68,25 @@ class SUNRGBD(RGBD):
         super().__init__(task=task, image_size=scene_size if task == "scene" else image_size, **base)
         self.depth = depth
 
-    def index(self, root: Path) -> Contents:
-        problems, folders = Problems(), dict[str, set[str]]()
+    def index(self, root: Path, audit: Audit) -> Contents:
+        folders: dict[str, set[str]] = {}
         samples = root / "SUNRGBD" if (root / "SUNRGBD").is_dir() else root
         near = [root, root.parent, root.with_name(f"{root.name}_meta")]
         near = [n / part for n in near for part in ("SUNRGBDtoolbox", ".")]
-        splits, form = self._splits(root, near, problems)
+        splits, form = self._splits(root, near, audit.problems)
         names = [name for part in splits.values() for name in part]
         labels: dict[str, Any] = dict.fromkeys(names)
         source, scenes = Source(images.read_image, depth_image, label_array), dict.fromkeys(names, -1)
         if self.task == "scene":
-            scenes = self._scenes(samples, names, problems)
+            scenes = self._scenes(samples, names, audit.problems)
         elif names and (samples / names[0] / "label/label.npy").is_file():
             labels = {name: samples / name / "label/label.npy" for name in names}
             form += ", label.npy"
         else:
-            labels, source = self._official_labels(near, names, problems)
+            labels, tables, files = find_labels(near, names, audit)
+            source = Source(images.read_image, depth_image, partial(label_of, tables), files)
             form += ", SUNRGBD2Dseg.mat"
-        if problems:
-            self.refuse(problems)
+        audit.check()
         depth = "depth_bfx" if self.depth == "refined" else "depth"
         frames = {
             split: {
@@ -114,32 +117,7 @@ class SUNRGBD(RGBD):
                 s: sorted(sample_name(r, 2) for r in part if r.strip()) for s, part in rows.items()
             }, "prepared"
         path = find("allsplit.mat", folders, problems, f"it is in {SOURCE}")
-        return (read_splits(path, problems) if path else {}), "official"
-
-    def _official_labels(
-        self, near: Sequence[Path], names: Sequence[str], problems: Problems
-    ) -> tuple[dict[str, int], Source]:
-        """The rows of the samples in SUNRGBD2Dseg.mat, and how they are read."""
-        folders = [folder / "Metadata" for folder in near]
-        where = f"it is in {SOURCE}; or label/label.npy in each sample's folder, as ESANet's code makes them"
-        meta = find("SUNRGBDMeta.mat", folders, problems, where)
-        seg = find("SUNRGBD2Dseg.mat", folders, problems, where)
-        if not (meta and seg):
-            return {}, Source(images.read_image, depth_image, label_array)
-        order: list[str] = kept_value("sunrgbd_order", [meta], None, partial(read_order, meta))
-        tables = Tables(seg)
-        count = tables.array("SUNRGBD2Dseg/seglabel").size
-        rows = {name: row for row, name in enumerate(order)}
-        problems.add(
-            f"not in {meta}",
-            [n for n in names if n not in rows],
-            f"get it again, it is in {SOURCE}",
-        )
-        if count != len(order):
-            problems.append(
-                f"{seg} has {count} labels, {meta} {len(order)} samples; get both again: {SOURCE}"
-            )
-        return rows, Source(images.read_image, depth_image, partial(label_of, tables), (meta, seg))
+        return (read_splits(path, problems) if path.is_file() else {}), "official"
 
     def _scenes(self, samples: Path, names: Sequence[str], problems: Problems) -> dict[str, int]:
         """{name: class} of the samples that show one of the 19 kinds; without scene.txt a sample is left out if
@@ -159,32 +137,6 @@ class SUNRGBD(RGBD):
         return scenes
 
 
-def sample_name(path: str, deeper: int) -> str:
-    """The name of a sample, from a path to it or to what lies `deeper` folders below it, with whatever prefix: what
-    comes after the last `SUNRGBD/`."""
-    parts = [part for part in path.replace("\\", "/").strip().split("/") if part]
-    start = len(parts) - parts[::-1].index("SUNRGBD") if "SUNRGBD" in parts else 0
-    return "/".join(parts[start : len(parts) - deeper])
-
-
-def read_splits(path: Path, problems: Problems) -> dict[str, list[str]]:
-    """The sorted names of train and test; adds to `problems`."""
-    found = read_variables(path, ["alltrain", "alltest"])
-    splits = {
-        split: sorted(sample_name(str(p), 0) for p in np.atleast_1d(found[f"all{split}"]))
-        for split in ("train", "test")
-    }
-    both = sorted(set(splits["train"]) & set(splits["test"]))
-    problems.add(f"{path}: in train and test", both, "get it again")
-    return splits
-
-
-def read_order(path: Path) -> list[str]:
-    """The names of all samples in the order of SUNRGBDMeta.mat."""
-    rows = np.atleast_1d(read_variables(path, ["SUNRGBDMeta"])["SUNRGBDMeta"])
-    return [sample_name(str(row.rgbpath), 2) for row in rows]
-
-
 def only_file(folder: Path, suffixes: tuple[str, ...], folders: dict[str, set[str]]) -> Path:
     """The first file with one of the suffixes, or a path that does not exist."""
     names = [n for n in names_in(folder, folders) if n.endswith(suffixes) and not n.startswith(".")]
@@ -195,17 +147,3 @@ def depth_image(path: Path) -> np.ndarray:
     """(H, W) float32, mm, at most 8 m: the file's 16 bits are rotated by three."""
     rotated = images.read_map(path).astype(np.uint16)
     return np.minimum(((rotated >> 3) | (rotated << 13)).astype(np.float32), np.float32(FARTHEST))
-
-
-def label_array(path: Path) -> np.ndarray:
-    """A label.npy."""
-    numbers = read_array(path)
-    if numbers.ndim != 2:
-        raise UserError(f"{path} has shape {numbers.shape}, not (height, width); get it again")
-    return as_classes(numbers, from_one(len(CLASSES)), str(path))
-
-
-def label_of(tables: Tables, row: int) -> np.ndarray:
-    """One of SUNRGBD2Dseg.mat."""
-    name = "SUNRGBD2Dseg/seglabel"
-    return as_classes(tables.referred(name, row), from_one(len(CLASSES)), f"{name}[{row}] of {tables.path}")

@@ -3,43 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle, pairwise
+from itertools import cycle
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from mmrobust import keyed
 from mmrobust.combinations import all_combinations, combination_name
 from mmrobust.data.base import DataModule
-from mmrobust.data.families.channels import MIN_SIZE, Channel
+from mmrobust.data.families.channels import MIN_SIZE, Channel, Channels
 from mmrobust.data.families.scenes import Scenes
-from mmrobust.data.known_truth import BEST, NAMES, TARGETS
-from mmrobust.data.spec import DataSpec, Modality
-from mmrobust.data.split import Key, Sample, Split
+from mmrobust.data.spec import DataSpec
+from mmrobust.data.split import Split
 from mmrobust.errors import UserError
 from mmrobust.files import short_hash
 
-NOISE = 0.5  # standard deviation; that of a pattern is 1, so that nobody needs to mistake one for another
 TASKS = ("classification", "segmentation", "regression", "multilabel")
-MAX_TABLE = 2**25  # entries, 256 MiB
 
 
 class Synthetic(DataModule):
-    """For segmentation scenes, see `Scenes`; for the other tasks channels, which is what the rest tells of.
-
-    Classes are seen through M imperfect channels, each drawn as a texture under white noise.
-
-    The class y is uniform. Modality m tells apart only groups of classes: undisturbed, it shows the group of
-    y; disturbed (probability 1 - clarity[m]), that of a decoy, a class drawn uniformly. A share `shared` of
-    the samples is disturbed in common: with one decoy for all modalities, and where one is disturbed, so are
-    those of lower clarity. In the rest, modalities are disturbed independently of each other. Every group has
-    `variants[m]` patterns, gratings of random frequencies: the more, the more there is to learn.
-
-    Patterns are orthogonal and the noise is low, so drawing loses nothing, and `bayes` is what the best
-    method with unlimited data would reach: accuracy, in a regression the mean absolute error, of several labels the
-    mean average precision.
+    """For segmentation scenes, see `Scenes`; for the other tasks classes behind channels, see `Channels`, of which
+    `bayes` says what the best method with unlimited data would reach.
 
     In a regression the target is the number of the class, 0 to C - 1; of several labels it is the binary digits of
     that number, the lowest first.
@@ -91,7 +72,8 @@ class Synthetic(DataModule):
         groups = halves(num_modalities, num_classes) if groups is None else groups
         self.groups = [list(group) if isinstance(group, Sequence) else [group] for group in groups]
         keys = zip(self.names, each(kinds), self.groups, each(clarity), each(variants), strict=False)
-        self.channels = [Channel(name, kind, size, *rest) for name, kind, *rest in keys]
+        members = [Channel(name, kind, size, *rest) for name, kind, *rest in keys]
+        self.channels = Channels(members, task, num_classes, shared, self.seed)
 
     def check(self) -> None:
         """Raises: UserError: all that is wrong with the keys."""
@@ -112,81 +94,22 @@ class Synthetic(DataModule):
             problems.append(f"shared={self.shared}, expected a share in [0, 1]")
         if len(self.groups) != len(self.names):
             problems.append(f"groups has length {len(self.groups)}, expected {len(self.names)} lists")
-        elif len(self.channels) < len(self.names):
+        elif len(self.channels.members) < len(self.names):
             problems.append("kinds, clarity or variants is an empty list, expected a value")
-        return problems + [p for channel in self.channels for p in channel.problems(self.num_classes)]
+        return problems + [p for channel in self.channels.members for p in channel.problems(self.num_classes)]
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         self.check()
-        if self.task == "segmentation":
-            return self.scenes.spec(self.num_samples["train"]), {
-                split: self.scenes.generate(split, count) for split, count in self.num_samples.items()
-            }
-        modalities = {c.name: Modality(c.kind, c.shape) for c in self.channels}
-        names = NAMES[self.task](self.num_classes)
-        outputs = len(names) or self.num_classes
-        spec = DataSpec(self.task, outputs, self.num_samples["train"], modalities, names)
-        return spec, {split: self.generate(split, count) for split, count in self.num_samples.items()}
+        source: Scenes | Channels = self.scenes if self.task == "segmentation" else self.channels
+        splits = {split: source.generate(split, count) for split, count in self.num_samples.items()}
+        return source.spec(self.num_samples["train"]), dict(splits)
 
-    def generate(self, split: str, count: int) -> Generated:
-        """A split. More samples, or more modalities with given groups, leave the others as they are."""
-
-        def draw(*stream: str) -> np.ndarray:
-            return keyed.uniform(np.arange(count), self.seed, split, *stream)
-
-        def draw_one_of(choices: int, *stream: str) -> np.ndarray:
-            return (draw(*stream) * choices).astype(np.int64)
-
-        classes = self.num_classes
-        target, common = draw_one_of(classes, "class"), draw("shared") < self.shared
-        inputs = {}
-        for c in self.channels:
-            disturbed = np.where(common, draw("disturbed"), draw("disturbed", c.name)) >= c.clarity
-            decoy = np.where(common, draw_one_of(classes, "decoy"), draw_one_of(classes, "decoy", c.name))
-            shown = c.symbols[np.where(disturbed, decoy, target)]
-            clean = c.patterns(self.seed)[shown, draw_one_of(c.variants, "variant", c.name)]
-            rng = np.random.default_rng(keyed.seed_of(self.seed, split, "noise", c.name))
-            if c.noisy:
-                clean = clean + NOISE * rng.standard_normal(clean.shape, dtype=np.float32)
-            inputs[c.name] = torch.from_numpy(clean)
-        return Generated(split, inputs, TARGETS[self.task](classes)[target])
-
-    def likelihood(self, combination: Sequence[str]) -> np.ndarray:
-        """P(groups shown | class): (C, tuples of groups), the last modality's group running fastest."""
+    def best(self, combination: Sequence[str]) -> float:
+        """The best score possible with these modalities, see `Channels.best`."""
         self.check()
         if self.task == "segmentation":
             raise UserError("what is best possible is not known with task=segmentation")
-        if unknown := [m for m in combination if m not in self.names]:
-            raise UserError(f"no modality is called {unknown[0]!r}, only {', '.join(self.names)}")
-        members = [c for c in self.channels if c.name in combination]
-        classes, counts = self.num_classes, [c.num_groups for c in members]
-        if classes * np.prod(counts, dtype=float) > MAX_TABLE:
-            raise UserError(
-                f"the Bayes accuracy of {combination_name(combination)} needs a table of {classes} classes × "
-                f"{' × '.join(map(str, counts))} groups, and {MAX_TABLE} entries are the limit; "
-                "ask for fewer modalities, or merge more classes in data.groups"
-            )
-        alone = np.ones((classes, 1))
-        for c in members:
-            shows = np.eye(c.num_groups)[c.symbols]  # (C, groups)
-            shows = c.clarity * shows + (1 - c.clarity) * shows.mean(0)
-            alone = (alone[:, :, None] * shows[:, None, :]).reshape(classes, -1)
-        common = np.zeros_like(alone)
-        target, decoy = np.mgrid[:classes, :classes]
-        for low, high in pairwise(np.unique([0, *(c.clarity for c in members), 1])):
-            # The draw that decides who is disturbed lies in [low, high): those of clarity <= low are.
-            shown = [c.symbols[decoy if c.clarity <= low else target] for c in members]
-            np.add.at(common, (target, np.ravel_multi_index(shown, counts)), (high - low) / classes)
-        return self.shared * common + (1 - self.shared) * alone
-
-    def best(self, combination: Sequence[str]) -> float:
-        """The best score possible with these modalities, exactly: see the class for what is scored.
-
-        Raises:
-            UserError: an unknown modality, or more than 2^25 combinations of class and groups shown.
-        """
-        joint = self.likelihood(combination) / self.num_classes
-        return BEST[self.task](joint, TARGETS[self.task](self.num_classes))
+        return self.channels.best(combination)
 
     @property
     def bayes(self) -> dict[str, float]:
@@ -196,29 +119,11 @@ class Synthetic(DataModule):
     @property
     def fingerprint(self) -> str:
         """Ids and classes do not tell what the inputs were made of; these keys do."""
-        parts = [super().fingerprint, self.seed, self.shared, self.channels]
+        parts = [super().fingerprint, self.seed, self.shared, self.channels.members]
         text = repr(parts if self.task == "classification" else [*parts, self.task])
         if self.task == "segmentation":
             text = repr([super().fingerprint, self.scenes])
         return short_hash(text)
-
-
-class Generated(Split):
-    """One split, held in memory."""
-
-    magnitudes = False  # its spectrograms are drawn, not computed
-
-    def __init__(self, name: str, inputs: Mapping[str, Tensor], targets: np.ndarray) -> None:
-        self.inputs, self.targets = inputs, targets.tolist()
-        self.tensors = torch.from_numpy(targets)
-        self.ids = [f"{name}{index}" for index in range(len(targets))]
-        self.present = np.ones((len(targets), len(inputs)), dtype=bool)
-
-    def read(self, key: Key) -> dict[str, np.ndarray]:
-        return {name: rows[key.index].numpy() for name, rows in self.inputs.items()}
-
-    def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
-        return Sample({name: torch.from_numpy(x) for name, x in raw.items()}, self.tensors[key.index])
 
 
 def each(value: Any) -> Iterable[Any]:

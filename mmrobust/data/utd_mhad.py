@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.base import DataModule, hold_out
+from mmrobust.data.base import DataModule
 from mmrobust.data.families.actions import MODALITIES, Actions, Signal, Take, inertial_statistics
-from mmrobust.data.families.motion import CHANNELS, JOINTS
-from mmrobust.data.spec import DataSpec, Modality
+from mmrobust.data.held_out import share_problem, with_validation
+from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Split
-from mmrobust.errors import Problems, UserError
+from mmrobust.errors import Problems
 from mmrobust.files import expanded
 
 # fmt: off
@@ -61,70 +61,46 @@ class UTDMHAD(DataModule):
         self.signal = Signal(frames, image_size, skeleton_steps, inertial_steps, jitter, motion, folder)
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
-        root, problems = Path(self.root), Problems(self.wrong_keys())
-        if not root.is_dir():
-            raise UserError(
-                f"data.root={root} does not exist; set it, or paths.data, to where Depth, Skeleton and Inertial lie: "
-                f"{SOURCE}"
-            )
-        takes = find_takes(root, problems)
-        if self.incomplete == "error":
-            for m in MODALITIES:
+        root = Path(self.root)
+        with self.open_root(f"where Depth, Skeleton and Inertial lie: {SOURCE}") as audit:
+            problems = audit.problems
+            problems.extend(self.wrong_keys())
+            takes = find_takes(root, problems)
+            for m in MODALITIES if self.incomplete == "error" else ():
                 lacking = [name for name, take in takes.items() if m not in take.files]
                 remedy = f"get them from {SOURCE}, or keep these samples without it: data.incomplete=allow"
                 problems.add(f"no {m} file in {root / m.title()}", lacking, remedy)
-        chosen = self.chosen_subjects({take.subject for take in takes.values()}, problems) if takes else {}
-        if problems:
-            raise UserError(f"data.root={root} cannot be used:\n- " + "\n- ".join(problems))
-        parts = {
-            split: {name: take for name, take in takes.items() if take.subject in subjects}
-            for split, subjects in chosen.items()
-        }
-        names = list(parts["train"])
-        kept, held = hold_out([parts["train"][name].action for name in names], self.validation, self.seed)
-        if self.validation:
-            if not len(held) or not len(kept):
-                raise UserError(
-                    f"data.validation={self.validation} of {len(names)} recordings leaves {len(kept)} for training and "
-                    f"{len(held)} for validation; change it, or set 0 for no validation split"
-                )
-            parts["val"] = {names[i]: parts["train"][names[i]] for i in held}
-            parts["train"] = {names[i]: parts["train"][names[i]] for i in kept}
+            found = {take.subject for take in takes.values()}
+            chosen = self.chosen_subjects(found, problems) if takes else {}
+        train, test = (
+            {name: take for name, take in takes.items() if take.subject in chosen[split]}
+            for split in ("train", "test")
+        )
+        targets = [take.action for take in train.values()]
+        parts = with_validation(train, test, targets, self.validation, self.seed, "recordings")
         actions = {split: Actions(takes, self.signal, None) for split, takes in parts.items()}
         actions["train"].run_seed = self.run_seed
         mean, std = inertial_statistics(actions["train"], skip=self.corrupt == "skip")
-        splits: dict[str, Split] = {}
-        for split in (name for name in ("train", "val", "test") if name in parts):
-            splits[split] = data = actions[split]
+        for split, data in actions.items():
             data.mean, data.std = mean, std
             subjects = sorted({take.subject for take in data.takes})
             log.info("%s: %d recordings of subjects %s", split, len(data), subjects)
-        s = self.signal
-        modalities = {
-            "depth": Modality("video", (1, s.frames, s.size, s.size)),
-            "skeleton": Modality("sequence", (3 * JOINTS, s.skeleton_steps)),
-            "inertial": Modality("sequence", (CHANNELS, s.inertial_steps)),
-        }
-        return DataSpec("classification", len(CLASSES), len(parts["train"]), modalities, CLASSES), splits
+        spec = DataSpec("classification", len(CLASSES), len(parts["train"]), self.signal.modalities, CLASSES)
+        return spec, dict(actions)
 
     def wrong_keys(self) -> list[str]:
         """What is wrong with the keys, whatever lies on disk."""
         s = self.signal
+        least = {"frames": 1, "image_size": 8, "skeleton_steps": 2, "inertial_steps": 2}
+        values = {"frames": s.frames, "image_size": s.size, "skeleton_steps": s.skeleton_steps}
+        values["inertial_steps"] = s.inertial_steps
         problems = [
-            f"data.{key}={value} is below {least}"
-            for key, value, least in (
-                ("frames", s.frames, 1),
-                ("image_size", s.size, 8),
-                ("skeleton_steps", s.skeleton_steps, 2),
-                ("inertial_steps", s.inertial_steps, 2),
-            )
-            if value < least
+            f"data.{key}={value} is below {least[key]}" for key, value in values.items() if value < least[key]
         ]
-        for key, share in (("validation", self.validation), ("jitter", s.jitter)):
-            if not 0 <= share < (1 if key == "validation" else 0.5):
-                problems.append(
-                    f"data.{key}={share} is no share of at least 0 and below {1 if key == 'validation' else 0.5}"
-                )
+        if problem := share_problem("data.validation", self.validation):
+            problems.append(problem)
+        if not 0 <= s.jitter < 0.5:
+            problems.append(f"data.jitter={s.jitter} is no share of at least 0 and below 0.5")
         if self.incomplete not in ("error", "allow"):
             problems.append(f"data.incomplete={self.incomplete} is not known; choose error or allow")
         return problems

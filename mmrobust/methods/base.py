@@ -23,7 +23,7 @@ from mmrobust.methods.output import Output as Output
 from mmrobust.methods.output import mean_over_available as mean_over_available
 from mmrobust.methods.output import stacked_logits as stacked_logits
 from mmrobust.methods.output import tensors as tensors
-from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, takes_encoders
+from mmrobust.models.assembly import Fusion, build_encoders, build_fusion, by_lr_factor, takes_encoders
 from mmrobust.models.encoders import few_rows, running_statistics
 from mmrobust.models.heads import Prediction as Prediction
 from mmrobust.models.resting import drop_gradients, rest
@@ -174,9 +174,8 @@ class Method(LightningModule):
     # Optimisation
 
     def configure_optimizers(self) -> Any:
-        return optimization(
-            [p for p in self.parameters() if p.requires_grad], self._optimizer, self._schedule
-        )
+        parameters = by_lr_factor(self, self._fusion[1])
+        return optimization(parameters, self._optimizer, self._schedule)
 
     def on_train_start(self) -> None:
         self.start()

@@ -50,10 +50,10 @@ class Teacher:
     def _load(self) -> Method:
         import torch
 
-        from mmrobust.training.checkpoints import load_method
+        from mmrobust.training.session import open_trained
 
         with torch.random.fork_rng():  # building it draws weights; the student's step must not notice
-            method = load_method(self.run)
+            method = open_trained(self.run).method
         self._check(method.spec)
         return method.requires_grad_(False)
 

@@ -12,7 +12,8 @@ from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.models.encoders import build_encoder
 from mmrobust.models.pyramid import Levelwise, NoSkips, Skips
-from mmrobust.models.stages import Staged, build_levels, build_pyramids
+from mmrobust.models.pyramid_encoder import build_pyramids
+from mmrobust.models.stages import Staged, build_levels
 
 Fusion = Callable[[Any], nn.Module]  # of the encoders' widths, or of encoders that it takes apart
 
@@ -32,9 +33,26 @@ def encoder_keys(encoder: Mapping[str, Any], spec: DataSpec) -> dict[str, dict[s
 
 
 def _own_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the entries of modalities and the decoder."""
-    others = {*encoder_entries(encoder), "decoder"}
+    """Without the entries of modalities, the decoder and what the optimizer is told."""
+    others = {*encoder_entries(encoder), "decoder", "lr_factor"}
     return {key: value for key, value in encoder.items() if key not in others}
+
+
+def by_lr_factor(network: nn.Module, encoder: Mapping[str, Any]) -> dict[float, list[nn.Parameter]]:
+    """What of a method learns, by the factor of its learning rate: `encoder.lr_factor` of its `encoders`, else 1.
+
+    Layers that a fusion took out of an encoder, see `takes_encoders`, learn like the rest.
+    """
+    factors: dict[nn.Parameter, float] = {}
+    # a method may keep its encoders elsewhere
+    for m, module in getattr(network, "encoders", {}).items():
+        own = encoder.get(m) or encoder
+        factors |= dict.fromkeys(module.parameters(), float(own["lr_factor"]))
+    found: dict[float, list[nn.Parameter]] = {}
+    for p in network.parameters():
+        if p.requires_grad:
+            found.setdefault(factors.get(p, 1.0), []).append(p)
+    return found
 
 
 def build_encoders(encoder: Mapping[str, Any], spec: DataSpec, fusion: Fusion | None) -> nn.ModuleDict:

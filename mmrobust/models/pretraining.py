@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,24 @@ CONTAINERS = ("state_dict", "model", "model_state_dict")
 NAMED = 3  # of the keys that do not fit
 
 log = logging.getLogger(__name__)
+
+_unread: ContextVar[bool] = ContextVar("_unread", default=False)
+
+
+@contextmanager
+def without_pretrained_weights() -> Iterator[None]:
+    """Within, networks are built as they are for their pretrained weights, but these are not read: a checkpoint will
+    replace them, and file or download need not be there."""
+    token = _unread.set(True)
+    try:
+        yield
+    finally:
+        _unread.reset(token)
+
+
+def reads_weights() -> bool:
+    """Whether pretrained weights are read: not within `without_pretrained_weights`."""
+    return not _unread.get()
 
 
 class PixelScale(nn.Module):
@@ -87,6 +106,8 @@ def timm_network(
     known = timm.get_pretrained_cfg(name)
     if known is not None and known.fixed_input_size and tuple(size) != tuple(known.input_size[1:]):
         options = {"img_size": tuple(size)} | options
+    if not reads_weights():
+        weights, pretrained = None, False
     if weights is not None:
         return _with_weights(name, weights, options)
     try:
@@ -187,6 +208,8 @@ def load_weights(network: nn.Module, weights: str) -> None:
     Raises:
         UserError: the file cannot be read, or does not fit.
     """
+    if not reads_weights():
+        return
     try:
         network.load_state_dict(read_weights(weights))
     except RuntimeError as error:

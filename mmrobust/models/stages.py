@@ -1,8 +1,9 @@
-"""Encoders as sequences of stages: for pyramids, and for fusions that begin between stages."""
+"""Encoders as sequences of stages, each of which gives a level."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -10,18 +11,10 @@ from torch import Tensor, nn
 from mmrobust.config.build import find_class, is_class_path
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
-from mmrobust.models.encoders import (
-    PointwiseLinear,
-    Tiny,
-    check_tiny,
-    use_group_norm,
-)
+from mmrobust.models.encoders import Tiny, check_tiny, use_group_norm
 from mmrobust.models.initialization import keep_weights
 from mmrobust.models.pretraining import load_weights, pixel_scale, timm_network
 from mmrobust.models.pyramid import Pyramid
-
-FINEST = 4  # stride of the finest level that is a skip: the stem's map is as large as it is poor
-MOST_SKIPS = 3
 
 
 class Staged(nn.Module):
@@ -80,58 +73,20 @@ class Whole(nn.Module):
         return [level.movedim(-1, 1) for level in levels] if self.channels_last else levels
 
 
-class PyramidEncoder(nn.Module):
-    """An encoder that gives a `Pyramid`: its last level, and up to three finer ones.
+class ChannelsLast(nn.Module):
+    """A stage that works on maps (B, H, W, D), for levels (B, D, H, W).
 
     Args:
-        encoder: with `levels`, `widths` and `strides`.
-        width: channels of the deepest map; null: the network's own.
-
-    Attributes:
-        width: of the deepest map.
-        skip_widths: of the skips, coarse to fine.
-        stride: of the finest level.
+        stage: it.
+        embeds: whether it reads the image itself, (B, C, H, W).
     """
 
-    def __init__(self, encoder: Staged | Whole, width: int | None) -> None:
+    def __init__(self, stage: nn.Module, embeds: bool) -> None:
         super().__init__()
-        self.encoder = encoder
-        widths, strides = encoder.widths, encoder.strides
-        self.kept = skip_levels(strides)
-        self.width = width or widths[-1]
-        self.skip_widths = [widths[i] for i in self.kept]
-        self.stride = strides[self.kept[-1]] if self.kept else strides[-1]
-        self.projection = project(widths[-1], self.width)
-        self.skip_projections = nn.ModuleList(nn.Identity() for _ in self.kept)
+        self.stage, self.embeds = stage, embeds
 
-    def forward(self, x: Tensor) -> Pyramid:
-        frames = 0
-        if x.dim() == 5:  # a video: the mean over the frames of their maps
-            batch, _, frames = x.shape[:3]
-            x = x.transpose(1, 2).flatten(0, 1)
-        maps = self.encoder.levels(x)
-        if frames:
-            maps = [level.unflatten(0, (batch, frames)).mean(1) for level in maps]
-        skips = [change(maps[i]) for i, change in zip(self.kept, self.skip_projections, strict=True)]
-        return Pyramid(self.projection(maps[-1]), tuple(skips))
-
-    def unify(self, widths: Sequence[int]) -> None:
-        """Project the skips to these widths where they have others."""
-        self.skip_projections = nn.ModuleList(map(project, self.skip_widths, widths))
-        self.skip_widths = list(widths)
-
-
-def skip_levels(strides: Sequence[int]) -> list[int]:
-    """Which levels (fine to coarse) are skips, coarse to fine: the last of each stride, up to three, the stem's only
-    where there would be fewer than two without it."""
-    finer = [i for i in range(len(strides) - 1) if strides[i] < min(strides[i + 1 :])]
-    without_stem = [i for i in finer if strides[i] >= FINEST]
-    return (without_stem if len(without_stem) >= 2 else finer)[-MOST_SKIPS:][::-1]
-
-
-def project(width: int, target: int) -> nn.Module:
-    """A linear map of the channels, if there is anything to change."""
-    return nn.Identity() if width == target else PointwiseLinear(width, target)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stage(x if self.embeds else x.movedim(1, -1)).movedim(-1, 1)
 
 
 def build_levels(
@@ -185,7 +140,14 @@ def _timm_levels(
     chosen = {**options, "in_chans": image.shape[0], "features_only": True}
     try:
         network = timm_network(name, pretrained=pretrained, weights=weights, size=image.shape[1:], **chosen)
-    except (AttributeError, AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
+    except (
+        AttributeError,
+        AssertionError,
+        LookupError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+    ) as error:
         raise UserError(
             f"timm cannot take the levels out of {name!r} ({type(error).__name__}: {error}); choose another "
             "encoder, such as resnet18, convnext_atto or tiny"
@@ -197,53 +159,28 @@ def _timm_levels(
         use_group_norm(network)
     widths, strides = network.feature_info.channels(), network.feature_info.reduction()
     channels_last = str(getattr(network, "output_fmt", "")).endswith("NHWC")
-    taps = getattr(network, "return_layers", None)
-    if taps is None or channels_last or not isinstance(network, nn.ModuleDict):
+    stages = _timm_stages(network)
+    if stages is None:
         whole = network if scale is None else nn.Sequential(scale, network)
         return Whole(whole, widths, strides, channels_last)
-    stages: list[list[nn.Module]] = [[]]
-    for key, module in network.items():
-        stages[-1].append(module)
-        if key in taps:
-            stages.append([])
     if scale is not None:
         stages[0].insert(0, scale)
-    modules = [stage[0] if len(stage) == 1 else nn.Sequential(*stage) for stage in stages if stage]
+    modules = [stage[0] if len(stage) == 1 else nn.Sequential(*stage) for stage in stages]
+    if channels_last:
+        modules = [ChannelsLast(stage, embeds=i == 0) for i, stage in enumerate(modules)]
     return Staged(modules, widths, strides)
 
 
-def build_pyramid(modality: Modality, keys: Mapping[str, Any]) -> PyramidEncoder:
-    """One modality's; raises as `build_levels`."""
-    width = None if keys["name"] == "tiny" else keys["width"]
-    return PyramidEncoder(build_levels(modality, **keys), width)
-
-
-def build_pyramids(
-    modalities: Mapping[str, Modality], keys: Mapping[str, Mapping[str, Any]]
-) -> nn.ModuleDict:
-    """A `PyramidEncoder` for every modality, whose skips have common widths: the largest of each level.
-
-    Args:
-        modalities: what they read.
-        keys: those of `build_encoder` for every modality.
-
-    Raises:
-        UserError: as `build_levels`; levels that do not lie on each other.
-    """
-    encoders = {}
-    for m, modality in modalities.items():
-        try:
-            encoders[m] = build_pyramid(modality, keys[m])
-        except UserError as error:
-            raise UserError(f"{m}: {error}") from error
-    strides = {m: [e.encoder.strides[i] for i in (*e.kept, -1)] for m, e in encoders.items()}
-    if len({tuple(s) for s in strides.values()}) > 1:
-        found = "; ".join(f"{m} {', '.join(map(str, s))}" for m, s in strides.items())
-        raise UserError(
-            "segmentation fuses the modalities level by level, but their encoders' levels have different strides "
-            f"(skips, coarse to fine, and the deepest): {found}; give all modalities encoders of one family"
-        )
-    common = [max(widths) for widths in zip(*(e.skip_widths for e in encoders.values()), strict=True)]
-    for encoder in encoders.values():
-        encoder.unify(common)
-    return nn.ModuleDict(encoders)
+def _timm_stages(network: Any) -> list[list[nn.Module]] | None:
+    """What runs one after another up to each level of a network of timm's; None if it is no such sequence."""
+    taps = getattr(network, "return_layers", None)
+    if taps is not None and isinstance(network, nn.ModuleDict):
+        modules, ends = list(network.values()), [i for i, key in enumerate(network) if key in taps]
+    else:
+        # the families of EfficientNet and MobileNet: a stem, then `blocks`, and how many of these a level has
+        passed = [level.get("stage") for level in network.feature_info.get_dicts()]
+        if None in passed or network.feature_hooks is not None:
+            return None
+        stem = [module for key, module in network.named_children() if key != "blocks"]
+        modules, ends = [*stem, *network.blocks], [len(stem) + count - 1 for count in passed]
+    return [modules[a + 1 : b + 1] for a, b in pairwise([-1, *ends])]

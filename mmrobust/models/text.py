@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmrobust.data.kinds import decode_text
 from mmrobust.errors import UserError
+from mmrobust.models.pretraining import reads_weights
 from mmrobust.models.transformer import Block
 
 PAD, CLASS = 0, 1  # token ids; words have the others
@@ -116,7 +117,7 @@ class HuggingFace(nn.Module):
             ) from error
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(name)
-            if pretrained:
+            if pretrained and reads_weights():
                 self.network = AutoModel.from_pretrained(name, **options)
             else:
                 self.network = AutoModel.from_config(AutoConfig.from_pretrained(name, **options))

@@ -16,7 +16,8 @@ from mmrobust.errors import UserError
 from mmrobust.models.encoders import few_rows, running_statistics, scatter_rows
 from mmrobust.models.fusion import check_places, masked
 from mmrobust.models.pyramid import Context, GatedSum, Pyramid, SqueezeExcitation
-from mmrobust.models.stages import Staged, skip_levels
+from mmrobust.models.pyramid_encoder import skip_levels
+from mmrobust.models.stages import Staged
 
 
 class ESANet(nn.Module):
@@ -149,8 +150,7 @@ def widen(stage: nn.Module, width: int, target: int) -> None:
     Raises:
         UserError: which ones do cannot be told.
     """
-    block = next((child for child in stage.children() if any(True for _ in child.children())), stage)
-    for module in block.modules():
+    for module in first_block(stage).modules():
         for key, child in list(module.named_children()):
             if isinstance(child, nn.Conv2d) and child.in_channels == width and child.groups == 1:
                 wide = deepcopy(child)
@@ -168,3 +168,11 @@ def widen(stage: nn.Module, width: int, target: int) -> None:
             "fusion=trunk cannot tell which convolutions read what the encoders give: choose an encoder such as "
             "resnet18 or tiny, or another number of fusion.stages"
         ) from error
+
+
+def first_block(stage: nn.Module) -> nn.Module:
+    """The first part of a stage that has parts of its own, within stages of stages, too; else the stage itself."""
+    nested = next((child for child in stage.children() if any(True for _ in child.children())), None)
+    if nested is None:
+        return stage
+    return first_block(nested) if isinstance(nested, nn.Sequential) else nested

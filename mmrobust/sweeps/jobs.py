@@ -25,10 +25,11 @@ from mmrobust.config.identity import run_folder
 from mmrobust.config.trust import trusting
 from mmrobust.errors import Stopped, as_user_error, unread_output
 from mmrobust.evaluation.results import is_complete
+from mmrobust.training.children import stop_signals
 from mmrobust.training.claims import POOL, Pool
 from mmrobust.training.devices import place
 from mmrobust.training.lifecycle import execute
-from mmrobust.training.processes import led, stop_signals
+from mmrobust.training.processes import led
 from mmrobust.training.terminal import as_job, say
 
 AGAIN = "the same command goes on with what is not complete"

@@ -57,11 +57,8 @@ def measure(config: DictConfig, config_dir: str | None) -> Cost:
 
 def _measure(config: DictConfig, folder: Path) -> Cost:
     from mmrobust.evaluation.results import write_predictions
-    from mmrobust.training.checkpoints import build_method
     from mmrobust.training.devices import count_devices
-    from mmrobust.training.progress import Position
-    from mmrobust.training.session import start_process
-    from mmrobust.training.trainer import build_trainer, monitored
+    from mmrobust.training.session import begin, open_data, open_training
 
     folder.mkdir()
     devices = count_devices(config)
@@ -72,16 +69,14 @@ def _measure(config: DictConfig, folder: Path) -> Cost:
     config.optimizer.lr = 0.0
     config.data.batch_size = max(config.data.batch_size // devices, 1)
     config.trainer.update(
-        devices=1, num_nodes=1, strategy="auto", enable_progress_bar=False, enable_model_summary=False,
+        devices=1, num_nodes=1, strategy="auto", compile=False, enable_progress_bar=False, enable_model_summary=False,
         max_steps=-1, min_steps=None, min_epochs=None, max_time=None, check_val_every_n_epoch=1, val_check_interval=None,
     )  # fmt: skip
     if "inferred" in config.data and config.data.inferred is None:
         config.data.inferred = construct(config.data).infer()
     save_run_config(config, folder)
-    start_process(folder, config)
-    data = construct(config.data)
-    data.validation_split = "test" if config.selection == "paper" else "val"
-    data.setup()
+    begin(folder, config)
+    data = open_data(config)
     counts = {
         "train": _limited(len(data.loader("train", shuffle=True)), limits["train"]),
         "val": _limited(len(data.loader(data.validation_split)), limits["val"])
@@ -91,15 +86,14 @@ def _measure(config: DictConfig, folder: Path) -> Cost:
     }
     for key, count in counts.items():
         config.trainer[f"limit_{key}_batches"] = min(count, BATCHES)
-    method = build_method(config, data.spec)
-    trainer, times = build_trainer(config, folder, method), batch_times()
-    trainer.callbacks.extend([times, Position(0.0, monitored(method))])  # type: ignore[attr-defined]
-    trainer.fit(method, datamodule=data)
-    trainer.test(method, datamodule=data, verbose=False)
+    times = batch_times()
+    run = open_training(config, folder, data, [times])
+    run.trainer.fit(run.method, datamodule=data)
+    run.trainer.test(run.method, datamodule=data, verbose=False)
     each = times.seconds
     if epochs == -1 or 0 < steps < epochs * counts["train"]:
         epochs = math.ceil(max(steps, 0) / max(counts["train"], 1))
-    predictions = method.results.predictions
+    predictions = run.method.results.predictions
     written = 0 if predictions is None else write_predictions(folder, predictions).stat().st_size
     files = [path.stat().st_size for path in (folder / "checkpoints").glob("*.ckpt")]
     return Cost(

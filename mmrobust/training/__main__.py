@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from mmrobust.errors import Stopped, as_user_error
-from mmrobust.training.processes import leave_mistake
+from mmrobust.training.children import leave_mistake
 from mmrobust.training.train import train
 
 # What a process says that another has left. Why, the other knows: torchrun ends this one before it complains.

@@ -11,18 +11,13 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import DictConfig
 from torch import Tensor
 
-from mmrobust.config.build import check_classes, construct
-from mmrobust.config.identity import load_run_config
 from mmrobust.config.trust import resume_command
 from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
-from mmrobust.evaluation.added_metrics import build_metrics
 from mmrobust.files import foreign_content
 from mmrobust.methods.base import Method
-from mmrobust.models.initialization import initialize
 from mmrobust.training.retention import tested
 
 # What a checkpoint of ours holds.
@@ -107,16 +102,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def build_method(config: DictConfig, spec: DataSpec) -> Method:
-    """The method of a run's configuration, with new weights drawn from its seed by the rule `init`."""
-    torch.manual_seed(config.seed)
-    method = construct(config.method, spec=spec)
-    assert isinstance(method, Method)
-    initialize(method, config.init)
-    method.metrics = build_metrics(config.get("metrics") or DictConfig({}), spec)
-    return method
-
-
 def load_weights(method: Method, path: Path) -> dict[str, Any]:
     """Load a checkpoint into a method of the same class, data and sizes; returns it; raises as `check_fits`."""
     checkpoint = load_checkpoint(path)
@@ -169,22 +154,6 @@ def read_spec(checkpoint: dict[str, Any], path: Path) -> DataSpec:
         raise UserError(
             f"checkpoint {path} has a spec that this version of mmrobust does not know ({error!r}); train again"
         ) from error
-
-
-def load_method(folder: Path | str, which: str = "best") -> Method:
-    """The trained method of a run, in eval mode, without its data. Classes of your own packages are built within
-    `config.trust.trusting(["my_package"])` alone.
-
-    Raises:
-        UserError: a class of another role or package than the configuration's place asks for; see `load_checkpoint`.
-    """
-    config = load_run_config(folder)
-    check_classes(config)
-    path = checkpoint_path(folder, which)
-    spec = read_spec(load_checkpoint(path), path)
-    method = build_method(config, spec)
-    load_weights(method, path)
-    return method.eval()
 
 
 class Checkpoint(ModelCheckpoint):

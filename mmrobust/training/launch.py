@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mmrobust.training.processes import leave_mistake
+from mmrobust.training.children import leave_mistake
 
 SIGNALS = (129, 130, 143)  # a rank's status when a signal ended it after its state was saved
 

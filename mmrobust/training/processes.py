@@ -6,37 +6,25 @@ import contextlib
 import itertools
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
-from mmrobust.config.trust import resume_command
 from mmrobust.errors import DivergenceError, Stopped, UserError
 from mmrobust.evaluation.results import ended_early, read_results
+from mmrobust.training.children import run_children
 from mmrobust.training.claims import claimed
 from mmrobust.training.devices import count_devices, place, usable_cores
-from mmrobust.training.locks import HELD
 from mmrobust.training.terminal import say_of_job
 
 T = TypeVar("T")
-
-
-def stop_signals() -> tuple[signal.Signals, ...]:
-    """What asks a run to save and stop: SIGTERM, Ctrl-C, and a terminal that goes away, unless that is ignored (nohup)."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
-
 
 PATIENCE = timedelta(days=365)  # of those who wait while the first trains a teacher
 VISIBLE = 60  # seconds until a shared file system shows to all nodes what one has written
@@ -137,7 +125,7 @@ def _join(folder: Path, port: int | None) -> None:
         return
     environment = {k: v for k, v in os.environ.items() if k != "TORCHELASTIC_USE_AGENT_STORE"}
     command = [sys.executable, "-m", "mmrobust.training", str(folder)]
-    _run(command, folder, environment | {"MASTER_PORT": str(port)})
+    run_children(command, folder, environment | {"MASTER_PORT": str(port)})
 
 
 def start(folder: Path, config: DictConfig, *, apart: bool = False) -> None:
@@ -188,7 +176,7 @@ def _start(folder: Path, config: DictConfig, apart: bool) -> None:
             theirs["OMP_NUM_THREADS"] = os.environ.get(
                 "OMP_NUM_THREADS", "1"
             )  # what torchrun would set, with a banner
-        _run([sys.executable, *command], folder, os.environ | theirs)
+        run_children([sys.executable, *command], folder, os.environ | theirs)
 
 
 def _rehearse(config: DictConfig) -> None:
@@ -203,56 +191,3 @@ def _tell_of_cpus(config: DictConfig, count: int) -> None:
 
         if not torch.cuda.is_available():
             say_of_job(f"this machine has no GPU: {count} processes share its {usable_cores()} CPU cores")
-
-
-MISTAKE = ".mistake"  # in a run's folder, until it is read: what the first process to fail has to say
-
-
-def leave_mistake(folder: Path, text: str) -> None:
-    """A user's mistake that a process found, for the one that waits for all; the first wins."""
-    with contextlib.suppress(FileExistsError), (folder / MISTAKE).open("x", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-    left = folder / MISTAKE
-    left.unlink(missing_ok=True)
-    if status := _wait(command, folder, environment):
-        if left.is_file():
-            text = left.read_text(encoding="utf-8")
-            left.unlink()
-            raise UserError(text)
-        if status - 128 in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-            raise Stopped(status - 128, _go_on(folder))
-        raise UserError(f"training in {folder} stopped with status {status}; the first error above says why")
-
-
-def _wait(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
-    """Run a process group of its own to its end; it gets our stop signals as SIGTERM, and our locks, should it outlive
-    this process."""
-    received: list[int] = []
-    group = subprocess.Popen(command, start_new_session=True, env=environment, pass_fds=tuple(HELD))
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP and received:  # which comes more than once
-            return
-        received.append(number)
-        group.send_signal(signal.SIGTERM)
-
-    main_thread = threading.current_thread() is threading.main_thread()  # only there handlers can be set
-    before = {n: signal.signal(n, forward) for n in stop_signals()} if main_thread else {}
-    try:
-        status = group.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if group.poll() is None:
-            os.killpg(group.pid, signal.SIGKILL)
-    if received:
-        raise Stopped(received[0], _go_on(folder))
-    return status
-
-
-def _go_on(folder: Path) -> str:
-    saved = (folder / "checkpoints" / "last.ckpt").is_file()
-    return f"{'saved; ' * saved}go on with: {resume_command(folder)}"

@@ -26,6 +26,10 @@ class Position(Callback):
     def __init__(self, seconds: float, monitor: str) -> None:
         self.before, self.started, self.monitor = seconds, time.perf_counter(), monitor
 
+    def start(self) -> None:
+        """Count from now: loggers may have waited for their server."""
+        self.started = time.perf_counter()
+
     @property
     def seconds(self) -> float:
         return self.before + time.perf_counter() - self.started

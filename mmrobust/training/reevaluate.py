@@ -4,27 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mmrobust.config.build import check_classes, construct
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
 from mmrobust.config.identity import load_run_config
 from mmrobust.config.overrides import parse, with_quotes, with_values
 from mmrobust.errors import UserError
-from mmrobust.evaluation.results import (
-    is_complete,
-    read_results,
-    write_predictions,
-    write_results,
-)
+from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.files import short_hash
-from mmrobust.reporting.run_table import in_one_line, measured_under, plot_combinations, show
+from mmrobust.reporting.run_table import in_one_line, measured_under, show
 from mmrobust.training.retention import require_checkpoint
-from mmrobust.training.terminal import job, say_of_job, shows_bar
+from mmrobust.training.terminal import job, say_of_job
+
+if TYPE_CHECKING:
+    from mmrobust.data.base import DataModule
 
 # Keys on which the modalities' names hang.
 SAY_MODALITIES = ("task", "num_modalities", "manifest", "columns")
@@ -72,17 +69,35 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     Raises:
         UserError: the data is not what the run was made with.
     """
-    from lightning import Trainer
-
     from mmrobust.evaluation.description import describe
-    from mmrobust.reporting.panel import save_panel
-    from mmrobust.training.checkpoints import build_method, checkpoint_path, load_weights
-    from mmrobust.training.session import start_process
+    from mmrobust.training.checkpoints import checkpoint_path
+    from mmrobust.training.outputs import write_outputs
+    from mmrobust.training.session import begin, open_data, trained_method
+    from mmrobust.training.trainer import evaluation_trainer
 
-    check_classes(config)
-    start_process(folder, config)
-    data = construct(config.data)
-    data.setup()
+    begin(folder, config)
+    data = open_data(config)
+    refuse_other_data(folder, config, data, split)
+    method = trained_method(config, data.spec, checkpoint_path(folder, checkpoint))
+    evaluation_trainer(config, folder).test(method, data.loader(split), verbose=False)
+    results = describe(config, data, method.results, split)
+    results["identity"]["checkpoint"] = checkpoint
+    out = folder / "evaluations" / f"{split}-{checkpoint}-{_protocol_hash(results['protocol'])}"
+    out.mkdir(parents=True, exist_ok=True)
+    title = f"{results['identity']['method']} on {results['identity']['data']}, {split} split, {checkpoint} checkpoint"
+    words = measured_under(results["protocol"])
+    if words:
+        title += f", {words}"
+    paths = write_outputs(out, method, data, results, split=split, title=title, panel_title=title)
+    if job() is None:
+        show(results, title, paths)
+    else:
+        say_of_job(f"  {words or 'nothing missing'}: {in_one_line(results)}")
+    return results
+
+
+def refuse_other_data(folder: Path, config: DictConfig, data: DataModule, split: str) -> None:
+    """Raises: UserError: there is no such split, or the samples are not those of the run's result."""
     if split not in data.splits:
         raise UserError(f"this dataset has no split {split!r}, only {', '.join(data.splits)}")
     before = read_results(folder) if is_complete(folder) else None
@@ -91,41 +106,6 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
             f"the data in {config.data.get('root')} is not what {folder} was made with (fingerprint "
             f"{data.fingerprint}, expected {before['protocol']['data_fingerprint']})"
         )
-    method = build_method(config, data.spec)
-    load_weights(method, checkpoint_path(folder, checkpoint))
-    trainer = Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=1,
-        precision=config.trainer.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=shows_bar(),
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
-    trainer.test(method, data.loader(split), verbose=False)
-    results = describe(config, data, method.results, split)
-    results["identity"]["checkpoint"] = checkpoint
-    out = folder / "evaluations" / f"{split}-{checkpoint}-{_protocol_hash(results['protocol'])}"
-    out.mkdir(parents=True, exist_ok=True)
-    if method.results.predictions is not None:
-        write_predictions(out, method.results.predictions)
-    title = f"{results['identity']['method']} on {results['identity']['data']}, {split} split, {checkpoint} checkpoint"
-    words = measured_under(results["protocol"])
-    if words:
-        title += f", {words}"
-    plot_combinations(results, out / "combinations.png", title)
-    save_panel(method, data, results, out / "panel.png", title, split)
-    write_results(out, results)
-    if job() is not None:
-        say_of_job(f"  {words or 'nothing missing'}: {in_one_line(results)}")
-        return results
-    pictures = {"picture": out / "combinations.png", "panel": out / "panel.png"}
-    show(
-        results, title, {"result": out / "results.json"} | {k: p for k, p in pictures.items() if p.is_file()}
-    )
-    return results
 
 
 def evaluate_rates(folder: Path, rates: Sequence[float]) -> None:

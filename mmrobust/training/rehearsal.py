@@ -6,11 +6,10 @@ import logging
 
 from omegaconf import DictConfig
 
-from mmrobust.config.build import construct
-from mmrobust.data.base import DataModule
-from mmrobust.training.checkpoints import build_method
 from mmrobust.training.monitors import check_monitors
+from mmrobust.training.session import build_method, open_data
 from mmrobust.training.terminal import step
+from mmrobust.training.trainer import build_callbacks
 
 
 def rehearse(config: DictConfig) -> None:
@@ -23,12 +22,9 @@ def rehearse(config: DictConfig) -> None:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # the ranks' log says it
     try:
-        data: DataModule = construct(config.data)
-        data.validation_split = "test" if config.selection == "paper" else "val"
-        data.setup()
+        data = open_data(config)
         data.train_dataloader()
         method = build_method(config, data.spec)
-        watching = [construct(callback) for callback in (config.get("callbacks") or {}).values() if callback]
-        check_monitors(watching, method, validates=data.validation_split in data.splits)
+        check_monitors(build_callbacks(config), method, validates=data.validation_split in data.splits)
     finally:
         logging.disable(before)

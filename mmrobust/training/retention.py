@@ -37,9 +37,9 @@ def retain(folder: Path, keep: str) -> None:
 
 
 def kept_checkpoint(folder: Path, config: DictConfig) -> Path | None:
-    """Where the checkpoint of a run will lie that stays; None if none does."""
+    """Where the checkpoint of a run will lie that stays; None if none does, or Lightning saves none."""
     stays = {"last": "last", "none": None}.get(config.keep, tested(folder))
-    return folder / "checkpoints" / f"{stays}.ckpt" if stays else None
+    return folder / "checkpoints" / f"{stays}.ckpt" if stays and not config.trainer.fast_dev_run else None
 
 
 def require_checkpoint(folder: Path, which: str = "best") -> None:

@@ -1,62 +1,177 @@
-"""What a process needs before it computes, and what it has used."""
+"""Open a run once: from its configuration and its folder to data, method and Trainer.
+
+`begin` and `open_data` come first. `open_training` adds the method and the Trainer; an evaluation adds `trained_method`
+alone. `open_trained` opens a run without its data.
+"""
 
 from __future__ import annotations
 
-import logging
 import resource
-import sys
-import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
+from mmrobust.config.build import check_classes, construct
+from mmrobust.config.identity import load_run_config
+from mmrobust.data.base import DataModule
+from mmrobust.data.spec import DataSpec
+from mmrobust.evaluation.added_metrics import build_metrics
+from mmrobust.loggers.metrics_file import MetricsFile
+from mmrobust.methods.base import Method
+from mmrobust.models.initialization import initialize
+from mmrobust.models.pretraining import without_pretrained_weights
+from mmrobust.training.checkpoints import (
+    check_fits,
+    checkpoint_path,
+    load_checkpoint,
+    load_weights,
+    read_spec,
+)
 from mmrobust.training.devices import threads
-
-log = logging.getLogger("mmrobust")
+from mmrobust.training.log_file import start_log
+from mmrobust.training.progress import Position
+from mmrobust.training.trainer import build_trainer, compile_encoders, monitored
 
 THREADS = torch.get_num_threads()  # torch's own choice, before a run changes it
 
 
-class LogFile(logging.FileHandler):
-    """A log that ends nothing: what cannot be written, such as onto a full disk, is left out, and that is said once."""
+@dataclass(frozen=True)
+class Training:
+    """A run that is open for training.
 
-    failed = False
+    Args:
+        config: its configuration.
+        folder: where it writes.
+        data: set up.
+        method: with new weights; of a resumed run, `trainer.fit` restores them.
+        trainer: with loggers and callbacks.
+        position: one of the callbacks; counts the seconds of training.
+        resumed: the checkpoint that training goes on from; None if it begins.
+    """
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (of logging)
-        if not self.failed:
-            self.failed = True
-            print(f"{self.baseFilename} cannot be written: {sys.exc_info()[1]}", file=sys.stderr, flush=True)
+    config: DictConfig
+    folder: Path
+    data: DataModule
+    method: Method
+    trainer: Trainer
+    position: Position
+    resumed: Path | None
 
 
-def start_process(folder: Path, config: DictConfig) -> None:
-    """What a process needs before it computes: its log file and number of threads."""
-    _start_log(folder)
+@dataclass(frozen=True)
+class Trained:
+    """A run that is open for inference.
+
+    Args:
+        config: its configuration.
+        spec: of the data that it was trained with.
+        method: with the weights of a checkpoint, in eval mode.
+    """
+
+    config: DictConfig
+    spec: DataSpec
+    method: Method
+
+
+def begin(folder: Path, config: DictConfig) -> None:
+    """What comes before anything is built: check every class, open the log file, set the number of threads.
+
+    Raises:
+        UserError: a class of another role or package than the configuration's place asks for.
+    """
+    check_classes(config)
+    start_log(folder)
     torch.set_num_threads(threads(config) or THREADS)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory() -> float:
-    """MiB: of the GPU if there is one, else of this process."""
+    """MiB since `begin`: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
 
 
-def _start_log(folder: Path) -> None:
-    """`log.txt` gets everything; the terminal stays with the progress bar and the result."""
-    logging.captureWarnings(True)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    handler = LogFile(folder / "log.txt")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for name in ("mmrobust", "lightning.pytorch", "lightning.fabric", "py.warnings"):
-        logger = logging.getLogger(name)
-        for old in list(logger.handlers):
-            logger.removeHandler(old)
-            old.close()
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = name == "mmrobust"
+def open_data(config: DictConfig) -> DataModule:
+    """The data of a configuration, set up. With selection=paper the test split takes the place of validation.
+
+    Raises:
+        UserError: something is missing or damaged.
+    """
+    data: DataModule = construct(config.data)
+    data.validation_split = "test" if config.selection == "paper" else "val"
+    data.setup()
+    return data
+
+
+def build_method(config: DictConfig, spec: DataSpec) -> Method:
+    """The method of a run's configuration, with new weights drawn from its seed by the rule `init`."""
+    torch.manual_seed(config.seed)
+    method = construct(config.method, spec=spec)
+    assert isinstance(method, Method)
+    initialize(method, config.init)
+    method.metrics = build_metrics(config.get("metrics") or DictConfig({}), spec)
+    return method
+
+
+def trained_method(config: DictConfig, spec: DataSpec, checkpoint: Path) -> Method:
+    """The method of a run's configuration with the weights of a checkpoint; the pretrained ones that training began from
+    need not be there. Raises as `load_weights`."""
+    with without_pretrained_weights():
+        method = build_method(config, spec)
+    load_weights(method, checkpoint)
+    return method
+
+
+def open_training(
+    config: DictConfig, folder: Path, data: DataModule, callbacks: Sequence[Callback] = ()
+) -> Training:
+    """A run from its beginning, or from `checkpoints/last.ckpt` of its folder.
+
+    Args:
+        config: its configuration.
+        folder: the run's.
+        data: from `open_data`; its position becomes that of the checkpoint.
+        callbacks: further ones, before those of the configuration.
+
+    Raises:
+        UserError: the checkpoint is damaged or of another run; Lightning does not take the keys of `trainer`.
+    """
+    method = build_method(config, data.spec)
+    compile_encoders(method, config.trainer.compile)
+    last, steps, seconds = checkpoint_path(folder, "last"), 0, 0.0
+    resumed = last if last.is_file() else None
+    if resumed:
+        checkpoint = load_checkpoint(resumed)
+        check_fits(method, checkpoint, resumed)
+        steps, seconds, data.position = checkpoint["steps"], checkpoint["seconds"], checkpoint["position"]
+    position = Position(seconds, monitored(method))
+    trainer = build_trainer(config, folder, method, [position, *callbacks])
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsFile):
+            logger.keep(steps)
+    return Training(config, folder, data, method, trainer, position, resumed)
+
+
+def open_trained(folder: Path | str, which: str = "best") -> Trained:
+    """A trained run from its folder alone: the description of its data comes from the checkpoint, and the data need not
+    be there. Classes of your own packages are built within `config.trust.trusting(["my_package"])` alone.
+
+    Args:
+        folder: the run's.
+        which: checkpoint, `best` or `last`.
+
+    Raises:
+        UserError: a class of another role or package than the configuration's place asks for; see `load_checkpoint`.
+    """
+    config = load_run_config(folder)
+    check_classes(config)
+    path = checkpoint_path(folder, which)
+    spec = read_spec(load_checkpoint(path), path)
+    return Trained(config, spec, trained_method(config, spec, path).eval())

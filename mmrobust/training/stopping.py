@@ -17,8 +17,8 @@ from mmrobust import ranks
 from mmrobust.batch import Batch
 from mmrobust.config.trust import resume_command
 from mmrobust.errors import DivergenceError, Stopped
+from mmrobust.training.children import stop_signals
 from mmrobust.training.devices import in_slurm, place
-from mmrobust.training.processes import stop_signals
 from mmrobust.training.progress import accumulating
 from mmrobust.training.terminal import say
 

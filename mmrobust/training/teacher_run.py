@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,9 +18,6 @@ from mmrobust.tasks.metric import PRIMARY
 from mmrobust.training.locks import locked
 from mmrobust.training.processes import start
 from mmrobust.training.retention import require_checkpoint, retain
-
-if TYPE_CHECKING:
-    pass
 
 
 def prepare_teacher(config: DictConfig, config_dir: str | None = None) -> Path:
@@ -66,6 +63,10 @@ def teacher_config(config: DictConfig, config_dir: str | None = None) -> DictCon
     # Further callbacks, metrics and loggers that were given are the student's.
     teacher.logger, teacher.callbacks, teacher.metrics = _loggers(config), default.callbacks, {}
     teacher.keep, teacher.test_rates, teacher.study = "best", [], default.study
+    if batches := int(config.trainer.fast_dev_run):
+        # of which no checkpoint is saved: the student needs one
+        limits = {f"limit_{split}_batches": batches for split in ("train", "val", "test")}
+        teacher.trainer = {**teacher.trainer, **limits, "fast_dev_run": False, "max_epochs": 1}
     teacher.paths.run = str(Path(config.paths.outputs) / "teachers" / config_hash(teacher))
     return teacher
 

@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from omegaconf import DictConfig
 
-from mmrobust.config.build import check_classes, construct
 from mmrobust.config.identity import load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import DivergenceError, UserError
 from mmrobust.evaluation.description import describe
-from mmrobust.evaluation.results import write_end, write_predictions, write_results
-from mmrobust.loggers.metrics_file import MetricsFile
-from mmrobust.reporting.panel import save_panel
-from mmrobust.reporting.run_table import in_one_line, plot_combinations, show
-from mmrobust.training.checkpoints import (
-    Checkpoint,
-    build_method,
-    check_fits,
-    checkpoint_path,
-    load_checkpoint,
-    load_weights,
-)
+from mmrobust.evaluation.results import write_end
+from mmrobust.reporting.run_table import in_one_line, show
+from mmrobust.training.checkpoints import Checkpoint, checkpoint_path, load_weights
 from mmrobust.training.monitors import check_monitors, early_stops, unknown_score
-from mmrobust.training.progress import Position
+from mmrobust.training.outputs import write_outputs
 from mmrobust.training.pruning import Pruning
 from mmrobust.training.retention import kept_checkpoint
-from mmrobust.training.session import peak_memory, start_process
-from mmrobust.training.terminal import job, say_of_job, step
-from mmrobust.training.trainer import (
-    build_trainer,
-    compile_encoders,
-    describe_devices,
-    monitored,
-    tell,
-    whole_trainer,
+from mmrobust.training.session import (
+    Training,
+    begin,
+    build_method,
+    open_data,
+    open_training,
+    peak_memory,
 )
+from mmrobust.training.terminal import job, say_of_job, step
+from mmrobust.training.trainer import describe_devices, tell, whole_trainer
 
 log = logging.getLogger("mmrobust")
 
@@ -57,45 +49,73 @@ def train(folder: Path) -> dict[str, Any]:
         What `results.json` holds.
     """
     config = load_run_config(folder)
-    check_classes(config)
-    start_process(folder, config)
-    data: DataModule = construct(config.data)
-    data.validation_split = "test" if config.selection == "paper" else "val"
-    where = config.data.get("root") or config.data.get("manifest")
-    step(f"reading {config.choices.data}{f' in {where}' if where else ''} ...")
-    data.setup()
+    begin(folder, config)
+    step(f"reading {describe_source(config)} ...")
+    data = open_data(config)
     step(describe_data(data))
-    method = build_method(config, data.spec)
-    compile_encoders(method, config.trainer.compile)
-    trainer = build_trainer(config, folder, method)
-    count = sum(p.numel() for p in method.parameters())
-    step(f"network: {count:,} parameters, on {describe_devices(trainer)}")
-    last = checkpoint_path(folder, "last")
-    before = load_checkpoint(last) if last.is_file() else None
-    if before:
-        check_fits(method, before, last)
-    for logger in trainer.loggers:
-        if isinstance(logger, MetricsFile):
-            logger.keep(before["steps"] if before else 0)
-    position = Position(before["seconds"] if before else 0.0, monitored(method))
-    if before:
-        data.position = before["position"]
-    trainer.callbacks.insert(0, position)  # type: ignore[attr-defined]
-    log.info(
-        "run %s: %s on %s%s",
-        folder,
-        config.choices.method,
-        config.choices.data,
-        ", resumed" if before else "",
-    )
-    tell(config, method)
+    run = open_training(config, folder, data)
+    # before FSDP shares them out
+    parameters = sum(p.numel() for p in run.method.parameters())
+    step(f"network: {parameters:,} parameters, on {describe_devices(run.trainer)}")
+    log_start(run)
+    fit(run)
+    seconds = run.position.seconds
+    if is_pruned(run):
+        return leave_pruned(run)
+    chosen = chosen_checkpoint(run)
+    # before the test takes the place of the last validation
+    score = run.position.score(run.trainer)
+    tested = with_whole_network(run)
+    selected = load_weights(tested.method, chosen).get("selection") if chosen.is_file() else None
+    with recording_divergence(run):
+        tested.trainer.test(tested.method, datamodule=data, verbose=False)
+    results = describe(config, data, tested.method.results) | {
+        "selection": {**(selected or score), "checkpoint": chosen.stem},
+        "cost": cost(run, seconds, parameters),
+    }
+    if run.trainer.is_global_zero:
+        print_profile(run)
+        write_and_show(tested, results)
+    for logger in run.trainer.loggers:
+        if hasattr(logger, "log_results"):
+            logger.log_results(results, folder, chosen)
+        logger.finalize("success")
+    return results
+
+
+def describe_source(config: DictConfig) -> str:
+    """The data's name and where it lies, in words."""
+    where = config.data.get("root") or config.data.get("manifest")
+    return f"{config.choices.data}{f' in {where}' if where else ''}"
+
+
+def describe_data(data: DataModule) -> str:
+    """How much there is of it, in words."""
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in data.splits.items())
+    return f"data: {sizes}; {', '.join(data.spec.modalities)}; {data.spec.num_classes} classes"
+
+
+def log_start(run: Training) -> None:
+    """Into the log: what is trained, and with which batch and learning rate."""
+    choices, resumed = run.config.choices, ", resumed" if run.resumed else ""
+    log.info("run %s: %s on %s%s", run.folder, choices.method, choices.data, resumed)
+    tell(run.config, run.method)
+
+
+def fit(run: Training) -> None:
+    """Train, from the beginning or from where it was interrupted.
+
+    Raises:
+        DivergenceError: a loss or score is no number; the folder says so, too.
+        UserError: a callback watches what is not logged; there was not one step.
+    """
+    trainer = run.trainer
+    run.position.start()
     watching: list[Callback] = [c for c in trainer.callbacks if not isinstance(c, Checkpoint)]  # type: ignore[attr-defined]
-    check_monitors(watching, method, validates=data.validation_split in data.splits)
+    check_monitors(watching, run.method, validates=run.data.validation_split in run.data.splits)
     try:
-        trainer.fit(method, datamodule=data, ckpt_path=last if before else None, weights_only=True)
-    except DivergenceError as error:  # perhaps on this rank alone
-        write_end(folder, config, "diverged", trainer.current_epoch, str(error))
-        raise
+        with recording_divergence(run):
+            trainer.fit(run.method, datamodule=run.data, ckpt_path=run.resumed, weights_only=True)
     except RuntimeError as error:
         if "conditioned on metric" not in str(error):
             raise
@@ -105,73 +125,81 @@ def train(folder: Path) -> dict[str, Any]:
             "training took not one step, so that there is nothing to evaluate: trainer.max_time, max_steps or "
             "limit_train_batches end it before"
         )
-    seconds = position.seconds
     if trainer.is_global_zero:
-        for line in early_stops(watching, config.trainer.max_epochs):
+        for line in early_stops(watching, run.config.trainer.max_epochs):
             say_of_job(line)
-    profiler = trainer.profiler  # type: ignore[attr-defined]
-    seen = trainer.fit_loop.epoch_loop.batch_progress.total.completed * data.batch_size
-    if any(isinstance(callback, Pruning) and callback.pruned for callback in trainer.callbacks):  # type: ignore[attr-defined]
-        return leave_pruned(folder, config, trainer)
-    best = folder / "checkpoints" / "best.ckpt"
-    chosen = best if config.selection != "last" and best.is_file() else last
-    score = position.score(trainer)
-    if config.trainer.strategy == "fsdp":  # each rank holds a piece of it
-        method, trainer = build_method(config, data.spec), whole_trainer(config, trainer, folder)
-    selected = load_weights(method, chosen).get("selection") if chosen.is_file() else None
+
+
+@contextmanager
+def recording_divergence(run: Training) -> Iterator[None]:
+    """A divergence, perhaps on this rank alone, is written to the run's folder."""
     try:
-        trainer.test(method, datamodule=data, verbose=False)
+        yield
     except DivergenceError as error:
-        write_end(folder, config, "diverged", trainer.current_epoch, str(error))
+        write_end(run.folder, run.config, "diverged", run.trainer.current_epoch, str(error))
         raise
-    results = describe(config, data, method.results) | {
-        "selection": {**(selected or score), "checkpoint": chosen.stem},
-        "cost": {
-            "train_seconds": round(seconds, 3),
-            "samples_per_second": round(seen / seconds, 2),
-            "peak_memory_mib": peak_memory(),
-            "parameters": count,
-        },
-    }
-    if trainer.is_global_zero:
-        if isinstance(profiler, SimpleProfiler | AdvancedProfiler):
-            print(profiler.summary())
-        if method.results.predictions is not None:
-            write_predictions(folder, method.results.predictions)
-        plot_combinations(
-            results, folder / "combinations.png", f"{config.choices.method} on {config.choices.data}"
-        )
-        identity = results["identity"]
-        title = f"{identity['method']} on {identity['data']}, test split, seed {identity['seed']}"
-        save_panel(method, data, results, folder / "panel.png", title)
-        write_results(folder, results)
-        paths = {"result": folder / "results.json"}
-        pictures = {"picture": folder / "combinations.png", "panel": folder / "panel.png"}
-        paths |= {label: path for label, path in pictures.items() if path.is_file()}
-        if kept := kept_checkpoint(folder, config):
-            paths["checkpoint"] = kept
-        if job() is None:
-            show(results, title, paths)
-        else:
-            say_of_job(f"  {in_one_line(results)}: {folder}")
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_results"):
-            logger.log_results(results, folder, chosen)
-        logger.finalize("success")
-    return results
 
 
-def describe_data(data: DataModule) -> str:
-    """How much there is of it, in words."""
-    sizes = ", ".join(f"{len(split)} {name}" for name, split in data.splits.items())
-    return f"data: {sizes}; {', '.join(data.spec.modalities)}; {data.spec.num_classes} classes"
+def is_pruned(run: Training) -> bool:
+    """Whether a study has ended this trial."""
+    callbacks: list[Callback] = run.trainer.callbacks  # type: ignore[attr-defined]
+    return any(isinstance(callback, Pruning) and callback.pruned for callback in callbacks)
 
 
-def leave_pruned(folder: Path, config: DictConfig, trainer: Trainer) -> dict[str, Any]:
+def leave_pruned(run: Training) -> dict[str, Any]:
     """A study ended this trial: it has no result, and is not begun again."""
-    for logger in trainer.loggers:
+    for logger in run.trainer.loggers:
         logger.finalize("success")
-    if not trainer.is_global_zero:
+    if not run.trainer.is_global_zero:
         return {}
-    say_of_job(f"  pruned after epoch {trainer.current_epoch}: {folder}")
-    return write_end(folder, config, "pruned", trainer.current_epoch)
+    say_of_job(f"  pruned after epoch {run.trainer.current_epoch}: {run.folder}")
+    return write_end(run.folder, run.config, "pruned", run.trainer.current_epoch)
+
+
+def chosen_checkpoint(run: Training) -> Path:
+    """The checkpoint to test: by `selection`, and the last one where none was the best."""
+    best = run.folder / "checkpoints" / "best.ckpt"
+    last = run.config.selection == "last" or not best.is_file()
+    return checkpoint_path(run.folder, "last") if last else best
+
+
+def with_whole_network(run: Training) -> Training:
+    """The run as it is tested: where each rank holds a piece of the network, with a new one that is whole."""
+    if run.config.trainer.strategy != "fsdp":
+        return run
+    method = build_method(run.config, run.data.spec)
+    return replace(run, method=method, trainer=whole_trainer(run.config, run.trainer, run.folder))
+
+
+def cost(run: Training, seconds: float, parameters: int) -> dict[str, float]:
+    """What the training took: seconds, samples a second, memory, and parameters of the network."""
+    seen = run.trainer.fit_loop.epoch_loop.batch_progress.total.completed * run.data.batch_size
+    return {
+        "train_seconds": round(seconds, 3),
+        "samples_per_second": round(seen / seconds, 2),
+        "peak_memory_mib": peak_memory(),
+        "parameters": parameters,
+    }
+
+
+def print_profile(run: Training) -> None:
+    """The table of `trainer.profiler`, if there is one."""
+    profiler = run.trainer.profiler  # type: ignore[attr-defined]
+    if isinstance(profiler, SimpleProfiler | AdvancedProfiler):
+        print(profiler.summary())
+
+
+def write_and_show(run: Training, results: dict[str, Any]) -> None:
+    """Write the run's files; a single run shows its table, a sweep's job one line."""
+    identity = results["identity"]
+    title = f"{identity['method']} on {identity['data']}"
+    panel_title = f"{title}, test split, seed {identity['seed']}"
+    paths = write_outputs(
+        run.folder, run.method, run.data, results, split="test", title=title, panel_title=panel_title
+    )
+    if kept := kept_checkpoint(run.folder, run.config):
+        paths["checkpoint"] = kept
+    if job() is None:
+        show(results, panel_title, paths)
+    else:
+        say_of_job(f"  {in_one_line(results)}: {run.folder}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.fabric.plugins.environments import (
     LightningEnvironment,
     TorchElasticEnvironment,
 )
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
@@ -66,6 +68,21 @@ def whole_trainer(config: DictConfig, trainer: Trainer, folder: Path) -> Trainer
     """On the same devices, each with a whole network: tests what `trainer` trained in pieces, and logs where it did."""
     keys = trainer_arguments(config) | {"enable_progress_bar": False, "enable_checkpointing": False}
     return Trainer(**keys, logger=trainer.loggers, use_distributed_sampler=False, default_root_dir=folder)
+
+
+def evaluation_trainer(config: DictConfig, folder: Path) -> Trainer:
+    """On one device, with nothing that belongs to training: no loggers, no checkpoints."""
+    return Trainer(
+        accelerator=config.trainer.accelerator,
+        devices=1,
+        precision=config.trainer.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=shows_bar(),
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
 
 
 def compile_encoders(method: Method, mode: bool | str) -> None:
@@ -133,8 +150,25 @@ def first_selectable(config: DictConfig, method: Method) -> int:
     return min(method.selectable_from, epochs - 1) if epochs and epochs > 0 else method.selectable_from
 
 
-def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
-    """Lightning's Trainer with the arguments of `trainer` that are not null."""
+def build_callbacks(config: DictConfig) -> list[Callback]:
+    """Those of the configuration; one that is null is switched off."""
+    return [construct(node) for node in (config.get("callbacks") or {}).values() if node is not None]
+
+
+def build_trainer(
+    config: DictConfig, folder: Path, method: Method, further: Sequence[Callback] = ()
+) -> Trainer:
+    """Lightning's Trainer with the arguments of `trainer` that are not null.
+
+    Args:
+        config: the run's.
+        folder: the run's.
+        method: to be trained.
+        further: callbacks that are called before ours and those of the configuration.
+
+    Raises:
+        UserError: the method or Lightning does not take these arguments.
+    """
     arguments = trainer_arguments(config)
     if config.trainer.strategy == "fsdp":
         arguments = sharded_arguments(arguments, method)
@@ -158,6 +192,7 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         "save_on_train_epoch_end": True,
     }
     callbacks = [
+        *further,
         # Two: with save_last, Lightning writes `last` only in epochs that are also the best so far.
         Checkpoint(
             filename="best",
@@ -169,18 +204,15 @@ def build_trainer(config: DictConfig, folder: Path, method: Method) -> Trainer:
         Checkpoint(filename="last", first=0, **every_epoch),
         StopOnBadLoss(folder),
         Losses(),
-        *(
-            construct(callback)
-            for callback in (config.get("callbacks") or {}).values()
-            if callback is not None
-        ),
+        *build_callbacks(config),
     ]
     if config.study.pruner:
         callbacks.append(Pruning(config.study, monitor, config.trainer.max_epochs))
     if arguments["enable_progress_bar"]:
         callbacks.append(Bar(refresh_rate=10) if shows_bar() else EpochLines())
         arguments["enable_progress_bar"] = shows_bar()
-    callbacks.append(StopOnSignal(folder))  # behind all that must have seen the batch it saves
+    # behind all that must have seen the batch it saves
+    callbacks.append(StopOnSignal(folder))
     plugins = [*arguments.pop("plugins"), AtomicCheckpoints()]
     try:
         return Trainer(

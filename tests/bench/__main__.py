@@ -37,7 +37,7 @@ from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.evaluation.combinations import CombinationScores
 from mmrobust.methods.base import Method
 from mmrobust.testing import make_batch
-from mmrobust.training.checkpoints import build_method
+from mmrobust.training.session import build_method
 from mmrobust.training.trainer import build_trainer
 from tests.bench import segmentation
 from tests.bench.methods import METHODS, step_seconds

@@ -16,7 +16,7 @@ from mmrobust.config.compose import compose_config
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.methods.base import Method, tensors
 from mmrobust.testing import make_batch
-from mmrobust.training.checkpoints import build_method
+from mmrobust.training.session import build_method
 
 METHODS = ("dmrnet", "mmanet", "osmd", "udml")
 SIZES = {

@@ -24,7 +24,8 @@ from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.testing import make_batch
-from mmrobust.training.checkpoints import build_method, load_checkpoint
+from mmrobust.training.checkpoints import load_checkpoint
+from mmrobust.training.session import build_method
 from mmrobust.training.trainer import build_trainer
 from tests.bench.plain import plain_steps
 

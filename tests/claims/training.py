@@ -8,19 +8,17 @@ import warnings
 import torch
 from lightning import Trainer
 
-from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.data.base import DataModule
 from mmrobust.evaluation.combinations import CombinationScores, Results
 from mmrobust.methods.base import Method
-from mmrobust.training.checkpoints import build_method
+from mmrobust.training.session import build_method, open_data
 
 
 def train(*overrides: str) -> tuple[Method, DataModule]:
     """Train what the overrides compose on data=synthetic, with encoder=tiny by default, and return it in eval mode."""
     config = compose_config(["data=synthetic", "data.batch_size=64", "trainer.accelerator=cpu", *overrides])
-    data: DataModule = construct(config.data)
-    data.setup()
+    data = open_data(config)
     method = build_method(config, data.spec)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mmrobust.config.build import PLACES, check_classes, class_of, classes_in, construct, refused, role_of
+from mmrobust.config.build import check_classes, class_of, classes_in, construct, refused
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
+from mmrobust.config.roles import PLACES, role_of
 from mmrobust.config.trust import allowed_by, trusted, trusting
 from mmrobust.errors import UserError
 
@@ -45,11 +46,11 @@ WRONG = {
     "a callback as an optimizer": {"method.optimizer": {"_target_": "lightning.pytorch.callbacks.Timer"}},
     "a function": {"method.schedule": {"_target_": "torch.optim.lr_scheduler.wraps", "_partial_": True}},
     "a class of another role in the right package": {"data": {"_target_": "mmrobust.data.manifest.Path"}},
-    "a function in the right package": {"callbacks.x": {"_target_": "mmrobust.training.processes._wait"}},
+    "a function in the right package": {"callbacks.x": {"_target_": "mmrobust.training.children._wait"}},
     "a function inside the arguments": {
         "callbacks.x": {
             "_target_": "lightning.pytorch.callbacks.LambdaCallback",
-            "on_fit_start": {"_target_": "mmrobust.training.processes._wait", "_partial_": True},
+            "on_fit_start": {"_target_": "mmrobust.training.children._wait", "_partial_": True},
         }
     },
     "in a list": {"callbacks.x": [{"y": {"_target_": "mmrobust.run.main"}}]},

@@ -9,7 +9,7 @@ import pytest
 from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
 
-TRAP = "{_target_: mmrobust.training.processes._wait, command: [touch, trap], folder: x, environment: {}}"
+TRAP = "{_target_: mmrobust.training.children._wait, command: [touch, trap], folder: x, environment: {}}"
 
 FILES = {
     "callback": (f"callbacks: {{x: {TRAP}}}", r"hydra\.callbacks\.x\._target_=.* is outside"),

@@ -41,7 +41,7 @@ def make_nyuv2(root: Path, *, count: int = 24, size: tuple[int, int] = SIZE) -> 
 
 def prepare_nyuv2(official: Path, root: Path) -> None:
     """The prepared form of an official one."""
-    from mmrobust.data.nyuv2 import LABELS_13
+    from mmrobust.data.families.indoor_classes import LABELS_13
 
     splits = scipy.io.loadmat(official / "splits.mat")
     to_40 = np.concatenate([[0], MAP_CLASS]).astype(np.uint8)

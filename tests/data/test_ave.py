@@ -1,66 +1,24 @@
-import importlib.util
 import logging
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from mmrobust.data.ave import AVE, CLASSES, first_rows, read_rows, read_splits
-from mmrobust.data.noise import Clean
+from mmrobust.data.ave import CLASSES, first_rows, read_rows, read_splits
 from mmrobust.data.split import Key
-from mmrobust.errors import Problems, UserError
-from mmrobust.missing import Complete
-from tests.data.ave_tree import make_ave, write_sound
+from mmrobust.errors import Problems
+from tests.data.ave_tree import write_sound
 from tests.data.clip_tree import write_clip
+from tests.data.trees import dataset, refused
 
 META = Path(os.environ.get("MMROBUST_DATA", "data")) / "ave_meta"
-needs_h5py = pytest.mark.skipif(not importlib.util.find_spec("h5py"), reason="h5py is not installed")
-
-
-def ready(root: Path, **changes) -> AVE:
-    keys = {
-        "batch_size": 4,
-        "workers": 0,
-        "seed": 0,
-        "run_seed": 0,
-        "noise": {"train": Clean(), "test": Clean(), "seed": 0},
-        "corrupt": "error",
-        "missing": {"train": Complete(), "test": Complete(), "seed": 0},
-        "part": "clip",
-        "drop_overlap": False,
-        "fps": 1,
-        "frames": 2,
-        "image_size": 16,
-        "sample_rate": 8000,
-        "seconds": 1,
-        "n_fft": 128,
-        "hop": 100,
-        "standardise": False,
-    }
-    data = AVE(root=str(root), **{**keys, **changes})
-    data.setup()
-    return data
-
-
-def problem(root: Path, **changes) -> str:
-    with pytest.raises(UserError) as caught:
-        ready(root, **changes)
-    return str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("ave")
-    make_ave(root)
-    return root
-
-
-@pytest.fixture
-def tree(shared, tmp_path) -> Path:
-    return shutil.copytree(shared, tmp_path / "ave")
+NAME = "ave"
+ready, problem = partial(dataset, NAME), partial(refused, NAME)
 
 
 def append(path: Path, row: str) -> None:
@@ -93,7 +51,7 @@ def test_header_is_optional(tree):
 
 def test_first_row_of_an_id_counts(tree, caplog):
     append(tree / "trainSet.txt", "Cat&-train_0000&good&0&10")
-    with caplog.at_level(logging.INFO, "mmrobust.data.ave"):
+    with caplog.at_level(logging.INFO, "mmrobust.data"):
         train = ready(tree).splits["train"]
     assert len(train) == 18
     assert CLASSES[train.targets[0]] == "Race car, auto racing"
@@ -102,9 +60,9 @@ def test_first_row_of_an_id_counts(tree, caplog):
 
 def test_overlap(tree, caplog):
     append(tree / "trainSet.txt", "Cat&-test__0000&good&0&10")
-    with caplog.at_level(logging.INFO, "mmrobust.data.ave"):
+    with caplog.at_level(logging.INFO, "mmrobust.data"):
         assert len(ready(tree).splits["train"]) == 19
-        assert "-test__0000; data.drop_overlap=false keeps them" in caplog.text
+        assert "also in val or test: 1 (-test__0000); data.drop_overlap=false keeps them" in caplog.text
         assert len(ready(tree, drop_overlap=True).splits["train"]) == 18
         assert "drop_overlap=true leaves them out" in caplog.text
 
@@ -165,14 +123,11 @@ def test_lists_are_audited(tree):
 
 
 def write_orders(root: Path, orders: dict[str, list[int]]) -> None:
-    import h5py
-
     for name, order in orders.items():
         with h5py.File(root / f"{name}_order.h5", "w") as file:
             file["order"] = np.array(order)
 
 
-@needs_h5py
 def test_orders(tree):
     plain = ready(tree)
     rows = [
@@ -192,7 +147,7 @@ def test_orders(tree):
     write_orders(tree, {"test": [9, 36]})
     assert "numbers beyond the 36 rows: 1 (36)" in problem(tree)
     (tree / "test_order.h5").write_bytes(b"cut")
-    assert "test_order.h5 is not an HDF5 file" in problem(tree)
+    assert "test_order.h5 is no HDF5 file" in problem(tree)
 
 
 @pytest.mark.data
@@ -207,7 +162,6 @@ class TestRealLists:
         assert order == list(range(28))  # the classes stand in the order of their first appearance
         assert sum((row.start, row.end) == (0, 10) for row in rows) == 2750
 
-    @needs_h5py
     def test_splits(self):
         problems = Problems()
         splits = read_splits(META, problems)

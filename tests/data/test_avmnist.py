@@ -14,8 +14,9 @@ import pytest
 import soundfile
 import torch
 
-from mmrobust.data.avmnist import AVMNIST, Pairs, deal
+from mmrobust.data.avmnist import AVMNIST
 from mmrobust.data.families import digits
+from mmrobust.data.families.pairs import Pairs, deal
 from mmrobust.data.noise import Clean, UDMLv1
 from mmrobust.data.split import Key
 from mmrobust.errors import UserError
@@ -326,7 +327,7 @@ def test_download(root, tmp_path_factory, monkeypatch):
     empty = tmp_path_factory.mktemp("empty") / "avmnist"
     assert make(empty, download=True).fingerprint == make(root).fingerprint
     assert sorted(path.name for path in (empty / "MNIST/raw").iterdir()) == sorted(raw)  # no leftovers
-    assert not list(empty.rglob("partial"))
+    assert not list(empty.rglob("*.part"))
 
 
 @pytest.mark.data

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from mmrobust import keyed
-from mmrobust.data.base import DataModule, hold_out
+from mmrobust.data.base import DataModule
+from mmrobust.data.held_out import hold_out
 from mmrobust.data.loading import KeyedSampler
 from mmrobust.data.noise import Clean
 from mmrobust.data.spec import DataSpec, Modality

@@ -1,5 +1,6 @@
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -7,52 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.data.casia_surf import CASIASURF, MODALITIES, read_list
-from mmrobust.data.noise import Clean
+from mmrobust.data.casia_surf import MODALITIES, read_triplets
 from mmrobust.data.split import Key
 from mmrobust.errors import Problems, UserError
-from mmrobust.missing import Complete
-from tests.data.casia_surf_tree import make_casia_surf
+from tests.data.trees import dataset, refused
 
 META = Path(os.environ.get("MMROBUST_DATA", "data")) / "casia_surf_meta"
+NAME = "casia_surf"
+ready, problem = partial(dataset, NAME), partial(refused, NAME)
 LISTS = {"train": "train_list.txt", "val": "val_private_list.txt", "test": "test_private_list.txt"}
-
-
-def ready(root: Path, **changes) -> CASIASURF:
-    keys = {
-        "batch_size": 4,
-        "workers": 0,
-        "seed": 0,
-        "run_seed": 0,
-        "noise": {"train": Clean(), "test": Clean(), "seed": 0},
-        "corrupt": "error",
-        "missing": {"train": Complete(), "test": Complete(), "seed": 0},
-        "lists": LISTS,
-        "image_size": 112,
-        "channels": "bgr",
-        "primary": "accuracy",
-    }
-    data = CASIASURF(root=str(root), **{**keys, **changes})
-    data.setup()
-    return data
-
-
-def problem(root: Path, **changes) -> str:
-    with pytest.raises(UserError) as caught:
-        ready(root, **changes)
-    return str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("casia_surf")
-    make_casia_surf(root)
-    return root
-
-
-@pytest.fixture
-def tree(shared, tmp_path) -> Path:
-    return shutil.copytree(shared, tmp_path / "casia_surf")
 
 
 def test_samples(shared):
@@ -154,10 +118,10 @@ def test_missing_and_damaged_images_are_named(tree):
 )
 def test_real_lists(name, spoof, live):
     problems = Problems()
-    files, targets = read_list(META, name, problems)
+    triplets = read_triplets(META, name, {}, problems)
     assert problems == []
-    assert len(files) == spoof + live
-    assert np.bincount(targets).tolist() == [spoof, live]
+    assert len(triplets) == spoof + live
+    assert np.bincount([label for _, label in triplets.values()]).tolist() == [spoof, live]
 
 
 def test_pictures_may_be_png(tree):

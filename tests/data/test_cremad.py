@@ -2,6 +2,7 @@ import csv
 import logging
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,63 +11,15 @@ import pytest
 import soundfile
 import torch
 
-from mmrobust.data.cremad import CREMAD, EMOTIONS, read_labels
-from mmrobust.data.noise import Clean
+from mmrobust.data.cremad import EMOTIONS, read_labels
 from mmrobust.data.split import Key
 from mmrobust.errors import Problems, UserError
-from mmrobust.missing import Complete
 from tests.data.cremad_tree import make_cremad
+from tests.data.trees import dataset, refused
 
 META = Path(os.environ.get("MMROBUST_DATA", "data")) / "cremad_meta"
-
-
-def cremad(root: Path, **changes) -> CREMAD:
-    keys = {
-        "batch_size": 4,
-        "workers": 0,
-        "seed": 0,
-        "run_seed": 0,
-        "noise": {"train": Clean(), "test": Clean(), "seed": 0},
-        "corrupt": "error",
-        "missing": {"train": Complete(), "test": Complete(), "seed": 0},
-        "split": "ogm",
-        "validation": 0.25,
-        "fps": 1,
-        "frames": 1,
-        "image_size": 224,
-        "sample_rate": 22050,
-        "seconds": 3,
-        "n_fft": 512,
-        "hop": 353,
-        "standardise": False,
-    }
-    return CREMAD(root=str(root), **{**keys, **changes})
-
-
-def ready(root: Path, **changes) -> CREMAD:
-    data = cremad(root, **changes)
-    data.setup()
-    return data
-
-
-def problem(root: Path, **changes) -> str:
-    with pytest.raises(UserError) as caught:
-        ready(root, **changes)
-    return str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory) -> Path:
-    """A tree that no test changes."""
-    root = tmp_path_factory.mktemp("cremad")
-    make_cremad(root)
-    return root
-
-
-@pytest.fixture
-def tree(shared, tmp_path) -> Path:
-    """A tree that a test may damage."""
-    return shutil.copytree(shared, tmp_path / "cremad")
+NAME = "cremad"
+ready, problem = partial(dataset, NAME), partial(refused, NAME)
 
 
 # What comes out
@@ -207,12 +160,12 @@ def test_validation_is_disjoint_and_stratified(shared):
 
 def test_no_validation(shared):
     assert list(ready(shared, validation=0).splits) == ["train", "test"]
-    assert "data.validation=0.01 of 24 clips is none" in problem(shared, validation=0.01)
+    assert "data.validation=0.01 of 24 clips leaves 24 for training and 0" in problem(shared, validation=0.01)
     assert "data.validation=1" in problem(shared, validation=1)
 
 
 def test_same_actors_in_train_and_test_are_noted(shared, caplog):
-    with caplog.at_level(logging.INFO, "mmrobust.data.cremad"):
+    with caplog.at_level(logging.INFO, "mmrobust.data"):
         ready(shared)
     assert "4 of 4 actors occur in train and test; data.split=actor" in caplog.text
 

@@ -1,4 +1,5 @@
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,49 +11,17 @@ from mmrobust.data.handwritten import (
     EMBEDDED,
     FILE,
     VIEWS,
-    Handwritten,
     read_embedded,
     read_parts,
     write_embedded,
 )
-from mmrobust.data.noise import Clean
 from mmrobust.data.split import Key
-from mmrobust.errors import UserError
-from mmrobust.missing import Complete
 from tests.data.handwritten_tree import arrays, make_handwritten
+from tests.data.trees import dataset, refused
 
 REAL = Path(os.environ.get("MMROBUST_DATA", "data")) / "handwritten6"
-
-
-def ready(root: Path | None, **changes) -> Handwritten:
-    keys = {
-        "batch_size": 4,
-        "workers": 0,
-        "seed": 0,
-        "run_seed": 0,
-        "corrupt": "error",
-        "noise": {"train": Clean(), "test": Clean(), "seed": 0},
-        "missing": {"train": Complete(), "test": Complete(), "seed": 0},
-        "views": list(VIEWS),
-        "split": "official",
-        "validation": 0.25,
-    }
-    data = Handwritten(root=None if root is None else str(root), **{**keys, **changes})
-    data.setup()
-    return data
-
-
-def problem(root: Path, **changes) -> str:
-    with pytest.raises(UserError) as caught:
-        ready(root, **changes)
-    return str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("handwritten")
-    make_handwritten(root)
-    return root
+NAME = "handwritten"
+ready, problem = partial(dataset, NAME), partial(refused, NAME)
 
 
 def test_official_split(tree):

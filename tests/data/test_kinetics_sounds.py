@@ -1,6 +1,7 @@
 import logging
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,63 +9,15 @@ import pytest
 import yaml
 
 from mmrobust.config.compose import conf_folder
-from mmrobust.data.kinetics_sounds import KineticsSounds, identity, normalised, read_list
-from mmrobust.data.noise import Clean
+from mmrobust.data.families.kinetics_lists import identity, normalised, read_labels
 from mmrobust.data.split import Key
-from mmrobust.errors import Problems, UserError
-from mmrobust.missing import Complete
+from mmrobust.errors import Problems
 from tests.data.clip_tree import write_clip
-from tests.data.kinetics_sounds_tree import make_kinetics_sounds
+from tests.data.trees import dataset, refused
 
 META = Path(os.environ.get("MMROBUST_DATA", "data")) / "kinetics_sounds_meta"
-NAMES = ["tapping pen", "bowling ", "singing", "playing_drums"]
-
-
-def ready(root: Path, **changes) -> KineticsSounds:
-    keys = {
-        "batch_size": 4,
-        "workers": 0,
-        "seed": 0,
-        "run_seed": 0,
-        "noise": {"train": Clean(), "test": Clean(), "seed": 0},
-        "corrupt": "error",
-        "missing": {"train": Complete(), "test": Complete(), "seed": 0},
-        "split": "folders",
-        "validation": 0.34,
-        "drop_overlap": False,
-        "classes": NAMES,
-        "min_frames": 3,
-        "tiled": 2,
-        "fps": 1,
-        "frames": 3,
-        "image_size": 16,
-        "sample_rate": 8000,
-        "seconds": 1,
-        "n_fft": 128,
-        "hop": 100,
-        "standardise": False,
-    }
-    data = KineticsSounds(root=str(root), **{**keys, **changes})
-    data.setup()
-    return data
-
-
-def problem(root: Path, **changes) -> str:
-    with pytest.raises(UserError) as caught:
-        ready(root, **changes)
-    return str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("kinetics_sounds")
-    make_kinetics_sounds(root)
-    return root
-
-
-@pytest.fixture
-def tree(shared, tmp_path) -> Path:
-    return shutil.copytree(shared, tmp_path / "kinetics_sounds")
+NAME = "kinetics_sounds"
+ready, problem = partial(dataset, NAME), partial(refused, NAME)
 
 
 def first(tree: Path, half: str = "train") -> tuple[Path, Path]:
@@ -75,7 +28,7 @@ def first(tree: Path, half: str = "train") -> tuple[Path, Path]:
 
 
 def test_samples(shared, caplog):
-    with caplog.at_level(logging.INFO, "mmrobust.data.kinetics_sounds"):
+    with caplog.at_level(logging.INFO, "mmrobust.data"):
         data = ready(shared)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 12, "val": 6, "test": 9}
     assert data.spec.classes == ("tapping_pen", "bowling", "playing_drums")  # the list's order
@@ -98,7 +51,7 @@ def test_published_shape(shared):
 def test_short_clips_are_left_out_with_their_sound(tree, caplog):
     sound, folder = first(tree)
     sorted(folder.iterdir())[0].unlink()
-    with caplog.at_level(logging.INFO, "mmrobust.data.kinetics_sounds"):
+    with caplog.at_level(logging.INFO, "mmrobust.data"):
         data = ready(tree, validation=0)
     assert f"fewer than 3 frames are left out: 1 (bowling/{sound.stem})" in caplog.text
     assert len(data.splits["train"]) == 17
@@ -147,7 +100,7 @@ def test_overlap(tree, caplog):
     leaked = f"{stem[:11]}_000090_000100"
     folder = tree / f"visual/train_img/Image-01-FPS/bowling/{leaked}"
     write_clip(tree / f"audio/train/bowling/{leaked}.wav", folder, 0, 1, (24, 32))
-    with caplog.at_level(logging.INFO, "mmrobust.data.kinetics_sounds"):
+    with caplog.at_level(logging.INFO, "mmrobust.data"):
         assert len(ready(tree, validation=0).splits["train"]) == 19
         assert f"1 (train/bowling/{leaked}); data.drop_overlap=false keeps them" in caplog.text
         assert len(ready(tree, validation=0, drop_overlap=True).splits["train"]) == 18
@@ -173,7 +126,7 @@ def test_names():
 class TestRealLists:
     def test_lists(self):
         problems = Problems()
-        train, test = (read_list(META / f"my_{name}.txt", problems) for name in ("train", "test"))
+        train, test = (read_labels(META / f"my_{name}.txt", problems) for name in ("train", "test"))
         assert problems == []
         assert (len(train), len(test)) == (14799, 2597)
         counts = [np.bincount(list(labels.values())) for labels in (train, test)]

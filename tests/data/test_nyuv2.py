@@ -8,8 +8,10 @@ import pytest
 import scipy.io
 import torch
 
-from mmrobust.data.files.matlab import read_variables
-from mmrobust.data.nyuv2 import CLASSES_13, CLASSES_40, LABELS_13, MEAN, SCENES, STD, mapping_of, read_splits
+from mmrobust.data.families.indoor_classes import CLASSES_13, CLASSES_40, LABELS_13
+from mmrobust.data.families.nyuv2_mat import SCENES, mapping_of, read_splits
+from mmrobust.data.files.matlab import read_mat
+from mmrobust.data.nyuv2 import MEAN, STD
 from mmrobust.data.split import Key
 from mmrobust.errors import Problems, UserError
 from tests.data.nyuv2_tree import KINDS, MAP_CLASS, make_nyuv2, prepare_nyuv2
@@ -183,9 +185,9 @@ def test_real_metadata():
         assert table.shape == (895,)
         assert table[0] == 255
         assert set(table[1:].tolist()) == set(range(classes))
-    names = read_variables(META / "classMapping40.mat", ["className"])["className"]
+    (names,) = read_mat(META / "classMapping40.mat", "className", squeeze=True)
     assert tuple(names) == CLASSES_40
-    mapping = read_variables(META / "class13Mapping.mat", ["classMapping13"])["classMapping13"]
+    (mapping,) = read_mat(META / "class13Mapping.mat", "classMapping13", squeeze=True)
     assert tuple(mapping.labels13) == LABELS_13
     assert tuple(mapping.classNames) == CLASSES_13
 

@@ -38,7 +38,7 @@ def make(**keys: Any) -> Synthetic:
 def decoded(data: Synthetic, split: str) -> dict[str, np.ndarray]:
     """The group that each modality of each sample shows: that of the nearest pattern."""
     shown = {}
-    for channel in data.channels:
+    for channel in data.channels.members:
         patterns = torch.from_numpy(channel.patterns(data.seed)).flatten(2).flatten(0, 1)
         nearest = torch.cdist(data.splits[split].inputs[channel.name].flatten(1), patterns).argmin(1)
         shown[channel.name] = (nearest // channel.variants).numpy()
@@ -49,10 +49,10 @@ def accuracies(data: Synthetic, split: str) -> dict[str, float]:
     """Of an ideal decoder that picks the most likely class."""
     shown, target, found = decoded(data, split), np.array(data.splits[split].targets), {}
     for combination in all_combinations(data.names):
-        counts = [c.num_groups for c in data.channels if c.name in combination]
+        counts = [c.num_groups for c in data.channels.members if c.name in combination]
         code = np.ravel_multi_index([shown[m] for m in combination], counts)
         found[combination_name(combination)] = float(
-            (data.likelihood(combination).argmax(0)[code] == target).mean()
+            (data.channels.likelihood(combination).argmax(0)[code] == target).mean()
         )
     return found
 
@@ -84,9 +84,9 @@ def test_the_best_score_is_what_an_ideal_decoder_reaches(task: str, num_classes:
     assert data.spec.num_classes == len(data.spec.classes) == (1 if task == "regression" else 3)
     target, shown = np.array(data.splits["test"].targets), decoded(data, "test")
     for name, best in data.bayes.items():
-        counts = [c.num_groups for c in data.channels if c.name in name.split("+")]
+        counts = [c.num_groups for c in data.channels.members if c.name in name.split("+")]
         code = np.ravel_multi_index([shown[m] for m in name.split("+")], counts)
-        posterior = data.likelihood(name.split("+"))[:, code]
+        posterior = data.channels.likelihood(name.split("+"))[:, code]
         posterior = posterior / posterior.sum(0)  # (C, N)
         if task == "regression":
             median = (posterior.cumsum(0) < 0.5 - 1e-9).sum(0)
@@ -110,10 +110,10 @@ def test_likelihood_is_the_frequency_of_what_is_shown() -> None:
         num_modalities=2, num_classes=3, kinds="vector", clarity=[0.7, 0.4], variants=1, num_test=30_000
     )
     data.setup()
-    expected = data.likelihood(data.names)
+    expected = data.channels.likelihood(data.names)
     np.testing.assert_allclose(expected.sum(1), 1)
     shown, target = decoded(data, "test"), np.array(data.splits["test"].targets)
-    code = np.ravel_multi_index([shown[m] for m in data.names], [c.num_groups for c in data.channels])
+    code = np.ravel_multi_index([shown[m] for m in data.names], [c.num_groups for c in data.channels.members])
     for label, row in enumerate(expected):
         mine = code[target == label]
         frequency = np.bincount(mine, minlength=len(row)) / len(mine)
@@ -231,13 +231,13 @@ def test_samples_are_as_declared(num_modalities: int) -> None:
 
 @pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.noisy])
 def test_patterns_are_orthogonal_and_as_large_as_each_other(kind: str) -> None:
-    (channel,) = make(num_modalities=1, kinds=kind, variants=3, size=8).channels
+    (channel,) = make(num_modalities=1, kinds=kind, variants=3, size=8).channels.members
     patterns = channel.patterns(seed=0).reshape(channel.num_groups * 3, -1)
     np.testing.assert_allclose(patterns @ patterns.T / patterns.shape[1], np.eye(len(patterns)), atol=1e-5)
 
 
 def test_sentences_have_no_word_in_common() -> None:
-    (channel,) = make(num_modalities=1, kinds="text", variants=3, size=8).channels
+    (channel,) = make(num_modalities=1, kinds="text", variants=3, size=8).channels.members
     patterns = channel.patterns(seed=0).reshape(-1, 32)
     words = [decode_text(torch.from_numpy(row)).split() for row in patterns]
     assert {len(row) for row in words} == {6}

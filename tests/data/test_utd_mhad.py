@@ -1,5 +1,6 @@
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,55 +13,12 @@ from mmrobust.data.noise import Clean, Gaussian
 from mmrobust.data.split import Key
 from mmrobust.data.utd_mhad import CLASSES, MODALITIES, UTDMHAD
 from mmrobust.errors import UserError
-from mmrobust.missing import Complete
+from tests.data.trees import dataset, refused
 from tests.data.utd_mhad_tree import make_utd_mhad, skeleton, video, write
 
 REAL = Path(os.environ.get("MMROBUST_DATA", "data")) / "utd_mhad"
-EMPTY = {"train": Clean(), "test": Clean(), "seed": 0}
-
-
-def ready(root: Path, **changes) -> UTDMHAD:
-    keys = {
-        "batch_size": 4,
-        "workers": 0,
-        "seed": 0,
-        "run_seed": 0,
-        "corrupt": "error",
-        "noise": EMPTY,
-        "missing": {"train": Complete(), "test": Complete(), "seed": 0},
-        "train_subjects": None,
-        "test_subjects": None,
-        "validation": 0.25,
-        "incomplete": "error",
-        "frames": 4,
-        "image_size": 16,
-        "skeleton_steps": 10,
-        "inertial_steps": 12,
-        "jitter": 0.1,
-        "motion": False,
-        "cache": None,
-    }
-    data = UTDMHAD(root=str(root), **{**keys, **changes})
-    data.setup()
-    return data
-
-
-def problem(root: Path, **changes) -> str:
-    with pytest.raises(UserError) as caught:
-        ready(root, **changes)
-    return str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("utd_mhad")
-    make_utd_mhad(root)
-    return root
-
-
-@pytest.fixture
-def tree(shared, tmp_path) -> Path:
-    return shutil.copytree(shared, tmp_path / "utd_mhad")
+NAME = "utd_mhad"
+ready, problem = partial(dataset, NAME), partial(refused, NAME)
 
 
 def subjects(data: UTDMHAD, split: str) -> set[int]:
@@ -211,7 +169,7 @@ def test_jitter_in_training_alone(shared):
 
 def test_noise_is_on_physical_values(shared):
     gaussian = Gaussian(5.0, 1.0, {"wrap_negative": False, "same_pattern": False})
-    noisy = ready(shared, noise={**EMPTY, "test": gaussian}).splits["test"][Key(0, 0)]
+    noisy = ready(shared, noise={"train": Clean(), "seed": 0, "test": gaussian}).splits["test"][Key(0, 0)]
     clean = ready(shared).splits["test"][Key(0, 0)]
     for m in MODALITIES:
         assert noisy.inputs[m].isfinite().all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,31 @@ def problem(name: str, data_folder: Path, *overrides: str) -> str:
     return str(caught.value)
 
 
+def plant(name: str, root: Path) -> None:
+    """Make the tree of that dataset below its root."""
+    {**TREES, "cremad": make_cremad, "handwritten": make_handwritten}[name](root)
+
+
+def built(name: str, root: Path | None, **changes: Any) -> Any:
+    """The dataset of that name whose tree is `root`; the keys that are not given are small ones or its own."""
+    keys = {"batch_size": 4, "workers": 0, **KEYS.get(name, {}), **changes}
+    return construct(compose_config([f"data={name}"]).data, root=None if root is None else str(root), **keys)
+
+
+def dataset(name: str, root: Path | None, **changes: Any) -> Any:
+    """The same, set up."""
+    data = built(name, root, **changes)
+    data.setup()
+    return data
+
+
+def refused(name: str, root: Path | None, **changes: Any) -> str:
+    """What is said of a tree, or of keys, that cannot be used."""
+    with pytest.raises(UserError) as caught:
+        dataset(name, root, **changes)
+    return str(caught.value)
+
+
 def make_cremad_tree(root: Path) -> None:
     make_cremad(root, actors=4, sentences=3, frames=2)
 
@@ -94,7 +120,31 @@ TREES: dict[str, Callable[[Path], None]] = {
     "utd_mhad": make_utd_mhad,
 }
 
-# What suits the trees; {root} is the folder of datasets.
+CLIPS = {"image_size": 16, "sample_rate": 8000, "seconds": 1, "n_fft": 128, "hop": 100}
+
+# What suits the trees: keys of data.
+KEYS: dict[str, dict[str, Any]] = {
+    "ave": {**CLIPS, "frames": 2},
+    "cremad": {"validation": 0.25},
+    "handwritten": {"validation": 0.25},
+    "kinetics_sounds": {
+        **CLIPS,
+        "validation": 0.34,
+        "tiled": 2,
+        "classes": ["tapping pen", "bowling ", "singing", "playing_drums"],
+    },
+    "utd_mhad": {
+        "validation": 0.25,
+        "frames": 4,
+        "image_size": 16,
+        "skeleton_steps": 10,
+        "inertial_steps": 12,
+        "motion": False,
+        "cache": None,
+    },
+}
+
+# The same as overrides; {root} is the folder of datasets.
 SMALL: dict[str, list[str]] = {
     "cityscapes": ["data.image_size=[32,48]"],
     "manifest": ["data.manifest={root}/manifest/my.csv", "data.columns=[rgb,audio,vector]"],

@@ -19,7 +19,7 @@ from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
 from mmrobust.testing import make_batch
-from mmrobust.training.checkpoints import build_method
+from mmrobust.training.session import build_method
 from tests.data.digit_clips import make_digit_clips
 
 STEPS = 3

@@ -328,6 +328,18 @@ def test_the_published_encoder() -> None:
         assert method.eval()(batch).logits.shape == (2, 4, 32, 32)
 
 
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "mobilenetv3_small_050"])
+def test_the_released_layout_takes_any_staged_network(name: str) -> None:
+    """A block behind the stem and each of four stages, for a pattern that is drawn, too."""
+    for privileged in ("[m2]", "null"):
+        chosen = [f"method.privileged={privileged}", "encoder=timm", f"encoder.name={name}"]
+        method = released(*chosen, "encoder.width=null", "encoder/decoder=tiny").train()
+        assert isinstance(method.fusion, TranslatedTrunk)
+        assert len(method.fusion.blocks) == 5
+        step(method, make_batch(method.spec, size=4))
+        assert all(p.grad is not None for p in method.parameters())
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

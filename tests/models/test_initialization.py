@@ -13,7 +13,7 @@ from mmrobust.config.compose import compose_config, conf_folder
 from mmrobust.config.keys import KEYS
 from mmrobust.models.initialization import RULES, initialize, keep_weights
 from mmrobust.testing import describe_data
-from mmrobust.training.checkpoints import build_method
+from mmrobust.training.session import build_method
 
 
 def network() -> nn.Module:

@@ -26,7 +26,7 @@ from mmrobust.models.encoders import build_encoder
 from mmrobust.models.pretraining import read_weights
 from mmrobust.models.stages import build_levels
 from mmrobust.testing import step
-from mmrobust.training.checkpoints import build_method
+from mmrobust.training.session import build_method
 
 DATA = Path(os.environ.get("MMROBUST_DATA", "data"))
 REAL = DATA.parent / "weights/tf_efficientnet_lite0.safetensors"

@@ -1,21 +1,20 @@
-"""Encoders as levels: which are skips, common widths, depth with one channel, what cannot be taken apart."""
+"""Encoders as stages: they are the network, whatever its family, and what has none."""
 
 from typing import Any
 
 import pytest
+import timm
 import torch
-from torch import nn
 
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
-from mmrobust.models.pyramid import Pyramid
-from mmrobust.models.stages import Staged, build_levels, build_pyramid, build_pyramids, skip_levels
+from mmrobust.models.stages import Staged, Whole, build_levels
 
-IMAGE, DEPTH = Modality("image", (3, 64, 96)), Modality("depth", (1, 64, 96))
+IMAGE = Modality("image", (3, 64, 96))
 
 
-def keys(name: str = "tiny", width: int | None = None, **options: Any) -> dict[str, Any]:
-    width = 16 if name == "tiny" else width
+def keys(name: str = "tiny", **options: Any) -> dict[str, Any]:
+    width = 16 if name == "tiny" else None
     return {
         "name": name,
         "pretrained": False,
@@ -26,46 +25,15 @@ def keys(name: str = "tiny", width: int | None = None, **options: Any) -> dict[s
     }
 
 
-@pytest.mark.parametrize(
-    ("strides", "kept"),
-    [
-        ([2, 4, 8, 16, 32], [3, 2, 1]),  # the stem is no skip
-        ([4, 8, 16, 32], [2, 1, 0]),
-        ([2, 4, 8], [1, 0]),
-        ([16, 16, 16], []),  # a vision transformer has one resolution
-        ([2, 4, 4, 8], [2, 0]),  # the last of those alike
-    ],
-    ids=str,
-)
-def test_which_levels_are_skips(strides: list[int], kept: list[int]) -> None:
-    assert skip_levels(strides) == kept
-
-
-@pytest.mark.parametrize("modality", [IMAGE, DEPTH], ids=["image", "depth"])
-@pytest.mark.parametrize(
-    ("name", "widths", "places"),
-    [
-        ("tiny", [16, 8, 4], [(8, 12), (16, 24), (32, 48)]),
-        ("resnet18", [512, 256, 128, 64], [(2, 3), (4, 6), (8, 12), (16, 24)]),
-        ("mobilenetv3_small_050", [288, 24, 16, 8], [(2, 3), (4, 6), (8, 12), (16, 24)]),
-    ],
-)
-def test_pyramids(modality: Modality, name: str, widths: list[int], places: list[tuple[int, int]]) -> None:
-    encoder = build_pyramid(modality, keys(name)).eval()
-    pyramid = encoder(torch.randn(2, *modality.shape))
-    assert isinstance(pyramid, Pyramid)
-    found = [pyramid.deep, *pyramid.skips]
-    assert [tuple(x.shape) for x in found] == [(2, w, *p) for w, p in zip(widths, places, strict=True)]
-    assert [encoder.width, *encoder.skip_widths] == widths
-    assert encoder.stride == 64 // places[-1][0]
+def stages_of(name: str, size: tuple[int, int] = (64, 96)) -> Staged:
+    torch.manual_seed(0)
+    staged = build_levels(Modality("image", (3, *size)), **keys(name)).eval()
+    assert isinstance(staged, Staged)
+    return staged
 
 
 def test_stages_are_the_network() -> None:
-    import timm
-
-    torch.manual_seed(0)
-    staged = build_levels(IMAGE, **keys("resnet18")).eval()
-    assert isinstance(staged, Staged)
+    staged = stages_of("resnet18")
     assert len(staged.stages) == 5
     whole = timm.create_model("resnet18", pretrained=False, num_classes=0, global_pool="").eval()
     for ours, theirs in zip(staged.parameters(), whole.parameters(), strict=True):
@@ -74,29 +42,43 @@ def test_stages_are_the_network() -> None:
     torch.testing.assert_close(staged(x), whole(x))
 
 
-def test_skips_have_the_largest_of_the_widths() -> None:
-    encoders = build_pyramids(
-        {"rgb": IMAGE, "depth": DEPTH}, {"rgb": keys("resnet50"), "depth": keys("resnet18")}
-    )
-    assert [e.skip_widths for e in encoders.values()] == [[1024, 512, 256]] * 2
-    assert [e.width for e in encoders.values()] == [2048, 512]
-    assert all(isinstance(p, nn.Identity) for p in encoders["rgb"].skip_projections)  # type: ignore[union-attr]
-    pyramid = encoders["depth"](torch.randn(1, 1, 64, 96))
-    assert [x.shape[1] for x in (pyramid.deep, *pyramid.skips)] == [512, 1024, 512, 256]
+@pytest.mark.parametrize(
+    ("name", "size", "first"),
+    [
+        ("tf_efficientnet_lite0", (64, 96), 2),  # a stem and blocks, some of which share a level
+        ("mobilenetv3_small_050", (64, 96), 2),
+        ("convnext_atto", (64, 96), 4),
+        ("swin_tiny_patch4_window7_224", (224, 224), 4),  # channels last
+    ],
+)
+def test_levels_are_those_of_the_network(name: str, size: tuple[int, int], first: int) -> None:
+    staged, network = stages_of(name, size), timm.create_model(name, features_only=True).eval()
+    for ours, theirs in zip(staged.parameters(), network.parameters(), strict=True):
+        theirs.data.copy_(ours.data)
+    x = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        found, expected = staged.levels(x), network(x)
+    for level, theirs, width, stride in zip(found, expected, staged.widths, staged.strides, strict=True):
+        assert level.shape[1:] == (width, size[0] // stride, size[1] // stride)
+        torch.testing.assert_close(level, theirs if theirs.shape == level.shape else theirs.movedim(-1, 1))
+    assert staged.strides[0] == first
 
 
-def test_width_projects_the_deepest_map_alone() -> None:
-    pyramid = build_pyramid(IMAGE, keys("resnet18", width=24)).eval()(torch.randn(1, 3, 64, 96))
-    assert [x.shape[1] for x in (pyramid.deep, *pyramid.skips)] == [24, 256, 128, 64]
-
-
-def test_a_video_is_the_mean_over_its_frames() -> None:
-    encoder = build_pyramid(Modality("video", (3, 2, 32, 32)), keys()).eval()
-    video = torch.randn(2, 3, 2, 32, 32)
-    frames = [encoder(video[:, :, t]) for t in range(2)]
-    whole = encoder(video)
-    torch.testing.assert_close(whole.deep, (frames[0].deep + frames[1].deep) / 2)
-    torch.testing.assert_close(whole.skips[1], (frames[0].skips[1] + frames[1].skips[1]) / 2)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vit_tiny_patch16_224", {"img_size": (64, 96)}),
+        ("hrnet_w18_small", {}),
+        ("tf_efficientnet_lite0", {"feature_location": "expansion"}),
+    ],
+    ids=["one resolution", "branches side by side", "levels from within blocks"],
+)
+def test_networks_that_are_no_sequence_are_left_whole(name: str, options: dict[str, Any]) -> None:
+    whole = build_levels(IMAGE, **keys(name, **options)).eval()
+    assert isinstance(whole, Whole)
+    with torch.no_grad():
+        found = [level.shape[1] for level in whole.levels(torch.randn(1, *IMAGE.shape))]
+    assert found == whole.widths
 
 
 @pytest.mark.parametrize(
@@ -106,14 +88,10 @@ def test_a_video_is_the_mean_over_its_frames() -> None:
         (IMAGE, keys("resnet19"), "did you mean"),
         (IMAGE, keys("tiny") | {"width": None}, "needs encoder.width"),
         (IMAGE, keys("resnet18", no_such=1), "timm cannot take the levels out of 'resnet18'"),
+        (IMAGE, keys("mobilenetv3_small_050", feature_location="expansion"), "cannot take the levels out"),
     ],
-    ids=["vector", "unknown", "no width", "option"],
+    ids=["vector", "unknown", "no width", "option", "levels from within blocks"],
 )
 def test_mistakes(modality: Modality, chosen: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_levels(modality, **chosen)
-
-
-def test_levels_that_do_not_lie_on_each_other() -> None:
-    with pytest.raises(UserError, match=r"different strides.*rgb 8, 4.*|.*depth"):
-        build_pyramids({"rgb": IMAGE, "depth": DEPTH}, {"rgb": keys("resnet18"), "depth": keys("tiny")})

@@ -136,6 +136,17 @@ def test_trunk_is_the_published_classifier() -> None:
     assert trunk(maps, torch.ones(2, 3).bool()).shape == (2, 512, 4, 4)
 
 
+def test_a_trunk_of_inverted_residuals() -> None:
+    """A stage may be made of several stages; the first block of the first is what reads the encoders' maps."""
+    encoders = staged(3, "tf_efficientnet_lite0")
+    trunk = Trunk(encoders, stages=2)
+    assert [e.width for e in encoders.values()] == [40, 40, 40]
+    wide = [m for m in trunk.modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3 * 40]
+    assert [tuple(m.weight.shape) for m in wide] == [(240, 120, 1, 1)]
+    maps = {m: e(torch.randn(2, 3, 64, 64)) for m, e in encoders.items()}
+    assert trunk(maps, torch.ones(2, 3).bool()).shape == (2, 320, 2, 2)
+
+
 def test_mmanets_regularizer_is_a_second_trunk() -> None:
     method = make("method=mmanet", "fusion=trunk", spec=describe_data(num_modalities=3))
     assert isinstance(method.regularizer, Trunk)
@@ -150,7 +161,7 @@ def test_mmanets_regularizer_is_a_second_trunk() -> None:
         (["fusion=trunk", "fusion.stages=3"], "choose 1 to 2"),
         (["fusion=trunk", "encoder=resnet18"], "encoder.width=16 projects the end"),
         (
-            ["fusion=trunk", "encoder=timm", "encoder.name=mobilenetv3_small_050", "encoder.width=null"],
+            ["fusion=trunk", "encoder=timm", "encoder.name=hrnet_w18_small", "encoder.width=null"],
             "does not allow",
         ),
         (["fusion=esanet"], "does segmentation, but the dataset's task is classification"),

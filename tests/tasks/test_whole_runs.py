@@ -15,7 +15,7 @@ from mmrobust.report import main as report
 from mmrobust.run import main
 from mmrobust.tasks.metric import METRICS
 from mmrobust.tasks.registry import require_task
-from mmrobust.training.checkpoints import load_method
+from mmrobust.training.session import open_trained
 from tests.runs import on_two_ranks, tiny
 
 SMALL = tiny(
@@ -56,7 +56,7 @@ def test_a_whole_run(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert evaluate([f"run={folder}"]) == 0
     (again,) = folder.glob("evaluations/*")
     assert read_results(again)["combinations"] == results["combinations"]
-    assert load_method(folder).spec.task == task
+    assert open_trained(folder).spec.task == task
     assert report([str(tmp_path), "--markdown"]) == 0
     assert f" · {primary['metric']}" in capsys.readouterr().out
 

@@ -8,8 +8,8 @@ import torch
 from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.data.base import DataModule
+from mmrobust.data.families.channels import Generated
 from mmrobust.data.split import Key, Sample
-from mmrobust.data.synthetic import Generated
 from mmrobust.testing import check_dataset
 
 

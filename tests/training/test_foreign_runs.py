@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from mmrobust import evaluate, report
 from mmrobust.errors import UserError
 from mmrobust.run import main
-from mmrobust.training.checkpoints import load_method
+from mmrobust.training.session import open_trained
 from tests.runs import tiny
 
 SMALL = tiny("data.num_train=16", "data.num_val=8", "data.num_test=8", "data.batch_size=8", "keep=all")
@@ -46,13 +46,13 @@ def foreign(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 TOUCH = {
-    "_target_": "mmrobust.training.processes._wait",
+    "_target_": "mmrobust.training.children._wait",
     "command": ["touch", "trap"],
     "folder": "x",
     "environment": {"PATH": "/usr/bin:/bin"},
 }
 PICKLE = {"checkpoint_path": "evil.pth", "weights_only": False}
-LATE = {"_target_": "mmrobust.training.processes._wait", "_partial_": True}
+LATE = {"_target_": "mmrobust.training.children._wait", "_partial_": True}
 CALLBACK = "lightning.pytorch.callbacks.LambdaCallback"
 
 CHANGES: dict[str, dict[str, Any]] = {
@@ -129,7 +129,7 @@ def test_nothing_runs(case: str, foreign: Path, capfd: Capture) -> None:
     change(foreign, case)
     refused(foreign, (foreign / "results.json").read_bytes(), OFTEN, capfd)
     with pytest.raises(UserError):
-        load_method(foreign)
+        open_trained(foreign)
     assert not Path("trap").exists()
 
 

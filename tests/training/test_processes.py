@@ -14,8 +14,8 @@ import torch
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
 from mmrobust.training.checkpoints import checkpoint_path
+from mmrobust.training.children import stop_signals
 from mmrobust.training.devices import Place, place
-from mmrobust.training.processes import stop_signals
 from tests.runs import free_port, tiny
 
 SMALL = tiny("trainer.num_nodes=2")

@@ -16,7 +16,8 @@ from mmrobust.evaluation.results import read_results
 from mmrobust.methods.teacher import Teacher
 from mmrobust.run import main
 from mmrobust.testing import describe_data, make_batch
-from mmrobust.training.checkpoints import load_checkpoint, load_method
+from mmrobust.training.checkpoints import load_checkpoint
+from mmrobust.training.session import open_trained
 from mmrobust.training.teacher_run import prepare_teacher
 from tests.runs import tiny
 
@@ -121,7 +122,7 @@ def test_a_teacher_of_another_width(
 
 def test_asking_changes_nothing(teacher: Path) -> None:
     """Neither the teacher nor the random numbers of the step."""
-    trained = load_method(teacher)
+    trained = open_trained(teacher).method
     batch = make_batch(trained.spec)
     with torch.no_grad():
         expected = trained(batch)
@@ -145,8 +146,18 @@ def test_a_student_is_used_without_its_teacher(method: str, teacher: Path, tmp_p
     assert recorded["run"] == str(copy)
     shutil.rmtree(copy)
     assert not any("teacher" in name for name in load_checkpoint(run / "checkpoints/best.ckpt")["state_dict"])
-    student = load_method(run)
+    student = open_trained(run).method
     assert student(make_batch(student.spec)).logits.isfinite().all()
+
+
+def test_a_quick_look_has_a_teacher(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of as many batches; no checkpoint is promised of the run itself, which has none."""
+    keys = [*SMALL, "method=mmanet", "debug=fast", f"paths.outputs={tmp_path}"]
+    assert main(keys) == 0
+    told = capsys.readouterr().out
+    (made,) = (tmp_path / "teachers").glob("*/checkpoints/best.ckpt")
+    found = re.findall(r"checkpoint +(\S+)", told)
+    assert all(path == str(made) for path in found), found
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from mmrobust.evaluate import main as evaluate
 from mmrobust.evaluation.results import read_predictions, read_results
 from mmrobust.run import main
 from mmrobust.testing import step
-from mmrobust.training.checkpoints import build_method
+from mmrobust.training.session import build_method
 from tests.runs import fault, on_two_ranks, seen, tiny, weights, witness
 from tests.squares import CONF
 

@@ -19,6 +19,7 @@ from mmrobust.data.families.motion import (
     read_skeleton,
     resampled,
 )
+from mmrobust.data.spec import Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError, summarised
 
@@ -45,6 +46,14 @@ class Signal:
     jitter: float
     motion: bool
     cache: Path | None
+
+    @property
+    def modalities(self) -> dict[str, Modality]:
+        return {
+            "depth": Modality("video", (1, self.frames, self.size, self.size)),
+            "skeleton": Modality("sequence", (3 * JOINTS, self.skeleton_steps)),
+            "inertial": Modality("sequence", (CHANNELS, self.inertial_steps)),
+        }
 
 
 class Actions(Split):

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.base import DataModule, hold_out
+from mmrobust.data.base import DataModule
 from mmrobust.data.files import images
 from mmrobust.data.files.audio import Spectrogram, is_lfs_pointer, read_audio
 from mmrobust.data.files.folders import PICTURES
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
-from mmrobust.errors import Problems, UserError
+from mmrobust.errors import Problems, UserError, summarised
 
 EXTRACT_FRAMES = (  # glob and suffix of the videos, folder, frames a second
     'for f in {}; do d={}/$(basename "$f" {}); mkdir -p "$d"; '
@@ -27,6 +28,9 @@ EXTRACT_FRAMES = (  # glob and suffix of the videos, folder, frames a second
 EXTRACT_SOUNDS = (  # folder, glob of the videos, rate, folder, suffix
     'mkdir -p {}; for f in {}; do ffmpeg -nostdin -i "$f" -vn -ac 1 -ar {} {}/"$(basename "$f" {}).wav"; done'
 )
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Clip:
 
 
 Parts = Mapping[str, Mapping[str, Clip]]  # {split: {id: clip}}
+T = TypeVar("T")
 
 
 class Clips(Split):
@@ -136,6 +141,7 @@ class ClipModule(DataModule, ABC):
         self.fps = fps
         self.spectrogram = Spectrogram(sample_rate, seconds, n_fft, hop, standardise)
         self.visual = Modality("video", (3, frames, image_size, image_size))
+        self.frames_folder = f"Image-{fps:02d}-FPS"
 
     def described(
         self, classes: tuple[str, ...], parts: Parts, tiled: float
@@ -149,12 +155,15 @@ class ClipModule(DataModule, ABC):
         }
         return DataSpec("classification", len(classes), len(parts["train"]), modalities, classes), splits
 
-    def refuse(self, problems: Problems, damaged: Problems) -> None:
-        """Raise a UserError for all problems at once, and for damaged clips unless data.corrupt=skip."""
-        if problems or (damaged and self.corrupt == "error"):
-            if damaged and not problems:
-                damaged[-1] += "; or leave these clips out: data.corrupt=skip"
-            raise UserError(f"data.root={self.root} cannot be used:\n- " + "\n- ".join([*problems, *damaged]))
+    def extract_frames(self, videos: str, folder: Path) -> str:
+        """The command that makes the frames in `folder` of the videos, a glob."""
+        return EXTRACT_FRAMES.format(videos, folder.absolute(), Path(videos).suffix, self.fps)
+
+    def extract_sounds(self, videos: str, folder: Path) -> str:
+        """The command that makes the sounds in `folder` of the videos, a glob."""
+        sounds = folder.absolute()
+        rate, suffix = self.spectrogram.sample_rate, Path(videos).suffix
+        return EXTRACT_SOUNDS.format(sounds, videos, rate, sounds, suffix)
 
 
 def frames_in(folder: Path) -> list[Path]:
@@ -162,7 +171,7 @@ def frames_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[!.]*") if path.suffix in PICTURES)
 
 
-def audit(
+def note_absent(
     clips: Mapping[str, Clip],
     problems: Problems,
     *,
@@ -171,7 +180,7 @@ def audit(
     frames: str,
     get_frames: str,
 ) -> None:
-    """Add what the clips lack to `problems`. Lists each folder once; opens no file but suspiciously small sounds.
+    """Adds to `problems` what the clips lack. Lists each folder once; opens no file but suspiciously small sounds.
 
     Args:
         sounds, frames: what should lie where, as the message says it.
@@ -188,15 +197,11 @@ def audit(
     problems.add(f"no {frames}", [n for n, clip in clips.items() if not clip.frames], get_frames)
 
 
-def with_held_out(
-    train: Mapping[str, Clip], test: Mapping[str, Clip], share: float, seed: int
-) -> dict[str, Mapping[str, Clip]]:
-    """The splits where none is official for validation: a `share` of every class of train; no `val` for 0."""
-    if not 0 <= share < 1:
-        raise UserError(f"data.validation={share} is not a share of train; use 0 <= share < 1")
-    names, (_, held) = list(train), hold_out([clip.target for clip in train.values()], share, seed)
-    if share and not len(held):
-        raise UserError(f"data.validation={share} of {len(train)} clips is none; raise it, or set 0")
-    val = {names[i]: train[names[i]] for i in held}
-    rest = {name: clip for name, clip in train.items() if name not in val}
-    return {"train": rest, "val": val, "test": test} if val else {"train": rest, "test": test}
+def without(train: dict[str, T], overlap: Sequence[str], drop_overlap: bool, others: str) -> dict[str, T]:
+    """Train, if `drop_overlap` without the clips whose YouTube id is also in the `others`; logs them in any case."""
+    if not overlap:
+        return train
+    does = "leaves them out of train" if drop_overlap else "keeps them"
+    told = "clips of train whose YouTube id is also in %s: %s; data.drop_overlap=%s %s"
+    log.info(told, others, summarised(overlap), str(drop_overlap).lower(), does)
+    return {name: x for name, x in train.items() if name not in set(overlap)} if drop_overlap else train

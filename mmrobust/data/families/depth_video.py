@@ -24,7 +24,7 @@ def cropped_video(path: Path, variable: str, size: int, folder: Path | None) -> 
         UserError: the file is missing, damaged or of another shape.
     """
 
-    def decode(path: Path) -> np.ndarray:
+    def decode() -> np.ndarray:
         (video,) = read_mat(path, variable)
         if video.ndim != 3 or 0 in video.shape or video.dtype.kind not in "fiu":
             raise UserError(
@@ -36,7 +36,7 @@ def cropped_video(path: Path, variable: str, size: int, folder: Path | None) -> 
             raise UserError(f"{path} holds numbers that are no depth in mm (0 to 65535); get it again")
         return cut_out(frames, size)
 
-    return cached(folder, path, f"cropped_video {VERSION} {variable} {size}", decode)
+    return cached(folder, path.stem, [path], f"cropped_video {VERSION} {variable} {size}", decode)
 
 
 def cut_out(frames: np.ndarray, size: int) -> np.ndarray:

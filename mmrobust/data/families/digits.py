@@ -7,7 +7,6 @@ import hashlib
 import io
 import logging
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from mmrobust.data.files.audio import read_audio
 from mmrobust.errors import UserError
+from mmrobust.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -156,14 +156,12 @@ def fetch(urls: Sequence[str], target: Path, md5: str | None) -> None:
             if url == urls[-1]:
                 raise
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        partial = Path(folder) / "partial"
+    with replacing(target) as part:
         if target.name == "recordings":
-            partial.mkdir()
+            part.mkdir()
             archive = zipfile.ZipFile(io.BytesIO(content))
             for name in archive.namelist():
                 if "/recordings/" in name and name.endswith(".wav"):
-                    (partial / Path(name).name).write_bytes(archive.read(name))
+                    (part / Path(name).name).write_bytes(archive.read(name))
         else:
-            partial.write_bytes(content)
-        partial.replace(target)
+            part.write_bytes(content)

@@ -156,6 +156,16 @@ def as_classes(numbers: np.ndarray, table: np.ndarray, where: str) -> np.ndarray
     return table[numbers]
 
 
+def depth_map(path: Path) -> np.ndarray:
+    """(H, W) float32, the numbers of an image file as they are."""
+    return images.read_map(path).astype(np.float32)
+
+
+def label_map(path: Path, table: np.ndarray) -> np.ndarray:
+    """(H, W) uint8, classes of an image file of whole numbers, see `as_classes`."""
+    return as_classes(images.read_map(path), table, str(path))
+
+
 def from_one(count: int) -> np.ndarray:
     """The table of labels 1 to `count`, 0 being void: (count + 1,) uint8."""
     return np.concatenate([[VOID], np.arange(count)]).astype(np.uint8)

@@ -7,15 +7,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mmrobust.data.base import DataModule, hold_out
+from mmrobust.data.audit import Audit
+from mmrobust.data.base import DataModule
 from mmrobust.data.families import frame_augmentation
 from mmrobust.data.families.frames import VOID, Frame, Frames, Source, Statistics, median_frequency
 from mmrobust.data.files.folders import exists
-from mmrobust.data.files.kept import kept_value
+from mmrobust.data.files.kept import cached, home
+from mmrobust.data.held_out import share_problem, with_validation
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Split
 from mmrobust.errors import Problems, UserError, summarised
@@ -81,26 +83,28 @@ class RGBD(DataModule, ABC):
         self.incomplete, self.validation, self.class_weights = incomplete, validation, class_weights
 
     @abstractmethod
-    def index(self, root: Path) -> Contents:
-        """What lies on disk. Raises: UserError: all that is wrong with it, at once (see `refuse`)."""
-
-    def refuse(self, problems: Sequence[str]) -> NoReturn:
-        raise UserError(f"data.root={self.root} cannot be used:\n- " + "\n- ".join(problems))
+    def index(self, root: Path, audit: Audit) -> Contents:
+        """What lies on disk. Adds to `audit`, and need return nothing of use then."""
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         self._check_keys()
-        root = Path(self.root)
-        if not root.is_dir():
-            raise UserError(
-                f"data.root={root} does not exist; set it, or paths.data, to where there is {self.layout}"
-            )
-        contents = self.index(root)
-        log.info("form on disk, in %s: %s", root, contents.form)
-        self.source, self.frames = contents.source, self._with_held_out(self._complete(contents.frames))
+        with self.open_root(f"where there is {self.layout}") as audit:
+            contents = self.index(Path(self.root), audit)
+            audit.check()
+            log.info("form on disk, in %s: %s", self.root, contents.form)
+            found = self._complete(contents.frames, audit.damaged)
+        train = found["train"]
+        scenes_of_train = [frame.scene for frame in train.values()]
+        self.source = contents.source
+        self.frames = with_validation(
+            train, found["test"], scenes_of_train, self.validation, self.seed, "frames"
+        )
         for name, part in self.frames.items():
             log.info("%s: %d frames", name, len(part))
             if not part:
-                raise UserError(f"split {name!r} of data.root={root} has no frames; expected {self.layout}")
+                raise UserError(
+                    f"split {name!r} of data.root={self.root} has no frames; expected {self.layout}"
+                )
         scenes, (height, width), (low, high) = self.task == "scene", self.size, self.scale
         augmented = (
             frame_augmentation.scene((height, width))
@@ -156,16 +160,15 @@ class RGBD(DataModule, ABC):
             )
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             problems.append(f"data.scale={list(self.scale)} is no range; use [least, largest], both above 0")
-        if not 0 <= self.validation < 1:
-            problems.append(f"data.validation={self.validation} is not a share of train; use 0 <= share < 1")
+        if problem := share_problem("data.validation", self.validation):
+            problems.append(problem)
         if problems:
             raise UserError(str(Problems(problems)))
 
-    def _complete(self, frames: Parts) -> Parts:
-        """The frames, marked where a modality's file is absent; refuses those that must not lack one."""
+    def _complete(self, frames: Parts, damaged: Problems) -> Parts:
+        """The frames, marked where a modality's file is absent. Adds those to `damaged` that must not lack one."""
         folders: dict[str, set[str]] = {}
         found = {split: dict(part) for split, part in frames.items()}
-        damaged = Problems()
         for part in ("rgb", "depth", "label"):
             absent: dict[str, Any] = {part: None}
             lacking = [
@@ -185,20 +188,7 @@ class RGBD(DataModule, ABC):
                 remedy = "" if part == "label" else "; or keep them without: data.incomplete=allow"
                 told = [f"{name}: {place}" for _, name, place in lacking]
                 damaged.add(f"no {part} of", told, f"get the files again{remedy}")
-        if damaged and self.corrupt == "error":
-            damaged[-1] += "; or leave these samples out: data.corrupt=skip"
-            self.refuse(damaged)
         return found
-
-    def _with_held_out(self, frames: Parts) -> Parts:
-        train, share = frames["train"], self.validation
-        names = list(train)
-        rows = hold_out([frame.scene for frame in train.values()], share, self.seed)[1]
-        if share and not len(rows):
-            raise UserError(f"data.validation={share} of {len(train)} frames is none; raise it, or set 0")
-        val = {names[i]: train[names[i]] for i in rows}
-        rest = {name: frame for name, frame in train.items() if name not in val}
-        return {"train": rest, **({"val": val} if val else {}), "test": frames["test"]}
 
     def _class_weights(self, ids: Sequence[str]) -> tuple[float, ...]:
         """Over the training frames of those ids; remembered until their labels change."""
@@ -219,4 +209,5 @@ class RGBD(DataModule, ABC):
             log.info("counting the classes of %d labels, once", len(ids))
             return median_frequency(map(label, ids), count)
 
-        return tuple(kept_value("class_weights", files, [type(self).__name__, count, rows], count_classes))
+        options = [type(self).__name__, count, rows]
+        return tuple(cached(home(), "class_weights", files, options, count_classes).tolist())

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmrobust.data.base import DataModule, hold_out
+from mmrobust.data.base import DataModule
+from mmrobust.data.held_out import hold_out, hold_out_validation
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
-from mmrobust.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,9 @@ class ViewsModule(DataModule):
         """What is for training and validation, what for the test, and the names of the classes; raises as `load`."""
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
-        check_share("data.validation", self.validation)
         learned, test, names = self.tables()
-        train, val = learned.divided(self.validation, self.seed)
-        if not train.ids or (self.validation and not val.ids):
-            raise UserError(
-                f"data.validation={self.validation} of {len(learned.ids)} samples leaves {len(train.ids)} for training "
-                f"and {len(val.ids)} for validation; change it, or set 0 for no validation split"
-            )
+        rows = hold_out_validation(learned.classes.tolist(), self.validation, self.seed, "samples")
+        train, val = map(learned.rows, rows)
         parts = {name: x for name, x in (("train", train), ("val", val), ("test", test)) if x.ids}
         splits: dict[str, Split] = {
             name: ViewsSplit(part) for name, part in scaled(parts, self.scaling).items()
@@ -103,9 +98,3 @@ def scaled(parts: Mapping[str, Views], scaling: str) -> dict[str, Views]:
         )
         for name, part in parts.items()
     }
-
-
-def check_share(key: str, share: float) -> None:
-    """Raises: UserError: a part of it could not be."""
-    if not 0 <= share < 1:
-        raise UserError(f"{key}={share} is not a share of the samples; use 0 <= share < 1")

@@ -35,11 +35,11 @@ def picture(path: Path, folders: dict[str, set[str]]) -> Path:
     return next((other for other in (path, *others) if other.name in names), path)
 
 
-def find(name: str, folders: Sequence[Path], problems: Problems, remedy: str) -> Path | None:
-    """The file of that name in the first of the folders that has it; else adds to `problems`."""
+def find(name: str, folders: Sequence[Path], problems: Problems, remedy: str) -> Path:
+    """The file of that name in the first of the folders that has it, else where it could be. Adds to `problems`."""
     for folder in folders:
         if (folder / name).is_file():
             log.info("%s: %s", name, folder / name)
             return folder / name
     problems.append(f"no {name} in any of {', '.join(map(str, folders))}; {remedy}")
-    return None
+    return folders[0] / name

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import struct
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +16,24 @@ import scipy.sparse
 from mmrobust.errors import UserError
 
 
-def read_mat(path: Path, *names: str) -> list[np.ndarray]:
-    """Variables of a file, in the order asked for.
+def read_mat(path: Path, *names: str, squeeze: bool = False) -> list[Any]:
+    """Variables of a file of versions 4 to 7, in the order asked for.
+
+    Args:
+        squeeze: without axes of length 1, structures as objects; else arrays as MATLAB has them.
 
     Raises:
         UserError: the file is missing, cut short or no .mat file, or lacks a variable.
     """
-    from scipy.io import loadmat, matlab
-
-    try:
-        found = loadmat(path, variable_names=names)
-        others = [] if all(name in found for name in names) else [name for name, *_ in matlab.whosmat(path)]
-    except (
-        *(OSError, ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, NotImplementedError),
-        *(zlib.error, struct.error, matlab.MatReadError),
-    ) as error:
-        size = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
-        why = str(error).strip().splitlines()[:1]
-        raise UserError(
-            f"{path} ({size}) cannot be read as a MATLAB file: {why[0] if why else type(error).__name__}; get it again"
-        ) from error
-    if others:
-        lacking = ", ".join(name for name in names if name not in found)
-        raise UserError(f"{path} has no variable {lacking}, only {', '.join(others)}; get it again")
-    if absent := [name for name in names if name not in found]:
+    with _unreadable(path):
+        found = scipy.io.loadmat(path, variable_names=names, squeeze_me=squeeze, struct_as_record=not squeeze)
+        absent = [name for name in names if name not in found]
+        others = [name for name, *_ in scipy.io.whosmat(path)] if absent else []
+    if absent and others:
+        raise UserError(f"{path} has no variable {', '.join(absent)}, only {', '.join(others)}; get it again")
+    if absent:
         raise UserError(f"{path} holds no variables; {', '.join(absent)} expected; get it again")
-    return [np.asarray(found[name]) for name in names]
-
-
-def read_variables(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Some variables of a MATLAB file of versions 4 to 7, squeezed.
-
-    Raises:
-        UserError: it cannot be read, or one of them is not there.
-    """
-    try:
-        found = scipy.io.loadmat(path, variable_names=list(keys), squeeze_me=True, struct_as_record=False)
-    except Exception as error:  # whatever a damaged file makes of the parser
-        raise UserError(
-            f"{path} cannot be read as a MATLAB file ({' '.join(str(error).split())}); get it again"
-        ) from error
-    for key in keys:
-        if key not in found:
-            raise UserError(f"{path} has no variable {key}; get the file again")
-    return found
+    return [found[name] for name in names]
 
 
 def read_matrices(path: Path) -> dict[str, list[np.ndarray]]:
@@ -70,15 +43,21 @@ def read_matrices(path: Path) -> dict[str, list[np.ndarray]]:
     Raises:
         UserError: it cannot be read.
     """
-    try:
+    with _unreadable(path):
         found = _from_hdf5(path) if h5py.is_hdf5(path) else _from_matlab(path)
-    except Exception as error:  # whatever a damaged file makes of the parser
-        raise UserError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as a MATLAB file ({' '.join(str(error).split())}); get "
-            "it again"
-        ) from error
     numbered = {name: [int(x) for x in re.findall(r"\d+", name)] for name in found}
     return {name: found[name] for name in sorted(found, key=lambda n: (numbered[n], n)) if found[name]}
+
+
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    """Raises: UserError: whatever a damaged file makes of a parser within."""
+    try:
+        yield
+    except Exception as error:
+        size = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} ({size}) cannot be read as a MATLAB file: {why}; get it again") from error
 
 
 def _from_matlab(path: Path) -> dict[str, list[np.ndarray]]:

@@ -33,7 +33,7 @@ TYPES = {
 # Rows beside those of modalities in every result.
 SUMMARIES = ("average", "worst", "full", "available")
 # Keys beside which encoder.<modality> lies, too.
-TAKEN = ("name", "pretrained", "weights", "norm", "width", "options", "decoder", *SUMMARIES)
+TAKEN = ("name", "pretrained", "weights", "norm", "width", "lr_factor", "options", "decoder", *SUMMARIES)
 EXPECTED = (
     "id, split, label, mask, value or labels, and one column of file names or sentences for each modality"
 )

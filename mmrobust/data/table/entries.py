@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from mmrobust import keyed
-from mmrobust.data.base import hold_out
-from mmrobust.data.listing import Listing, in_two_splits
+from mmrobust.data.audit import Audit
+from mmrobust.data.listing import Listing
 from mmrobust.data.progress import told
 from mmrobust.data.table.csv_file import TARGETS, TYPES, Table, type_of
 from mmrobust.data.targets import TARGET_COLUMNS
@@ -41,11 +37,9 @@ def read_entries(
     texts: frozenset[str],
     target: str,
     listing: Listing,
-    problems: Problems,
-    damaged: Problems,
+    audit: Audit,
 ) -> Entries:
-    """The rows of a table; those without a split are in train. Adds to `problems`, and to `damaged` what
-    data.corrupt=skip can leave out. `texts` are the columns of sentences."""
+    """The rows of a table; those without a split are in train. Adds to `audit`. `texts` are the columns of sentences."""
     first: dict[str, int] = {}
     found: Entries = {split: [] for split in SPLITS}
     twice, unknown, empty, blank, foreign, absent = ([] for _ in range(6))
@@ -82,6 +76,7 @@ def read_entries(
         found.setdefault(split, []).append(
             Entry(row.line, name, {**cells, **files}, of_target.path if of_target else named)
         )
+    problems = audit.problems
     problems.add("ids that occur before", twice, "every row needs one of its own")
     problems.add(
         f"unknown splits (known are {', '.join(SPLITS)})",
@@ -101,70 +96,10 @@ def read_entries(
         if len(by_type) > 1:
             both = "; ".join(f"{name} {summarised(lines)}" for name, lines in by_type.items())
             problems.append(f"column {column} mixes {both}; give each a column of its own")
-    damaged.add(
+    audit.damaged.add(
         f"no such files below {listing.root}", absent, "mend the names, set data.root, or empty the cells"
     )
     return found
-
-
-def note_shared(entries: Entries, listing: Listing) -> list[str]:
-    """Files that rows of several splits name, or copies of them, in words."""
-    by_path = listing.by_path
-    found = in_two_splits(
-        (split, entry.line, by_path[file])
-        for split, rows in entries.items()
-        for entry in rows
-        for file in entry.files.values()
-        if isinstance(file, Path)
-    )
-    remedy = "what is tested was seen in training; keep them in one split"
-    notes = Problems()
-    notes.add("the same files in several splits", found, remedy)
-    return notes
-
-
-def with_splits(
-    entries: Entries, classes: Sequence[str] | None, validation: float, test: float, seed: int
-) -> tuple[Entries, list[str]]:
-    """The splits where some are not named: a share of every class of train, the same for the same seed; and in
-    words, what was done."""
-    how = []
-    for split, share in (("test", test), ("val", validation)):
-        if not 0 <= share < 1:
-            key = "validation" if split == "val" else split
-            raise UserError(f"data.{key}={share} is not a share of train; use 0 <= share < 1")
-        if entries[split] or not share:
-            continue
-        rows = entries["train"]
-        labels = [classes.index(str(e.target)) if classes else 0 for e in rows]
-        _, held = hold_out(labels, share, keyed.seed_of(seed, split))
-        held = held if len(held) else _one(labels, seed, split)
-        if not len(held):
-            continue
-        out = set(held.tolist())
-        entries = entries | {
-            split: [rows[i] for i in sorted(out)],
-            "train": [e for i, e in enumerate(rows) if i not in out],
-        }
-        how.append(f"{split} held out of train, data.{'validation' if split == 'val' else 'test'}={share}")
-    for split in ("train", "test"):
-        if not entries[split]:
-            raise UserError(
-                f"no row is left for the split {split!r}: there are {sum(map(len, entries.values()))} rows; "
-                + ("set data.test above 0, or name it" if split == "test" else "name it")
-                + " in the column split"
-            )
-    return {split: rows for split, rows in entries.items() if rows}, how
-
-
-def _one(labels: Sequence[int], seed: int, split: str) -> np.ndarray:
-    """One row of the most frequent class, if another is left of it."""
-    if not labels:
-        return np.array([], dtype=np.int64)
-    label, count = Counter(labels).most_common(1)[0]
-    rows = np.flatnonzero(np.asarray(labels) == label)
-    drawn = rows[np.argsort(keyed.uniform(rows.astype(np.int64), seed, "one", split))]
-    return drawn[: min(1, count - 1)]
 
 
 def cells_of(entries: Entries) -> dict[str, list[tuple[int, str]]]:

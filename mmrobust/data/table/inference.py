@@ -15,13 +15,13 @@ from mmrobust.data.families.frames import median_frequency
 from mmrobust.data.files.arrays import header, last_shape, shape_of, type_of
 from mmrobust.data.files.audio import read_audio
 from mmrobust.data.progress import told
-from mmrobust.data.table.columns import Column, describe, side_for, text_column
+from mmrobust.data.table.column_inference import describe, side_for, text_column
+from mmrobust.data.table.columns import Column
 from mmrobust.data.table.entries import Entries, Entry, cells_of
-from mmrobust.data.table.masks import MaskLabels, find_labels, read_values
+from mmrobust.data.table.masks import MaskLabels, find_labels, read_values, unlike
 from mmrobust.data.targets import names_of
 from mmrobust.errors import Problems, UserError
 
-OPTIONS = ("kind", "size", "mean", "std", "unit", "sample_rate")  # of a modality, None where it is inferred
 LOOKED_AT = 20  # files of a column, to say what it holds
 SKIP = "or leave out such samples with data.corrupt=skip"
 
@@ -218,53 +218,3 @@ def look(file: Path) -> None:
 
 def _is_map(file: Path) -> bool:
     return type_of(file) != "sounds" and len(header(file)[0]) in (2, 3)
-
-
-def unlike(sizes: Mapping[str, Sequence[int]], mask: Sequence[int]) -> str:
-    """What is wrong with maps of another (height, width) than the mask; empty if nothing is."""
-    wrong = [f"{m} has {tuple(size)}" for m, size in sizes.items() if tuple(size) != tuple(mask)]
-    return f"the mask has (height, width) {tuple(mask)}, {', '.join(wrong)}; make them alike" if wrong else ""
-
-
-def described(inferred: Mapping[str, Any], entries: Entries) -> list[tuple[str, str]]:
-    """Classes, modalities and how to set them otherwise, as lines of a table."""
-    classes = list(inferred["classes"])
-    names = ", ".join(classes if len(classes) < 9 else [*classes[:7], "...", classes[-1]])
-    lines = [("classes", f"{len(classes)}: {names}")]
-    if inferred["class_weights"]:
-        lines.append(("weights", f"{few_numbers(inferred['class_weights'])}, of the classes in the loss"))
-    for m, plain in inferred["modalities"].items():
-        column = Column.from_dict(plain)
-        missing = sum(e.files[m] is None for rows in entries.values() for e in rows)
-        parts = [
-            f"{column.kind} {'×'.join(map(str, column.shape))}"
-            + stretched(inferred.get("frames", {}).get(m), column.shape),
-            *(
-                [f"mean {few_numbers(column.mean)}, std {few_numbers(column.std)}"]
-                if column.modality.traits.noisy
-                else []
-            ),
-            *([f"{column.sample_rate} Hz, {column.seconds:g} s"] if column.kind == "spectrogram" else []),
-            *([f"unit {column.unit:g} m"] if column.kind == "depth" else []),
-            f"missing in {missing} rows" if missing else "in all rows",
-        ]
-        lines.append((m, "; ".join(parts)))
-    keys = f"data.modalities.{next(iter(inferred['modalities']))}.size=112 ({', '.join(OPTIONS)})"
-    return [
-        *lines,
-        ("to change", f"{keys}, data.classes=[...], data.columns=[...], see conf/data/manifest.yaml"),
-    ]
-
-
-def stretched(frame: Sequence[int] | None, shape: Sequence[int]) -> str:
-    """Of maps, the size of the files where it is another; and that their aspect ratio changes, if it does."""
-    if not frame or tuple(frame) == tuple(shape[-2:]):
-        return ""
-    before, after = frame[1] / frame[0], shape[-1] / shape[-2]
-    change = f", stretched: width / height {before:.3g} becomes {after:.3g}"
-    return f" from {frame[0]}×{frame[1]}" + (change if abs(after / before - 1) > 0.01 else "")
-
-
-def few_numbers(values: Sequence[float]) -> str:
-    """Three of them."""
-    return " ".join(f"{v:.3g}" for v in values[:3]) + (" ..." if len(values) > 3 else "")

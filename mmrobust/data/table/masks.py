@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,11 @@ from mmrobust.errors import UserError
 
 VOID = 255  # in targets, whatever it is in the files
 MOST = 255  # classes
+NEUTRAL = {
+    "ignore_index": VOID,
+    "class_weights": "none",
+    "label_offset": 0,
+}  # keys that other targets have no use for
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,15 @@ class MaskLabels:
                 "data.classes to their number"
             )
         return label
+
+
+def idle_keys(target: str, given: Mapping[str, Any]) -> list[str]:
+    """Those of NEUTRAL that were set although the targets are no masks, in words."""
+    return [
+        f"data.{key}={given[key]} has no effect: it is for masks, and the target is a {target}; leave it out"
+        for key, value in NEUTRAL.items()
+        if given[key] != value
+    ]
 
 
 def read_values(path: Path) -> np.ndarray:
@@ -121,6 +135,12 @@ def find_labels(counts: Mapping[int, int], ignore_index: int | None, offset: int
     if labels.values and given not in (None, labels.count):
         raise UserError(f"{found}: {labels.count} classes, but data.classes has {given}; make them agree")
     return labels
+
+
+def unlike(sizes: Mapping[str, Sequence[int]], mask: Sequence[int]) -> str:
+    """What is wrong with maps of another (height, width) than the mask; empty if nothing is."""
+    wrong = [f"{m} has {tuple(size)}" for m, size in sizes.items() if tuple(size) != tuple(mask)]
+    return f"the mask has (height, width) {tuple(mask)}, {', '.join(wrong)}; make them alike" if wrong else ""
 
 
 def few_values(values: Iterable[int]) -> str:

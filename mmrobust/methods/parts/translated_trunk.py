@@ -14,7 +14,8 @@ from mmrobust.errors import UserError
 from mmrobust.models.assembly import encoder_keys
 from mmrobust.models.fusion import check_places
 from mmrobust.models.pyramid import Context, Pyramid, levels
-from mmrobust.models.stages import Staged, build_levels, skip_levels
+from mmrobust.models.pyramid_encoder import skip_levels
+from mmrobust.models.stages import Staged, build_levels
 
 
 class TranslationBlock(nn.Module):

@@ -16,7 +16,7 @@ from mmrobust.models.encoders import PointwiseLinear, build_encoder, normalizati
 from mmrobust.models.fusion import check_places, rows_like
 from mmrobust.models.heads import Prediction
 from mmrobust.models.pyramid import Pyramid, by_level, deepest, with_deepest
-from mmrobust.models.stages import build_pyramid
+from mmrobust.models.pyramid_encoder import build_pyramid
 
 
 class Layer(nn.Sequential):

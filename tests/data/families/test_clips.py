@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmrobust.data.families.clips import Clip, Clips, frames_in, with_held_out
+from mmrobust.data.families.clips import Clip, Clips, frames_in
 from mmrobust.data.files.audio import Spectrogram
 from mmrobust.data.spec import Modality
 from mmrobust.data.split import Key
@@ -60,15 +60,6 @@ def test_stretch_is_random_in_training_and_centred_in_testing(ramp, monkeypatch)
     assert drawn.max() > 1.7
     assert np.array_equal(starts(clips(ramp, seconds=1, tiled=3, run_seed=0), monkeypatch), drawn)
     assert starts(clips(ramp, seconds=1, tiled=3, run_seed=None), monkeypatch) == pytest.approx(1)
-
-
-def test_held_out_share():
-    train = {f"{c}{i}": Clip(Path("x"), [], c) for c in range(2) for i in range(10)}
-    parts = with_held_out(train, {}, 0.2, 0)
-    assert {name: len(part) for name, part in parts.items()} == {"train": 16, "val": 4, "test": 0}
-    assert sorted(clip.target for clip in parts["val"].values()) == [0, 0, 1, 1]
-    with pytest.raises(UserError, match=r"data\.validation=1 is not a share"):
-        with_held_out(train, {}, 1, 0)
 
 
 def test_problems_are_counted():

@@ -10,7 +10,7 @@ import scipy.io
 
 from mmrobust.data.files.folders import picture
 from mmrobust.data.files.hdf5 import Tables
-from mmrobust.data.files.matlab import read_variables
+from mmrobust.data.files.matlab import read_mat
 from mmrobust.errors import UserError
 
 
@@ -43,13 +43,13 @@ def test_damaged_tables_are_named(tmp_path):
     with pytest.raises(UserError, match="is no HDF5 file"):
         Tables(path).array("maps")
     with pytest.raises(UserError, match="cannot be read as a MATLAB file"):
-        read_variables(path, ["x"])
+        read_mat(path, "x")
     scipy.io.savemat(path, {"y": 1})
     with pytest.raises(UserError, match="has no variable x"):
-        read_variables(path, ["x"])
+        read_mat(path, "x")
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(UserError, match=r"cannot be read as a MATLAB file|has no variable"):
-        read_variables(path, ["y"])
+    with pytest.raises(UserError, match=r"cannot be read as a MATLAB file|holds no variables"):
+        read_mat(path, "y")
 
 
 def test_pictures_may_have_another_ending(tmp_path):
