@@ -59,9 +59,13 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataModule]:
     return {name: build_dataset(name, tmp_path_factory.mktemp(name)) for name in choices("data")}
 
 
-@pytest.mark.parametrize("num_modalities", [2, 3])
+# Each task, and each number of modalities with vectors and with maps.
+MADE_UP = [("classification", 2), ("classification", 3), ("segmentation", 2), ("segmentation", 3)]
+MADE_UP += [(task, 3) for task in TASKS if task not in ("classification", "segmentation")]
+
+
 @pytest.mark.parametrize("name", choices("method"))
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "num_modalities"), MADE_UP)
 def test_method(name: str, task: str, num_modalities: int) -> None:
     kinds = ("image",) if task == "segmentation" else ("image", "text", "vector")
     build = builder(f"method={name}")

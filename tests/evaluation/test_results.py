@@ -19,24 +19,6 @@ from mmrobust.evaluation.results import (
 )
 
 
-@pytest.fixture
-def results() -> dict[str, Any]:
-    def metrics(accuracy: float | None) -> dict[str, float | None]:
-        return {"accuracy": accuracy, "ece": None if accuracy is None else 0.125}
-
-    return {
-        "schema": 1,
-        "status": "complete",
-        "primary": {"metric": "accuracy", "direction": "max"},
-        "combinations": {
-            "audio": {"n": 7, "metrics": metrics(0.25)},
-            "visual": None,
-            "audio+visual": {"n": 0, "metrics": metrics(None)},
-        },
-        "aggregates": {name: metrics(0.5) for name in ("average", "worst", "full", "available")},
-    }
-
-
 def test_round_trip(tmp_path: Path, results: dict[str, Any]) -> None:
     path = write_results(tmp_path / "new", results)
     assert read_results(path) == read_results(tmp_path / "new") == results

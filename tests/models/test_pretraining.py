@@ -248,7 +248,7 @@ def test_real_weights(task: str) -> None:
     torch.testing.assert_close(stem[1].weight, expected.sum(1, keepdim=True), rtol=1e-3, atol=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.data
 @real_weights
 @pytest.mark.skipif(not (DATA / "nyuv2").is_dir(), reason=f"{DATA}/nyuv2 is absent; set MMROBUST_DATA")

@@ -9,18 +9,9 @@ import pytest
 from mmrobust.evaluation.results import read_results
 from mmrobust.report import main as report
 from mmrobust.run import main
+from tests.runs import tiny
 
-SMALL = [
-    "method=dropout",
-    "encoder.width=8",
-    "data=synthetic",
-    "data.num_train=64",
-    "data.num_val=32",
-    "data.num_test=64",
-    "data.batch_size=32",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-]
+SMALL = tiny("method=dropout", "data.num_val=32", "data.num_test=64", "data.batch_size=32")
 
 
 @pytest.mark.slow
