@@ -19,7 +19,7 @@ from mmrobust.methods.parts.translated_trunk import TranslatedTrunk
 from mmrobust.models.decoder import Decoder
 from mmrobust.models.trunks import ESANet
 from mmrobust.run import main
-from mmrobust.training.checkpoints import load_method
+from mmrobust.training.session import open_trained
 
 DATA = Path(os.environ.get("MMROBUST_DATA", "data"))
 SMALL = ["encoder.pretrained=false", "data.image_size=[96,128]", "data.batch_size=2", "data.workers=0"]
@@ -128,4 +128,4 @@ def test_a_recipe_takes_steps(
         assert any(float(row.get(f"train/loss/{term}") or 0) > 0 for row in rows), term
     tested = read_results(tmp_path / "run")["combinations"].values()
     assert sum(found is not None for found in tested) == combinations
-    check(load_method(tmp_path / "run"))
+    check(open_trained(tmp_path / "run").method)
