@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,13 +12,23 @@ from torchmetrics.functional import spearman_corrcoef
 
 from mmrobust.batch import Batch
 from mmrobust.config.build import construct
-from mmrobust.config.identity import load_run_config
+from mmrobust.config.compose import compose_config
 from mmrobust.methods.udml import UDML
 from mmrobust.training.checkpoints import load_method
-from mmrobust.training.reevaluate import changed
 from tests.claims.experiments.experiment import Claim, Experiment
 
 MODALITIES = ("image", "audio")
+EPOCHS = 20
+COMMON = (
+    "method=udml",
+    "data=avmnist",
+    "data.image_noise=0",
+    "data.audio_snr=null",
+    "data.fixed_images=4",
+    "optimizer.lr=1e-2",
+    f"trainer.max_epochs={EPOCHS}",
+    "selection=last",
+)
 PATTERN = "noise/pattern@noise.test"
 LOUD = (f"{PATTERN}=gaussian", "noise.test.level=10", "noise.test.probability=1")
 TESTS = {
@@ -31,9 +40,9 @@ LEVELS = (f"{PATTERN}=udml_v2", "noise.test.start=0", "noise.test.epochs=1", "no
 
 
 @cache
-def batches(folder: Path, changes: Sequence[str]) -> list[Batch]:
-    """The test split under some noise; it is the same for all arms and seeds, so one run's folder does."""
-    data = construct(changed(load_run_config(folder), list(changes)).data)
+def batches(*changes: str) -> list[Batch]:
+    """The test split under some noise, the same for all arms and seeds."""
+    data = construct(compose_config([*COMMON, *changes]).data)
     data.setup()
     return list(data.loader("test"))
 
@@ -58,17 +67,13 @@ def correct(method: UDML, batch: Batch) -> Tensor:
     return torch.stack(rows).float()
 
 
-FIRST: list[Path] = []
-
-
 @torch.no_grad()
 def measure(folder: Path) -> dict[str, float]:
     """Accuracies, %, and rank correlations of the estimated with the true level."""
     method = load_method(folder)
     assert isinstance(method, UDML)
-    FIRST.append(folder)
-    tests = {name: batches(FIRST[0], changes) for name, changes in TESTS.items()}
-    pairs = list(zip(tests["clean"], batches(FIRST[0], LOUD), strict=True))
+    tests = {name: batches(*changes) for name, changes in TESTS.items()}
+    pairs = list(zip(tests["clean"], batches(*LOUD), strict=True))
     tests |= {f"{m} noisy": [one_noisy(*pair, m) for pair in pairs] for m in MODALITIES}
     found: dict[str, float] = {}
     for name, test in tests.items():
@@ -80,7 +85,7 @@ def measure(folder: Path) -> dict[str, float]:
         found[f"noisy{kind}"] = sum(found[f"{name}{kind}"] for name in noisy) / len(noisy)
     found["estimate gain"] = found["noisy"] - found["noisy equal"]
     found["room"] = found["noisy true"] - found["noisy equal"]
-    levels = batches(FIRST[0], LEVELS)
+    levels = batches(*LEVELS)
     estimated = [method.encode(batch) for batch in levels]
     for i, m in enumerate(MODALITIES):
         level = torch.cat([features[m]["level"] for features in estimated])
@@ -91,8 +96,6 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 STATIC = ("method.uncertainty=none", "method.reliance.use=false")
-EPOCHS = 20
-
 EXPERIMENT = Experiment(
     title="U: UDML's weights under noise",
     setting=(
@@ -102,16 +105,7 @@ EXPERIMENT = Experiment(
         "10. Room: what true levels as weights gain over equal ones in the same network; estimate gain: what the estimated "
         "ones gain. Rho: rank correlation of estimated and true level, 0 to 11. Clean encoders rest when the noise begins."
     ),
-    common=(
-        "method=udml",
-        "data=avmnist",
-        "data.image_noise=0",
-        "data.audio_snr=null",
-        "data.fixed_images=4",
-        "optimizer.lr=1e-2",
-        f"trainer.max_epochs={EPOCHS}",
-        "selection=last",
-    ),
+    common=COMMON,
     arms={
         "full": (),
         "without estimator": ("method.uncertainty=none",),

@@ -19,9 +19,17 @@ ARMS = {
         "method=fusion",
         "missing=fixed",
         "missing.train.combination=[m1]",
+        "missing/pattern@missing.test=fixed",
+        "missing.test.combination=[m1]",
         f"trainer.max_epochs={EPOCHS}",
     ),
     "joint": ("method=osmd", "method.privileged=[m2]", f"trainer.max_epochs={EPOCHS}"),
+    "joint, concatenated": (
+        "method=osmd",
+        "method.privileged=[m2]",
+        "method.aggregation=concat",
+        f"trainer.max_epochs={EPOCHS}",
+    ),
     "independent transfer": (
         "method=independent_transfer",
         "method.privileged=[m2]",
@@ -62,6 +70,7 @@ EXPERIMENT = Experiment(
         "data.seed={seed}",
         f"data.groups=[{ALL},{ALL}]".replace(" ", ""),
         "data.kinds=[vector]",
+        "data.size=64",
         "data.variants=[12,1]",
         "data.num_train=1024",
         "encoder.width=32",
@@ -82,6 +91,7 @@ EXPERIMENT = Experiment(
             ("joint beats independent transfer", "joint", "independent transfer", 1.0),
             ("joint beats transfer, then fusion", "joint", "sequential", 1.0),
             ("joint beats a teacher that comes first", "joint", "teacher first", 1.0),
+            ("translation beats concatenation", "joint", "joint, concatenated", 0.5),
         )
     ],
 )
