@@ -7,6 +7,7 @@ normalised linear map in front of it, and that the representation keeps more of 
 from __future__ import annotations
 
 import pytest
+
 from mmrobust.methods.dmrnet import DMRNet
 from tests.claims.experiments.variance import EXPERIMENT as VARIANCE
 from tests.claims.experiments.variance import WEAK
