@@ -30,7 +30,7 @@ EXPERIMENT = Experiment(
     title="M: MMANet's two losses",
     setting=(
         "Three image modalities of eight classes, generated; m1 and m2 have twelve patterns a class, m3 one, all show the "
-        "true class in 95 %. 1,024 samples, a trunk of two stages, AdamW 5e-3 with a cosine, 40 epochs. Accuracy (%): weak "
+        "true class in 95 %. 1,024 samples, a trunk of two stages, AdamW 5e-3 with a cosine, 30 epochs. Accuracy (%): weak "
         "is the mean over m1, m2 and m1+m2, which are regularised. MAD: margin-aware distillation of the trunk's map, MAR: "
         "regularisation, each with its weight."
     ),
@@ -46,7 +46,7 @@ EXPERIMENT = Experiment(
         "fusion=trunk",
         "encoder.width=32",
         "optimizer.lr=5e-3",
-        "trainer.max_epochs=40",
+        "trainer.max_epochs=30",
     ),
     arms={
         "dropout": ("method=dropout",),

@@ -8,7 +8,7 @@ from mmrobust.evaluation.results import read_results
 from tests.claims.experiments.experiment import Claim, Experiment
 
 ALL = list(range(8))
-EPOCHS, TEACHER = 40, 20
+EPOCHS, TEACHER = 30, 15
 SETTINGS = {
     # m2 shows the decoy that m1 shows: it tells more of m1 than the label does.
     "shared decoys": ("data.clarity=[0.6,0.6]", "data.shared=1.0"),

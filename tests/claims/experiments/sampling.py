@@ -7,7 +7,7 @@ from pathlib import Path
 from mmrobust.evaluation.results import read_results
 from tests.claims.experiments.experiment import Claim, Experiment
 
-EPOCHS = 25
+EPOCHS = 20
 
 
 def measure(folder: Path) -> dict[str, float]:
