@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -104,11 +105,8 @@ def test_clean_encoders_rest_when_the_noise_begins() -> None:
     data.setup()
     method = build_method(config, data.spec)
     assert list(method.resting()) == []
-    type(method).current_epoch = property(lambda self: 2)  # type: ignore[method-assign]
-    try:
+    with patch.object(type(method), "current_epoch", 2):
         assert list(method.resting()) == [method.encoders, method.get_submodule("mean")]
-    finally:
-        del type(method).current_epoch
 
 
 def test_curvature_is_the_mean_of_the_hessians_diagonal() -> None:
