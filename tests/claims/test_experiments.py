@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
-from mmrobust.training.checkpoints import build_method
+from mmrobust.training.session import build_method, open_data
 from tests.claims.experiments.experiment import CONF, ROOT, SEEDS, TABLES, Claim, read, write
 from tests.claims.experiments.registry import EXPERIMENTS
 from tests.claims.experiments.variance import curvature
@@ -71,8 +70,7 @@ def gradients(name: str, part: str, term: str, *overrides: str) -> list[Tensor]:
     config = compose_config(
         ["data=synthetic", "data.num_train=16", "encoder.width=8", f"method={name}", *overrides], str(CONF)
     )
-    data = construct(config.data)
-    data.setup()
+    data = open_data(config)
     method = build_method(config, data.spec).train()
     terms = method.losses(next(iter(data.loader("train"))))
     parameters = list(method.get_submodule(part).parameters())
@@ -90,8 +88,7 @@ def test_independent_transfer_restores_without_the_task() -> None:
 
 def test_fixed_noise_is_noise_of_variance_one() -> None:
     config = compose_config(["data=synthetic", "data.num_train=16", "method=fixed_noise"], str(CONF))
-    data = construct(config.data)
-    data.setup()
+    data = open_data(config)
     method = build_method(config, data.spec).train()
     batch = next(iter(data.loader("train")))
     extras = method.fuse(method.encode(batch), batch.available).extras
@@ -101,8 +98,7 @@ def test_fixed_noise_is_noise_of_variance_one() -> None:
 
 def test_clean_encoders_rest_when_the_noise_begins() -> None:
     config = compose_config(["data=synthetic", "method=clean_encoders", "trainer.max_epochs=4"], str(CONF))
-    data = construct(config.data)
-    data.setup()
+    data = open_data(config)
     method = build_method(config, data.spec)
     assert list(method.resting()) == []
     with patch.object(type(method), "current_epoch", 2):

@@ -11,10 +11,9 @@ from torch import Tensor
 from torchmetrics.functional import spearman_corrcoef
 
 from mmrobust.batch import Batch
-from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.methods.udml import UDML
-from mmrobust.training.checkpoints import load_method
+from mmrobust.training.session import open_data, open_trained
 from tests.claims.experiments.experiment import Claim, Experiment
 
 MODALITIES = ("image", "audio")
@@ -42,9 +41,7 @@ LEVELS = (f"{PATTERN}=udml_v2", "noise.test.start=0", "noise.test.epochs=1", "no
 @cache
 def batches(*changes: str) -> list[Batch]:
     """The test split under some noise, the same for all arms and seeds."""
-    data = construct(compose_config([*COMMON, *changes]).data)
-    data.setup()
-    return list(data.loader("test"))
+    return list(open_data(compose_config([*COMMON, *changes])).loader("test"))
 
 
 def one_noisy(clean: Batch, noisy: Batch, modality: str) -> Batch:
@@ -70,7 +67,7 @@ def correct(method: UDML, batch: Batch) -> Tensor:
 @torch.no_grad()
 def measure(folder: Path) -> dict[str, float]:
     """Accuracies, %, and rank correlations of the estimated with the true level."""
-    method = load_method(folder)
+    method = open_trained(folder).method
     assert isinstance(method, UDML)
     tests = {name: batches(*changes) for name, changes in TESTS.items()}
     pairs = list(zip(tests["clean"], batches(*LOUD), strict=True))

@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional import spearman_corrcoef
 
-from mmrobust.config.build import construct
-from mmrobust.config.identity import load_run_config
 from mmrobust.methods.dmrnet import DMRNet
-from mmrobust.training.checkpoints import load_method
+from mmrobust.training.session import open_data, open_trained
 from tests.claims.experiments.experiment import Claim, Experiment
 
 ALL = list(range(8))
@@ -28,10 +26,9 @@ def curvature(logits: Tensor, weight: Tensor) -> Tensor:
 @torch.no_grad()
 def measure(folder: Path) -> dict[str, float]:
     """On the test split, with BatchNorm's statistics of the batch, as the mining sees them in training."""
-    config = load_run_config(folder)
-    method, data = load_method(folder), construct(config.data)
+    trained = open_trained(folder)
+    config, method, data = trained.config, trained.method, open_data(trained.config)
     assert isinstance(method, DMRNet)
-    data.setup()
     method.train()
     masks = torch.tensor([[True, False], [False, True], [True, True]])
     rows = []
