@@ -105,6 +105,7 @@ def upgrade(config: DictConfig) -> DictConfig:
         "combinations": "all",
         "lr_scaling": {"rule": "none", "base": None},
         "study": {"trials": None, "name": None, "storage": None, "trial": None, "pruner": None},
+        "study.chosen": None,
         "trainer.compile": False,
     }
     of_methods: dict[str, dict[str, Any]] = {

@@ -17,18 +17,9 @@ from mmrobust.config.identity import load_run_config
 from mmrobust.errors import UserError
 from mmrobust.run import main
 from mmrobust.training.session import open_trained
+from tests.runs import tiny
 
-SMALL = [
-    "data=synthetic",
-    "encoder.width=8",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-    "data.num_train=16",
-    "data.num_val=8",
-    "data.num_test=8",
-    "data.batch_size=8",
-    "keep=all",
-]
+SMALL = tiny("data.num_train=16", "data.num_val=8", "data.num_test=8", "data.batch_size=8", "keep=all")
 
 
 Capture = pytest.CaptureFixture[str]

@@ -13,18 +13,9 @@ from mmrobust.config.compose import compose_config
 from mmrobust.config.identity import config_hash
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
+from tests.runs import tiny
 
-SMALL = [
-    "encoder.width=8",
-    "method=dropout",
-    "data=synthetic",
-    "data.num_train=64",
-    "data.num_val=16",
-    "data.num_test=16",
-    "data.batch_size=16",
-    "trainer.accelerator=cpu",
-    "keep=none",
-]
+SMALL = tiny("method=dropout", "keep=none")
 
 
 def rows(run: Path) -> list[dict[str, str]]:
