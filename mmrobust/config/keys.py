@@ -68,7 +68,7 @@ KEYS = {
     "init": Key(choices=("default", "kaiming", "xavier", "truncated_normal")),
     "selection": Key(choices=("mean", "last", "paper")),
     "test_rates": Key(hashed=False),
-    "combinations": Key(evaluate=True),
+    "combinations": Key(typed=False, evaluate=True),
     "max_combinations": Key(hashed=False),
     "plan": Key(hashed=False),
     "study": Key(hashed=False),
