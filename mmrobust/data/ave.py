@@ -87,7 +87,7 @@ class AVE(ClipModule):
                 frames=f"<id>/*.jpg in {folder}",
                 get_frames=f"beside the folder AVE, run {self.extract_frames('AVE/*.mp4', folder)}",
             )
-        return self.described(CLASSES, parts, self.spectrogram.seconds)
+        return self.described(CLASSES, parts)
 
     def clip(self, row: Row, folder: Path, cut: bool) -> Clip:
         """`cut`: the folder holds the event's frames only."""

@@ -18,6 +18,7 @@ from mmrobust.data.audit import Audit
 from mmrobust.data.kinds import KINDS as KINDS
 from mmrobust.data.loading import Collate, KeyedSampler, keyed_loader
 from mmrobust.data.noise import Clean, SplitNoise
+from mmrobust.data.reader import Reader
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Split
 from mmrobust.data.table.csv_file import SUMMARIES
@@ -68,6 +69,21 @@ class DataModule(LightningDataModule, ABC):
         Raises:
             UserError: something is missing or damaged; names it and the remedy.
         """
+
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        """How one input of a modality is read and prepared as in testing; asked of a module that is not set up.
+
+        Args:
+            modality: its name.
+            spec: of the data that was trained with; `statistics` has what was measured over it.
+
+        Raises:
+            UserError: this dataset cannot say so.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not say how a single input of {modality} is read; give tensors of the shape "
+            f"{list(spec.modalities[modality].shape)}, prepared as the dataset prepares them"
+        )
 
     @contextmanager
     def open_root(

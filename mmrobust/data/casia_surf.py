@@ -17,6 +17,7 @@ from mmrobust.data.base import DataModule
 from mmrobust.data.files import images
 from mmrobust.data.files.folders import exists, picture
 from mmrobust.data.files.lists import read_list
+from mmrobust.data.reader import Reader, colours_of
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import Problems, UserError
@@ -58,12 +59,7 @@ class Faces(Split):
         return dict(zip(MODALITIES, faces, strict=True))
 
     def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
-        return Sample({m: self.scaled(raw[m]) for m in MODALITIES}, self.targets[key.index])
-
-    def scaled(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (3, H, W) float32, (x - 127.5) / 128."""
-        ordered = image[..., ::-1].copy() if self.channels == "bgr" else image
-        return ((torch.from_numpy(ordered).float() - 127.5) / 128).movedim(-1, 0)
+        return Sample({m: scaled(raw[m], self.channels) for m in MODALITIES}, self.targets[key.index])
 
 
 class CASIASURF(DataModule):
@@ -90,6 +86,13 @@ class CASIASURF(DataModule):
         super().__init__(**base)
         self.lists, self.image_size, self.channels, self.primary = lists, image_size, channels, primary
 
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        def finish(image: np.ndarray) -> Tensor:
+            small = images.transformed(images.resize(self.image_size), 0, image=image)["image"]
+            return scaled(small, self.channels)
+
+        return Reader(spec.modalities[modality], images.read_image, colours_of, finish)
+
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         root = Path(self.root)
         if self.channels not in ("rgb", "bgr"):
@@ -114,6 +117,12 @@ class CASIASURF(DataModule):
         modalities = {m: Modality("image", shape) for m in MODALITIES}
         spec = DataSpec("classification", len(CLASSES), len(splits["train"]), modalities, CLASSES)
         return replace(spec, metrics=("presentation_attack",), primary=self.primary), splits
+
+
+def scaled(image: np.ndarray, channels: str) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32, (x - 127.5) / 128."""
+    ordered = image[..., ::-1].copy() if channels == "bgr" else image
+    return ((torch.from_numpy(ordered).float() - 127.5) / 128).movedim(-1, 0)
 
 
 def as_on_disk(path: Path, folders: dict[str, set[str]]) -> Path:

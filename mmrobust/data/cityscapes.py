@@ -60,6 +60,14 @@ class Cityscapes(RGBD):
         super().__init__(task="segmentation", **base)
         self.depth = depth
 
+    @property
+    def depth_statistics(self) -> Statistics:
+        return STATISTICS[self.depth]
+
+    def depth_file(self, path: Path) -> np.ndarray:
+        """Disparities; of depth in metres, a `.npy` file of the prepared form."""
+        return super().depth_file(path) if self.depth == "disparity" else prepared_depth(path)
+
     def index(self, root: Path, audit: Audit) -> Contents:
         prepared = (root / "train/rgb").is_dir()
         frames: Parts = {}
@@ -80,7 +88,7 @@ class Cityscapes(RGBD):
             partial(label_map, table=table),
         )
         form = "prepared" if prepared else "official"
-        return Contents(form, frames, source, STATISTICS[self.depth], CLASSES)
+        return Contents(form, frames, source, CLASSES)
 
     def _files(self, root: Path, folder: str, rgb: Path, prepared: bool) -> Frame:
         city, name = rgb.parent.name, rgb.stem.removesuffix("_leftImg8bit")

@@ -60,6 +60,10 @@ class KineticsSounds(ClipModule):
         self.names = tuple(dict.fromkeys(normalised(name) for name in classes))
         self.min_frames, self.tiled = min_frames, tiled
 
+    @property
+    def heard(self) -> float:
+        return self.tiled
+
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         if self.split not in ("folders", "lists"):
             raise UserError(
@@ -105,7 +109,7 @@ class KineticsSounds(ClipModule):
         train = without(train, overlap, self.drop_overlap, "test")
         targets = [clip.target for clip in train.values()]
         parts = with_validation(train, test, targets, self.validation, self.seed, "clips")
-        return self.described(classes, parts, self.tiled)
+        return self.described(classes, parts)
 
     def folders(self, split: str) -> tuple[Path, Path]:
         """Of the frames and of the sounds."""

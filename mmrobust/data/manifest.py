@@ -12,6 +12,7 @@ from typing import Any
 from mmrobust.data.audit import Audit
 from mmrobust.data.base import DataModule
 from mmrobust.data.listing import changed_since
+from mmrobust.data.reader import Reader
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Split
 from mmrobust.data.table.columns import Column
@@ -98,6 +99,11 @@ class Manifest(DataModule):
         task, void = TARGETS[self.samples.target], VOID if masks else -100
         train, weights = len(splits["train"]), tuple(inferred["class_weights"])
         return DataSpec(task, len(classes), train, modalities, classes, void, weights), splits
+
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        if not self.inferred:
+            return super().reader(modality, spec)
+        return Column.from_dict(self.inferred["modalities"][modality]).reader
 
     @cached_property
     def samples(self) -> Samples:

@@ -67,6 +67,10 @@ class NYUv2(RGBD):
         super().__init__(task=task, image_size=scene_size if task == "scene" else image_size, **base)
         self.classes, self.depth = classes, depth
 
+    @property
+    def depth_statistics(self) -> Statistics:
+        return Statistics(MEAN, STD, raw=self.depth == "raw")
+
     def index(self, root: Path, audit: Audit) -> Contents:
         prepared = all((root / f"{split}.txt").is_file() for split in ("train", "test"))
         if prepared and not (self.task == "scene" and (root / MAT).is_file()):
@@ -75,8 +79,7 @@ class NYUv2(RGBD):
 
     def _contents(self, form: str, frames: Parts, source: Source) -> Contents:
         classes = CLASSES_40 if self.classes == 40 else CLASSES_13
-        statistics = Statistics(MEAN, STD, raw=self.depth == "raw")
-        return Contents(form, frames, source, statistics, SCENES if self.task == "scene" else classes)
+        return Contents(form, frames, source, SCENES if self.task == "scene" else classes)
 
     def _official(self, root: Path, audit: Audit) -> Contents:
         problems, labelled = audit.problems, self.task == "segmentation"

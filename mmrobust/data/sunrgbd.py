@@ -68,6 +68,13 @@ class SUNRGBD(RGBD):
         super().__init__(task=task, image_size=scene_size if task == "scene" else image_size, **base)
         self.depth = depth
 
+    @property
+    def depth_statistics(self) -> Statistics:
+        return STATISTICS[self.depth]
+
+    def depth_file(self, path: Path) -> np.ndarray:
+        return depth_image(path)
+
     def index(self, root: Path, audit: Audit) -> Contents:
         folders: dict[str, set[str]] = {}
         samples = root / "SUNRGBD" if (root / "SUNRGBD").is_dir() else root
@@ -102,7 +109,7 @@ class SUNRGBD(RGBD):
             for split, part in splits.items()
         }
         classes = SCENES if self.task == "scene" else CLASSES
-        return Contents(form, frames, source, STATISTICS[self.depth], classes)
+        return Contents(form, frames, source, classes)
 
     def _splits(
         self, root: Path, near: Sequence[Path], problems: Problems

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from mmrobust import keyed
 from mmrobust.data.base import DataModule
 from mmrobust.data.files import images
-from mmrobust.data.files.audio import Spectrogram, is_lfs_pointer, read_audio
+from mmrobust.data.files.audio import Spectrogram, read_audio, wave_of
 from mmrobust.data.files.folders import PICTURES
+from mmrobust.data.reader import Reader, evenly, frames_of, read_clip
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import Problems, UserError, summarised
+from mmrobust.files import is_pointer
 
 EXTRACT_FRAMES = (  # glob and suffix of the videos, folder, frames a second
     'for f in {}; do d={}/$(basename "$f" {}); mkdir -p "$d"; '
@@ -143,17 +146,44 @@ class ClipModule(DataModule, ABC):
         self.visual = Modality("video", (3, frames, image_size, image_size))
         self.frames_folder = f"Image-{fps:02d}-FPS"
 
-    def described(
-        self, classes: tuple[str, ...], parts: Parts, tiled: float
-    ) -> tuple[DataSpec, dict[str, Split]]:
+    @property
+    def heard(self) -> float:
+        """Seconds to which sounds are tiled or cut before a stretch of them is shown; at least that stretch."""
+        return self.spectrogram.seconds
+
+    def described(self, classes: tuple[str, ...], parts: Parts) -> tuple[DataSpec, dict[str, Split]]:
         """What `load` returns. Only train is augmented."""
         modalities = {"audio": Modality("spectrogram", self.spectrogram.shape), "visual": self.visual}
         seeds = {"train": self.run_seed}  # the others: None
         splits: dict[str, Split] = {
-            name: Clips(clips, self.visual, self.spectrogram, tiled, seeds.get(name))
+            name: Clips(clips, self.visual, self.spectrogram, self.heard, seeds.get(name))
             for name, clips in parts.items()
         }
         return DataSpec("classification", len(classes), len(parts["train"]), modalities, classes), splits
+
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        """`visual` is a folder of frames, of which evenly spaced ones are taken; of a sound all counts."""
+        if modality == "audio":
+            rate, shown = self.spectrogram.sample_rate, self.spectrogram.samples
+            samples = round(self.heard * rate)
+
+            def finish_sound(wave: np.ndarray) -> Tensor:
+                middle = np.resize(wave, samples)[(samples - shown) // 2 :][:shown]
+                return self.spectrogram.finish(self.spectrogram.magnitude(middle))
+
+            return Reader(
+                spec.modalities[modality],
+                lambda path: read_audio(path, rate),
+                lambda raw: wave_of(raw, rate),
+                finish_sound,
+            )
+        count, side = self.visual.shape[1:3]
+
+        def finish(frames: np.ndarray) -> Tensor:
+            chosen = evenly(frames, count)
+            return images.normalised(images.transformed(images.resize(side), 0, images=chosen)["images"])
+
+        return Reader(spec.modalities[modality], read_clip, frames_of, finish, folder=True)
 
     def extract_frames(self, videos: str, folder: Path) -> str:
         """The command that makes the frames in `folder` of the videos, a glob."""
@@ -191,7 +221,7 @@ def note_absent(
         if folder.is_dir():
             sizes |= {os.fspath(folder / file.name): file.stat().st_size for file in os.scandir(folder)}
     size = {name: sizes.get(os.fspath(clip.sound), -1) for name, clip in clips.items()}
-    pointers = [n for n, clip in clips.items() if 0 <= size[n] < 1024 and is_lfs_pointer(clip.sound)]
+    pointers = [n for n, clip in clips.items() if 0 <= size[n] < 1024 and is_pointer(clip.sound)]
     problems.add(f"no {sounds}", [n for n in clips if size[n] < 0], get_sounds)
     problems.add(f"only a git-LFS pointer as {sounds}", pointers, "run `git lfs pull` in its clone")
     problems.add(f"no {frames}", [n for n, clip in clips.items() if not clip.frames], get_frames)

@@ -10,14 +10,25 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from torch import Tensor
 
 from mmrobust.data.audit import Audit
 from mmrobust.data.base import DataModule
 from mmrobust.data.families import frame_augmentation
-from mmrobust.data.families.frames import VOID, Frame, Frames, Source, Statistics, median_frequency
+from mmrobust.data.families.frames import (
+    VOID,
+    Frame,
+    Frames,
+    Source,
+    Statistics,
+    depth_map,
+    median_frequency,
+)
+from mmrobust.data.files import images
 from mmrobust.data.files.folders import exists
 from mmrobust.data.files.kept import cached, home
 from mmrobust.data.held_out import share_problem, with_validation
+from mmrobust.data.reader import Reader, colours_of, depth_of
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Split
 from mmrobust.errors import Problems, UserError, summarised
@@ -34,7 +45,6 @@ class Contents:
     form: str
     frames: Parts
     source: Source
-    statistics: Statistics
     classes: tuple[str, ...]
 
 
@@ -116,7 +126,7 @@ class RGBD(DataModule, ABC):
                 rescale_depth=self.rescale_depth,
             )
         )
-        shared = contents.source, contents.statistics, (height, width), scenes, augmented
+        shared = contents.source, self.depth_statistics, (height, width), scenes, augmented
         splits: dict[str, Split] = {
             name: Frames(part, *shared, self.run_seed if name == "train" else None)
             for name, part in self.frames.items()
@@ -129,6 +139,31 @@ class RGBD(DataModule, ABC):
         if scenes:
             return DataSpec("classification", len(classes), count, modalities, classes), splits
         return DataSpec("segmentation", len(classes), count, modalities, classes, VOID), splits
+
+    @property
+    @abstractmethod
+    def depth_statistics(self) -> Statistics:
+        """Of the depth that the keys ask for."""
+
+    def depth_file(self, path: Path) -> np.ndarray:
+        """A single file of depth in the dataset's unit, (H, W) float32; raises as `Source.depth`."""
+        return depth_map(path)
+
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        """A colour image; depth in the dataset's unit, as its prepared form has it."""
+        _, height, width = spec.modalities[modality].shape
+        resize, statistics = frame_augmentation.resized, self.depth_statistics
+
+        def finish(x: np.ndarray) -> Tensor:
+            part = "rgb" if modality == "rgb" else "depth"
+            small = frame_augmentation.moved(
+                resize((height, width)), 0, {"rgb": None, "depth": None, part: x}
+            )
+            return images.normalised(small[part]) if part == "rgb" else statistics.normalised(small[part])
+
+        if modality == "rgb":
+            return Reader(spec.modalities[modality], images.read_image, colours_of, finish)
+        return Reader(spec.modalities[modality], self.depth_file, depth_of, finish)
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:
