@@ -92,6 +92,10 @@ class Task(ABC):
         """How sure each prediction is, in [0, 1]: (K, B, ...) of logits (K, B, C, ...); None if that means nothing."""
         return None
 
+    def probabilities(self, logits: Tensor) -> Tensor | None:
+        """Of every class or label, (B, C, ...) of logits (B, C, ...); None if there are none."""
+        return None
+
     @abstractmethod
     def pairs(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> tuple[Tensor, Tensor]:
         """What a metric of torchmetrics is given: of logits (N, C, ...) and targets (N, ...) what is predicted, as

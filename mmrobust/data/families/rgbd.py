@@ -152,18 +152,24 @@ class RGBD(DataModule, ABC):
     def reader(self, modality: str, spec: DataSpec) -> Reader:
         """A colour image; depth in the dataset's unit, as its prepared form has it."""
         _, height, width = spec.modalities[modality].shape
-        resize, statistics = frame_augmentation.resized, self.depth_statistics
+        statistics = self.depth_statistics
 
-        def finish(x: np.ndarray) -> Tensor:
-            part = "rgb" if modality == "rgb" else "depth"
-            small = frame_augmentation.moved(
-                resize((height, width)), 0, {"rgb": None, "depth": None, part: x}
-            )
-            return images.normalised(small[part]) if part == "rgb" else statistics.normalised(small[part])
+        def scaled(x: np.ndarray) -> np.ndarray:
+            frame = {"rgb": None, "depth": None} | {modality: x}
+            small = frame_augmentation.moved(frame_augmentation.resized((height, width)), 0, frame)[modality]
+            assert small is not None
+            return small
 
         if modality == "rgb":
-            return Reader(spec.modalities[modality], images.read_image, colours_of, finish)
-        return Reader(spec.modalities[modality], self.depth_file, depth_of, finish)
+            return Reader(
+                spec.modalities[modality],
+                images.read_image,
+                colours_of,
+                lambda x: images.normalised(scaled(x)),
+            )
+        return Reader(
+            spec.modalities[modality], self.depth_file, depth_of, lambda x: statistics.normalised(scaled(x))
+        )
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:

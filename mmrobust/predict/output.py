@@ -1,0 +1,92 @@
+"""The table of predictions: written row by row beside its place, which it takes when it is whole. Imports no torch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from mmrobust.errors import UserError
+from mmrobust.files import naming
+
+FIRST, LAST = ("id", "available"), "error"
+
+
+class PredictionTable:
+    """Rows in the order of the samples, one for each, also of those that failed: so what is there says where to go on.
+
+    Args:
+        path: of the finished CSV.
+        columns: between FIRST and LAST.
+        identity: letters that another request does not have; what one left half done is no other's.
+
+    Attributes:
+        done: rows that were there already.
+        failed: rows that hold an error.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], identity: str) -> None:
+        self.path, self.columns = path, (*FIRST, *columns, LAST)
+        self.part = path.with_name(f"{path.name}.{identity}.part")
+        self.done = self.failed = 0
+
+    def __enter__(self) -> PredictionTable:
+        """Raises: UserError: the folder is not there, or not writable."""
+        if self.path.is_dir():
+            raise UserError(
+                f"output={self.path} is a folder; name a file: output={self.path / 'predictions.csv'}"
+            )
+        with naming(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._go_on()
+            self.file = self.part.open("a", encoding="utf-8", newline="")
+            if not self.done and not self.file.tell():
+                self.write([dict(zip(self.columns, self.columns, strict=True))])
+                self.done = 0
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with naming(self.path):
+            self.file.close()
+            if kind is None:
+                self.part.replace(self.path)
+
+    def _go_on(self) -> None:
+        """Count the rows that are there; a last line that is not whole is cut off."""
+        if not self.part.is_file():
+            return
+        whole, lines = 0, 0
+        with self.part.open("r+b") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                whole, lines = whole + len(line), lines + 1
+                if lines > 1:
+                    (cells,) = csv.reader([line.decode("utf-8", "replace")])
+                    self.failed += bool(cells[-1])
+            file.truncate(whole)
+        self.done = max(lines - 1, 0)
+
+    def write(self, rows: Sequence[Mapping[str, str]]) -> None:
+        """Add rows, by column; onto the disk, as far as a killed process needs it."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for row in rows:
+            # A row is a line, so that lines can be counted.
+            writer.writerow([" ".join(row.get(c, "").splitlines()) for c in self.columns])
+            self.done += 1
+            self.failed += bool(row.get(LAST)) and row[LAST] != LAST
+        with naming(self.path):
+            self.file.write(text.getvalue())
+            self.file.flush()
+
+
+def stamp(path: Path) -> list[object]:
+    """What tells one state of a file or folder from another."""
+    found = os.stat(path)  # noqa: PTH116
+    return [str(path.resolve()), found.st_size, found.st_mtime_ns]
