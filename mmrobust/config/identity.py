@@ -110,6 +110,7 @@ def upgrade(config: DictConfig) -> DictConfig:
     later: dict[str, Any] = {
         "init": "default",
         "keep": "all",
+        "keep_masks": False,
         "test_rates": [],
         "allow": [],
         "combinations": "all",

@@ -64,6 +64,7 @@ KEYS = {
     "trainer.log_every_n_steps": Key(hashed=False),
     "trainer.profiler": Key(hashed=False),
     "keep": Key(hashed=False, choices=("best", "last", "all", "none"), resume=True),
+    "keep_masks": Key(hashed=False, resume=True, evaluate=True),
     "threads": Key(hashed=False, evaluate=True),
     "init": Key(choices=("default", "kaiming", "xavier", "truncated_normal")),
     "selection": Key(choices=("mean", "last", "paper")),

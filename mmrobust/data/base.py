@@ -57,6 +57,8 @@ class DataModule(LightningDataModule, ABC):
         self.seed, self.run_seed, self.corrupt, self.missing = seed, run_seed, corrupt, missing
         self.noise = noise
         self.validation_split = "val"  # "test" for selection=paper
+        # What a run was trained with, where other data than its own is tested; there is no split train then.
+        self.trained_on: DataSpec | None = None
         self.position = (0, 0)  # epoch and batches after which a resumed run goes on
         self.splits: dict[str, Split] = {}
         self.masks: dict[str, np.ndarray] = {}
@@ -148,6 +150,8 @@ class DataModule(LightningDataModule, ABC):
             self.masks[split] = missing.masks(protocol, names, self.missing["seed"], split, data.present)
             if self.corrupt == "skip":
                 self._leave_out_damaged(split, data)
+        if self.trained_on is not None:
+            return
         self.spec = replace(self.spec, num_train=len(self.splits["train"]))
         if self.spec.task == "regression":
             mean, std = target_statistics(self.splits["train"].targets)

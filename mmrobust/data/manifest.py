@@ -20,6 +20,7 @@ from mmrobust.data.table.csv_file import TARGETS, content_hash
 from mmrobust.data.table.description import description
 from mmrobust.data.table.inference import Inference
 from mmrobust.data.table.masks import VOID, MaskLabels
+from mmrobust.data.table.others import read_others
 from mmrobust.data.table.rows import Rows
 from mmrobust.data.table.samples import OPTIONS, Samples, read_samples
 from mmrobust.errors import UserError
@@ -72,6 +73,8 @@ class Manifest(DataModule):
 
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
+        if self.trained_on is not None:
+            return
         world = int(os.environ.get("WORLD_SIZE", 1))
         least = max(len(self.splits["train"]) // world, 1) * world
         if least < self.batch_size:
@@ -80,6 +83,8 @@ class Manifest(DataModule):
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         inferred = self.inferred or self.infer()
+        if self.trained_on is not None:
+            return self.trained_on, self.rows(inferred)
         log.info("what the files are:\n%s", self.told(inferred))
         for shared in self.samples.shared:
             log.warning("%s", shared)
@@ -88,17 +93,21 @@ class Manifest(DataModule):
             log.warning("%s", told)
             if os.environ.get("RANK", "0") == "0":
                 print(f"warning: {told}", file=sys.stderr, flush=True)
+        splits, classes = self.rows(inferred), tuple(inferred["classes"])
+        modalities = {m: Column.from_dict(plain).modality for m, plain in inferred["modalities"].items()}
+        void, task = VOID if inferred["masks"] else -100, TARGETS[self.samples.target]
+        train, weights = len(splits["train"]), tuple(inferred["class_weights"])
+        return DataSpec(task, len(classes), train, modalities, classes, void, weights), splits
+
+    def rows(self, inferred: Mapping[str, Any]) -> dict[str, Split]:
+        """The splits, as tensors. Only train is augmented."""
         columns = {m: Column.from_dict(plain) for m, plain in inferred["modalities"].items()}
         masks = MaskLabels.from_dict(inferred["masks"]) if inferred["masks"] else None
         classes, seeds = tuple(inferred["classes"]), {"train": self.run_seed}  # the others: None
-        splits: dict[str, Split] = {
+        return {
             split: Rows(rows, columns, self.samples.target, classes, masks, self.augment, seeds.get(split))
             for split, rows in self.samples.entries.items()
         }
-        modalities = {m: column.modality for m, column in columns.items()}
-        task, void = TARGETS[self.samples.target], VOID if masks else -100
-        train, weights = len(splits["train"]), tuple(inferred["class_weights"])
-        return DataSpec(task, len(classes), train, modalities, classes, void, weights), splits
 
     def reader(self, modality: str, spec: DataSpec) -> Reader:
         if not self.inferred:
@@ -116,6 +125,10 @@ class Manifest(DataModule):
         if self.augment not in AUGMENTATIONS:
             told = f"data.augment={self.augment} is not known; choose {', '.join(AUGMENTATIONS)}"
             audit.problems.append(told)
+        shared: dict[str, Any] = {"of_masks": self.of_masks, "audit": audit}
+        if self.trained_on is not None and self.inferred:
+            kinds = {m: plain["kind"] for m, plain in self.inferred["modalities"].items()}
+            return read_others(self.manifest, expanded(self.root), kinds, self.trained_on, **shared)
         return read_samples(
             self.manifest,
             expanded(self.root),
@@ -123,10 +136,9 @@ class Manifest(DataModule):
             modalities=self.modalities,
             target=self.target,
             classes=self.classes,
-            of_masks=self.of_masks,
             shares=self.shares,
             seed=self.seed,
-            audit=audit,
+            **shared,
         )
 
     def infer(self) -> dict[str, Any]:

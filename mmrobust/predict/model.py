@@ -182,7 +182,7 @@ def is_missing(value: Any) -> bool:
     return (
         value is None
         or (isinstance(value, float) and value != value)
-        or (value == "" and isinstance(value, str))
+        or (isinstance(value, str) and not value)
     )
 
 

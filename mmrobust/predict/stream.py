@@ -18,12 +18,12 @@ from mmrobust.data.progress import Clock
 from mmrobust.data.reader import Input, Reader
 from mmrobust.errors import UserError, as_user_error, printable
 from mmrobust.files import short_hash
-from mmrobust.predict.masks import write_mask, write_overlay
 from mmrobust.predict.model import Model, in_parts
 from mmrobust.predict.output import PredictionTable, stamp
 from mmrobust.predict.prediction import Prediction, cells, columns
 from mmrobust.predict.request import Request
 from mmrobust.predict.sources import Sample, samples_of
+from mmrobust.reporting.masks import write_mask, write_overlay
 
 SHOWN = 20  # messages; the table has all
 

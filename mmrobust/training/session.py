@@ -100,13 +100,18 @@ def peak_memory() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
 
 
-def open_data(config: DictConfig) -> DataModule:
+def open_data(config: DictConfig, trained_on: DataSpec | None = None) -> DataModule:
     """The data of a configuration, set up. With selection=paper the test split takes the place of validation.
+
+    Args:
+        config: the run's.
+        trained_on: what the run was trained with, if this is other data, which is only tested.
 
     Raises:
         UserError: something is missing or damaged.
     """
     data: DataModule = construct(config.data)
+    data.trained_on = trained_on
     data.validation_split = "test" if config.selection == "paper" else "val"
     data.setup()
     return data

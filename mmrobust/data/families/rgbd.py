@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import Tensor
 
 from mmrobust.data.audit import Audit
 from mmrobust.data.base import DataModule
