@@ -17,7 +17,7 @@ from mmrobust.data.base import DataModule
 from mmrobust.data.files import images
 from mmrobust.data.files.folders import exists, picture
 from mmrobust.data.files.lists import read_list
-from mmrobust.data.reader import Reader, colours_of
+from mmrobust.data.reader import Reader, picture_reader
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import Problems, UserError
@@ -87,11 +87,7 @@ class CASIASURF(DataModule):
         self.lists, self.image_size, self.channels, self.primary = lists, image_size, channels, primary
 
     def reader(self, modality: str, spec: DataSpec) -> Reader:
-        def finish(image: np.ndarray) -> Tensor:
-            small = images.transformed(images.resize(self.image_size), 0, image=image)["image"]
-            return scaled(small, self.channels)
-
-        return Reader(spec.modalities[modality], images.read_image, colours_of, finish)
+        return picture_reader(spec.modalities[modality], lambda image: scaled(image, self.channels))
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         root = Path(self.root)

@@ -54,15 +54,12 @@ class Cityscapes(RGBD):
 
     choices: ClassVar = {"depth": ("disparity", "depth")}
     published: ClassVar = (512, 1024)
+    statistics: ClassVar = STATISTICS
     layout = f"leftImg8bit, gtFine, disparity and camera, or ESANet's folders train and valid: {SOURCE}"
 
     def __init__(self, *, depth: str, **base: Any) -> None:
         super().__init__(task="segmentation", **base)
         self.depth = depth
-
-    @property
-    def depth_statistics(self) -> Statistics:
-        return STATISTICS[self.depth]
 
     def depth_file(self, path: Path) -> np.ndarray:
         """Disparities; of depth in metres, a `.npy` file of the prepared form."""

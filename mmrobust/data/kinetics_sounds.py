@@ -58,20 +58,16 @@ class KineticsSounds(ClipModule):
         super().__init__(**base)
         self.split, self.validation, self.drop_overlap = split, validation, drop_overlap
         self.names = tuple(dict.fromkeys(normalised(name) for name in classes))
-        self.min_frames, self.tiled = min_frames, tiled
-
-    @property
-    def heard(self) -> float:
-        return self.tiled
+        self.min_frames, self.heard = min_frames, tiled
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         if self.split not in ("folders", "lists"):
             raise UserError(
                 f"data.split={self.split} is not a split of Kinetics-Sounds; use folders or lists"
             )
-        if self.tiled < self.spectrogram.seconds:
+        if self.heard < self.spectrogram.seconds:
             raise UserError(
-                f"data.tiled={self.tiled} is shorter than data.seconds={self.spectrogram.seconds}; raise it"
+                f"data.tiled={self.heard} is shorter than data.seconds={self.spectrogram.seconds}; raise it"
             )
         root = Path(self.root)
         expected = (

@@ -52,6 +52,7 @@ class NYUv2(RGBD):
 
     choices: ClassVar = {"task": ("segmentation", "scene"), "classes": (40, 13), "depth": ("refined", "raw")}
     published: ClassVar = (480, 640)
+    statistics: ClassVar = {which: Statistics(MEAN, STD, raw=which == "raw") for which in ("refined", "raw")}
     layout = f"{MAT}, splits.mat and classMapping40.mat, or the folders train and test with train.txt and test.txt: {SOURCE}"
 
     def __init__(
@@ -66,10 +67,6 @@ class NYUv2(RGBD):
     ) -> None:
         super().__init__(task=task, image_size=scene_size if task == "scene" else image_size, **base)
         self.classes, self.depth = classes, depth
-
-    @property
-    def depth_statistics(self) -> Statistics:
-        return Statistics(MEAN, STD, raw=self.depth == "raw")
 
     def index(self, root: Path, audit: Audit) -> Contents:
         prepared = all((root / f"{split}.txt").is_file() for split in ("train", "test"))

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from mmrobust.data.files.folders import PICTURES
-from mmrobust.data.files.images import read_frames
+from mmrobust.data.files.images import read_frames, read_image, resize, transformed
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.files import foreign_content, is_pointer
@@ -178,6 +178,16 @@ def read_clip(path: Path) -> np.ndarray:
 def evenly(frames: np.ndarray, count: int) -> np.ndarray:
     """`count` of the frames (T, ...), evenly spaced, as `images.choose_frames` takes them."""
     return frames[((np.arange(count) + 0.5) * len(frames) / count).astype(int)]
+
+
+def picture_reader(modality: Modality, finish: Callable[[np.ndarray], Tensor]) -> Reader:
+    """A colour image, which is made (side, side, 3) uint8 before `finish`, whatever its aspect ratio."""
+    side = modality.shape[-1]
+
+    def scaled(image: np.ndarray) -> Tensor:
+        return finish(transformed(resize(side), 0, image=image)["image"])
+
+    return Reader(modality, read_image, colours_of, scaled)
 
 
 def vector_reader(modality: Modality, load: Callable[[Path], np.ndarray], mean: Any, std: Any) -> Reader:

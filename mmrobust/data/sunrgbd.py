@@ -15,6 +15,7 @@ from mmrobust.data.families.rgbd import RGBD, Contents
 from mmrobust.data.families.sunrgbd_toolbox import (
     CLASSES,
     SOURCE,
+    depth_image,
     find_labels,
     label_array,
     label_of,
@@ -31,7 +32,6 @@ SCENES = (
     "discussion_area", "furniture_store", "home_office", "kitchen", "lab", "lecture_theatre", "library", "living_room",
     "office", "rest_space", "study_space",
 )  # fmt: skip
-FARTHEST = 8000.0  # mm; what lies beyond is no measurement
 # Of training depth, mm. ESANet's are those of the files' numbers, 8 times as many (their low three bits are 0).
 STATISTICS = {
     "refined": Statistics(19025.14930492213 / 8, 9880.916071806689 / 8, raw=False),
@@ -60,6 +60,7 @@ class SUNRGBD(RGBD):
 
     choices: ClassVar = {"task": ("segmentation", "scene"), "depth": ("refined", "raw")}
     published: ClassVar = (480, 640)
+    statistics: ClassVar = STATISTICS
     layout = f"the folder SUNRGBD with the samples, and the folder SUNRGBDtoolbox: {SOURCE}"
 
     def __init__(
@@ -67,10 +68,6 @@ class SUNRGBD(RGBD):
     ) -> None:
         super().__init__(task=task, image_size=scene_size if task == "scene" else image_size, **base)
         self.depth = depth
-
-    @property
-    def depth_statistics(self) -> Statistics:
-        return STATISTICS[self.depth]
 
     def depth_file(self, path: Path) -> np.ndarray:
         return depth_image(path)
@@ -148,9 +145,3 @@ def only_file(folder: Path, suffixes: tuple[str, ...], folders: dict[str, set[st
     """The first file with one of the suffixes, or a path that does not exist."""
     names = [n for n in names_in(folder, folders) if n.endswith(suffixes) and not n.startswith(".")]
     return folder / (min(names) if names else f"*{suffixes[0]}")
-
-
-def depth_image(path: Path) -> np.ndarray:
-    """(H, W) float32, mm, at most 8 m: the file's 16 bits are rotated by three."""
-    rotated = images.read_map(path).astype(np.uint16)
-    return np.minimum(((rotated >> 3) | (rotated << 13)).astype(np.float32), np.float32(FARTHEST))

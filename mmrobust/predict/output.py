@@ -22,16 +22,17 @@ class PredictionTable:
         path: of the finished CSV.
         columns: between FIRST and LAST.
         identity: letters that another request does not have; what one left half done is no other's.
+        batch: rows that were computed together: what is left of such a batch is done again, to the same numbers.
 
     Attributes:
         done: rows that were there already.
         failed: rows that hold an error.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], identity: str) -> None:
+    def __init__(self, path: Path, columns: Sequence[str], identity: str, batch: int) -> None:
         self.path, self.columns = path, (*FIRST, *columns, LAST)
         self.part = path.with_name(f"{path.name}.{identity}.part")
-        self.done = self.failed = 0
+        self.batch, self.done, self.failed = batch, 0, 0
 
     def __enter__(self) -> PredictionTable:
         """Raises: UserError: the folder is not there, or not writable."""
@@ -57,20 +58,21 @@ class PredictionTable:
                 self.part.replace(self.path)
 
     def _go_on(self) -> None:
-        """Count the rows that are there; a last line that is not whole is cut off."""
+        """Count the rows of whole batches that are there; what follows is cut off."""
         if not self.part.is_file():
             return
-        whole, lines = 0, 0
+        whole, place, failed = 0, 0, 0
         with self.part.open("r+b") as file:
-            for line in file:
+            for lines, line in enumerate(file):
                 if not line.endswith(b"\n"):
                     break
-                whole, lines = whole + len(line), lines + 1
-                if lines > 1:
+                place += len(line)
+                if lines:
                     (cells,) = csv.reader([line.decode("utf-8", "replace")])
-                    self.failed += bool(cells[-1])
+                    failed += bool(cells[-1])
+                if lines % self.batch == 0:
+                    whole, self.done, self.failed = place, lines, failed
             file.truncate(whole)
-        self.done = max(lines - 1, 0)
 
     def write(self, rows: Sequence[Mapping[str, str]]) -> None:
         """Add rows, by column; onto the disk, as far as a killed process needs it."""

@@ -50,7 +50,9 @@ def predict_all(request: Request, model: Model) -> tuple[int, int]:
     masks = request.output.with_name(f"{request.output.stem}_masks")
     clock, shown = Clock(), 0
     with ExitStack() as stack:
-        table = stack.enter_context(PredictionTable(request.output, columns(model.method), identity(request)))
+        table = stack.enter_context(
+            PredictionTable(request.output, columns(model.method), identity(request), request.batch_size)
+        )
         if table.done:
             print(f"going on after {table.done} rows", file=sys.stderr)
         pool = stack.enter_context(ThreadPoolExecutor(request.workers)) if request.workers else None
@@ -82,7 +84,7 @@ def once(samples: Iterator[Sample]) -> Iterator[Sample]:
 def identity(request: Request) -> str:
     """Eight letters that only a request has that gives the same table."""
     plain = {key: str(value) for key, value in asdict(request).items()}
-    for key in ("described", "workers", "device", "batch_size"):
+    for key in ("described", "workers", "device"):
         del plain[key]
     files = [request.run if request.run.is_file() else request.run / "results.json", request.manifest]
     return short_hash([plain, *(stamp(path) for path in files if path is not None and path.is_file())], 8)

@@ -142,14 +142,11 @@ class ClipModule(DataModule, ABC):
     ) -> None:
         super().__init__(**base)
         self.fps = fps
+        # Seconds to which sounds are tiled or cut before a stretch of `seconds` is shown.
+        self.heard = seconds
         self.spectrogram = Spectrogram(sample_rate, seconds, n_fft, hop, standardise)
         self.visual = Modality("video", (3, frames, image_size, image_size))
         self.frames_folder = f"Image-{fps:02d}-FPS"
-
-    @property
-    def heard(self) -> float:
-        """Seconds to which sounds are tiled or cut before a stretch of them is shown; at least that stretch."""
-        return self.spectrogram.seconds
 
     def described(self, classes: tuple[str, ...], parts: Parts) -> tuple[DataSpec, dict[str, Split]]:
         """What `load` returns. Only train is augmented."""

@@ -68,6 +68,8 @@ class RGBD(DataModule, ABC):
 
     choices: ClassVar[Mapping[str, tuple[str | int, ...]]]  # of keys that have few values
     published: ClassVar[tuple[int, int]]  # (height, width) for which papers took frames as they lie on disk
+    statistics: ClassVar[Mapping[str, Statistics]]  # of every kind of depth, of which `depth` says one
+    depth: str
     layout: ClassVar[str]  # what lies at `root`, and where it comes from
 
     def __init__(
@@ -125,7 +127,7 @@ class RGBD(DataModule, ABC):
                 rescale_depth=self.rescale_depth,
             )
         )
-        shared = contents.source, self.depth_statistics, (height, width), scenes, augmented
+        shared = contents.source, self.statistics[self.depth], (height, width), scenes, augmented
         splits: dict[str, Split] = {
             name: Frames(part, *shared, self.run_seed if name == "train" else None)
             for name, part in self.frames.items()
@@ -139,11 +141,6 @@ class RGBD(DataModule, ABC):
             return DataSpec("classification", len(classes), count, modalities, classes), splits
         return DataSpec("segmentation", len(classes), count, modalities, classes, VOID), splits
 
-    @property
-    @abstractmethod
-    def depth_statistics(self) -> Statistics:
-        """Of the depth that the keys ask for."""
-
     def depth_file(self, path: Path) -> np.ndarray:
         """A single file of depth in the dataset's unit, (H, W) float32; raises as `Source.depth`."""
         return depth_map(path)
@@ -151,7 +148,7 @@ class RGBD(DataModule, ABC):
     def reader(self, modality: str, spec: DataSpec) -> Reader:
         """A colour image; depth in the dataset's unit, as its prepared form has it."""
         _, height, width = spec.modalities[modality].shape
-        statistics = self.depth_statistics
+        statistics = self.statistics[self.depth]
 
         def scaled(x: np.ndarray) -> np.ndarray:
             frame = {"rgb": None, "depth": None} | {modality: x}

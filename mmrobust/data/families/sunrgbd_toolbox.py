@@ -11,6 +11,7 @@ import numpy as np
 from mmrobust.data.audit import Audit
 from mmrobust.data.families.frames import as_classes, from_one
 from mmrobust.data.families.indoor_classes import CLASSES_40
+from mmrobust.data.files import images
 from mmrobust.data.files.arrays import read_array
 from mmrobust.data.files.folders import find
 from mmrobust.data.files.hdf5 import Tables
@@ -20,6 +21,7 @@ from mmrobust.errors import Problems, UserError
 
 CLASSES = tuple({"refridgerator": "fridge", "television": "tv"}.get(name, name) for name in CLASSES_40[:37])
 SOURCE = "SUNRGBD.zip and SUNRGBDtoolbox.zip of rgbd.cs.princeton.edu"
+FARTHEST = 8000.0  # mm; what lies beyond is no measurement
 LABELS = "SUNRGBD2Dseg/seglabel"  # in SUNRGBD2Dseg.mat
 
 
@@ -90,3 +92,9 @@ def label_array(path: Path) -> np.ndarray:
     if numbers.ndim != 2:
         raise UserError(f"{path} has shape {numbers.shape}, not (height, width); get it again")
     return as_classes(numbers, from_one(len(CLASSES)), str(path))
+
+
+def depth_image(path: Path) -> np.ndarray:
+    """(H, W) float32, mm, at most 8 m: the file's 16 bits are rotated by three."""
+    rotated = images.read_map(path).astype(np.uint16)
+    return np.minimum(((rotated >> 3) | (rotated << 13)).astype(np.float32), np.float32(FARTHEST))

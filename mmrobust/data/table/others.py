@@ -21,7 +21,6 @@ from mmrobust.errors import UserError
 def read_others(
     path: Path,
     root: Path,
-    kinds: Mapping[str, str],
     spec: DataSpec,
     *,
     of_masks: Mapping[str, Any],
@@ -32,8 +31,7 @@ def read_others(
     Args:
         path: the CSV; a modality of the run's that is no column of it is missing in all rows.
         root: the folder that names of files start from.
-        kinds: of the run's modalities.
-        spec: of the run's data, whose targets and classes these must be.
+        spec: of the run's data, whose modalities, targets and classes these must be.
         of_masks: keys of `Manifest` that are for masks.
         audit: what is wrong with other keys.
 
@@ -41,6 +39,7 @@ def read_others(
         UserError: all that is wrong.
     """
     header, _ = open_table(path)
+    kinds = {m: modality.kind for m, modality in spec.modalities.items()}
     there = [m for m in kinds if m in header]
     if not there:
         raise UserError(
