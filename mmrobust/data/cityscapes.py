@@ -62,8 +62,10 @@ class Cityscapes(RGBD):
         self.depth = depth
 
     def depth_file(self, path: Path) -> np.ndarray:
-        """Disparities; of depth in metres, a `.npy` file of the prepared form."""
-        return super().depth_file(path) if self.depth == "disparity" else prepared_depth(path)
+        """Disparities; of depth in metres, a `.npy` file of the prepared form, or disparities in a tree with cameras."""
+        if self.depth == "disparity":
+            return super().depth_file(path)
+        return prepared_depth(path) if path.suffix == ".npy" else official_depth(path)
 
     def index(self, root: Path, audit: Audit) -> Contents:
         prepared = (root / "train/rgb").is_dir()

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -52,10 +53,14 @@ class PredictionTable:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            # What could not be written then cannot now; that was said.
+            with suppress(OSError):
+                self.file.close()
+            return
         with naming(self.path):
             self.file.close()
-            if kind is None:
-                self.part.replace(self.path)
+            self.part.replace(self.path)
 
     def _go_on(self) -> None:
         """Count the rows of whole batches that are there; what follows is cut off."""
@@ -75,7 +80,7 @@ class PredictionTable:
             file.truncate(whole)
 
     def write(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Add rows, by column; onto the disk, as far as a killed process needs it."""
+        """Add rows, by column, so that a killed process has left them. Raises: UserError: the disk takes no more."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         for row in rows:
@@ -83,9 +88,13 @@ class PredictionTable:
             writer.writerow([" ".join(row.get(c, "").splitlines()) for c in self.columns])
             self.done += 1
             self.failed += bool(row.get(LAST)) and row[LAST] != LAST
-        with naming(self.path):
+        try:
             self.file.write(text.getvalue())
             self.file.flush()
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; make room, then the same command goes on"
+            ) from error
 
 
 def stamp(path: Path) -> list[object]:

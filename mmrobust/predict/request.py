@@ -87,19 +87,26 @@ def describe_run(run: Path, checkpoint: str) -> Described:
     else:
         config = load_run_config(run)
         if not is_complete(run):
-            how = ended_early(run)
-            go_on = f"go on with it: python -m mmrobust.run resume={run}"
-            raise UserError(
-                f"{run} has no result: it {how}; take another run"
-                if how
-                else f"{run} is not complete: its training has not ended; {go_on}"
-            )
+            raise UserError(f"{run} {_lacks(run)}")
         require_checkpoint(run, checkpoint)
         results = read_results(run)
         modalities, task = tuple(results["protocol"]["modalities"]), results["identity"]["task"]
     columns = (config.data.get("inferred") or {}).get("modalities", {})
     texts = frozenset(m for m, column in columns.items() if column["kind"] == "text")
     return Described(modalities, texts, task)
+
+
+def _lacks(run: Path) -> str:
+    """Why a run is not complete, and what to do."""
+    if how := ended_early(run):
+        return f"has no result: it {how}; take another run"
+    try:
+        read_results(run)
+    except UserError:
+        return (
+            f"is not complete: its training has not ended; go on with it: python -m mmrobust.run resume={run}"
+        )
+    return "was a quick look at part of its data; train it on all of it"
 
 
 def parse(argv: Sequence[str]) -> Request:

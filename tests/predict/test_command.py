@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+import mmrobust
+from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results, write_results
+from mmrobust.export import main as export
+from mmrobust.methods.dropout import ModalityDropout
 from mmrobust.predict.__main__ import main
-from tests.data.manifest_tree import write_table
+from tests.data.manifest_tree import make_manifest, write_table
 from tests.predict import runs
 
 
@@ -190,6 +201,79 @@ def test_a_file_that_is_no_run(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"method": {"_target_": "os.system"}}, "method._target_=os.system is outside the packages"),
+        ({"data": {"root": "${oc.env:HOME}"}}, "refers to something else"),
+        ({"data": None}, "its configuration lacks data"),
+        ("format", "is of format 99, this version of mmrobust reads 1"),
+        ("cut", "is damaged"),
+        ("weights", "does not fit the method: head.weight has shape"),
+    ],
+)
+def test_a_file_from_somebody_else(
+    change: Any, words: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing in it is run, and what is wrong with it is said."""
+    path = tmp_path / "x.mmrobust"
+    assert export([f"run={root / 'run'}", f"output={path}"]) == 0
+    with safe_open(path, "pt") as file:
+        head = json.loads(file.metadata()["mmrobust"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if isinstance(change, dict):
+        ((part, keys),) = change.items()
+        head["config"][part] = None if keys is None else head["config"][part] | keys
+    head["format"] = 99 if change == "format" else head["format"]
+    if change == "weights":
+        name = next(iter(tensors))
+        tensors[name] = torch.zeros(1, 2, 3)
+        words = f"does not fit the method: {name} has shape (1, 2, 3)"
+    save_file(tensors, path, metadata={"mmrobust": json.dumps(head)})
+    if change == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    assert main([f"run={path}", f"rgb={root}/data/rgb/1.jpg", f"output={tmp_path}/p.csv"]) == 2
+    assert words in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["format=onnx"], "format=onnx is not known; choose run"),
+        (["output=x.zip"], "output=x.zip must end in .mmrobust"),
+        (["nose=1"], "'nose=1' is not known; possible are run=, output="),
+        (["output=nowhere/x.mmrobust"], "there is no folder nowhere"),
+    ],
+)
+def test_mistakes_of_an_export(
+    given: list[str], words: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export([f"run={root / 'run'}", f"output={tmp_path}/x.mmrobust", *given]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_and_the_rest_is_kept(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands for it; with room again, the same command goes on."""
+    table = vectors(root, tmp_path, 60)
+    given = [f"run={root / 'run'}", f"data.manifest={table}", f"output={tmp_path}/p.csv", "batch_size=4"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        assert main(given) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+    assert "p.csv" in capsys.readouterr().err
+    assert not (tmp_path / "p.csv").exists()
+    assert main(given) == 0
+    assert [row["id"] for row in runs.read_csv(tmp_path / "p.csv")] == [f"x{i}" for i in range(60)]
+    assert "going on after" in capsys.readouterr().err
+
+
 def test_an_interrupted_one_goes_on(root: Path, tmp_path: Path) -> None:
     """What a killed process left is kept but for a half-written line; other requests do not touch it."""
     table = vectors(root, tmp_path, 23, broken=(5,))
@@ -233,3 +317,52 @@ def test_killed(root: Path, tmp_path: Path) -> None:
     seen = runs.read_csv(tmp_path / "p.csv")
     assert [row["id"] for row in seen] == [f"y{i}" for i in range(30_000)]
     assert all(row["prediction"] and not row["error"] for row in seen)
+
+
+class OnlyTogether(ModalityDropout):
+    """A method that cannot do without any of its modalities."""
+
+    def combinations(self) -> list[tuple[str, ...]]:
+        return [self.modalities]
+
+
+def test_a_combination_that_the_method_does_not_serve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = make_manifest(tmp_path / "data", 12)
+    own = ["method=dropout", f"method._target_={__name__}.OnlyTogether", "allow=[tests]"]
+    runs.train(tmp_path / "run", f"data.manifest={table}", "data.columns=[sequence,vector]", *own)
+    given = [f"run={tmp_path}/run", f"data.manifest={table}", f"output={tmp_path}/p.csv"]
+    assert main([*given, "allow=[tests]"]) == 0
+    assert main([*given, "allow=[tests]", "missing=drop:vector"]) == 1
+    words = "the method cannot predict from sequence; it serves sequence+vector"
+    assert all(row["error"] == words for row in runs.read_csv(tmp_path / "p.csv"))
+    with pytest.raises(UserError, match=re.escape(words)):
+        mmrobust.load(tmp_path / "run", allow=["tests"]).predict(
+            {"sequence": tmp_path / "data/sequence/1.npy"}
+        )
+    capsys.readouterr()
+    assert main(given) == 2
+    assert "is outside the packages that may be used here" in capsys.readouterr().err
+
+
+def test_what_python_is_given_wrongly(root: Path) -> None:
+    model, data = mmrobust.load(root / "run", device="cpu"), root / "data"
+    assert model.modalities == ("rgb", "depth", "audio", "vector")
+    assert (model.classes, model.task, len(model.combinations)) == (("cat", "dog"), "classification", 15)
+    for sample, words in {
+        (("rgbb", "a.jpg"),): "rgbb is no modality of this run; did you mean rgb?",
+        (("rgb", None),): "none of rgb, depth, audio, vector is given",
+        (("vector", (1.0, 2.0)),): "vector: what was given has shape (2,), where (7,) was expected",
+        (("audio", (1j, 2j, 3j)),): "audio: the sound is tuple (3,) of complex128",
+        (("rgb", data / "nowhere.jpg"),): "rgb: ",
+        (("audio", data / "rgb/1.jpg"),): "cannot be read as sound",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(words)):
+            model.predict(dict(sample))
+    with pytest.raises(UserError, match="sample b: none of"):
+        model.predict([{"rgb": data / "rgb/1.jpg"}, {"id": "b"}])
+    for nonsense in ("a.jpg", 3, [3]):
+        with pytest.raises(UserError, match="give a dict by modality"):
+            model.predict(nonsense)
+    assert model.predict([]) == []

@@ -96,9 +96,10 @@ def wave_of(raw: Any, sample_rate: int) -> np.ndarray:
     Raises:
         UserError: it is no sound.
     """
-    numbers, rate = raw if isinstance(raw, tuple) and len(raw) == 2 else (raw, sample_rate)
+    paired = isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[1], int | float)
+    numbers, rate = raw if paired else (raw, sample_rate)
     wave = np.asarray(numbers)
-    if wave.dtype.kind not in "if" or wave.ndim not in (1, 2) or not wave.size or not rate > 0:
+    if wave.dtype.kind not in "if" or wave.ndim not in (1, 2) or not wave.size or rate < 1:
         raise UserError(
             f"the sound is {type(numbers).__name__} {wave.shape} of {wave.dtype}; expected (T,) or (T, channels), or a "
             "pair of that and its sample rate"
