@@ -103,7 +103,7 @@ def test_another_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     rows = [{k: r[k] for k in ("id", "label", "rgb", "vector")} for r in read_rows(table)][:7]
     other = write_table(tmp_path / "data/other.csv", rows)
     assert main([f"run={tmp_path}/run", f"data.manifest={other}"]) == 0
-    (new,) = (tmp_path / "run/evaluations").glob("other-*")
+    (new,) = (tmp_path / "run/evaluations").glob("external-*")
     found = read_results(new)
     assert {n: row["n"] for n, row in found["combinations"].items()} == {
         **dict.fromkeys(["rgb", "vector", "rgb+vector"], 7),

@@ -17,9 +17,9 @@ from mmrobust.data.split import Split
 from mmrobust.data.table.columns import Column
 from mmrobust.data.table.csv_file import TARGETS, content_hash
 from mmrobust.data.table.description import description
+from mmrobust.data.table.external import read_external
 from mmrobust.data.table.inference import Inference
 from mmrobust.data.table.masks import VOID
-from mmrobust.data.table.others import read_others
 from mmrobust.data.table.rows import as_tensors
 from mmrobust.data.table.samples import OPTIONS, Samples, read_samples
 from mmrobust.errors import UserError
@@ -110,7 +110,7 @@ class Manifest(DataModule):
             audit.problems.append(told)
         shared: dict[str, Any] = {"of_masks": self.of_masks, "audit": audit}
         if self.trained_on is not None:
-            return read_others(self.manifest, expanded(self.root), self.trained_on, **shared)
+            return read_external(self.manifest, expanded(self.root), self.trained_on, **shared)
         return read_samples(
             self.manifest,
             expanded(self.root),

@@ -75,10 +75,10 @@ class Model:
             UserError: an input cannot be used; names it.
         """
         if isinstance(inputs, Mapping):
-            return self._one_by_one([inputs], drop, 1)[0]
-        return self._one_by_one(list(_records(inputs)), drop, batch_size)
+            return self._in_batches([inputs], drop, 1)[0]
+        return self._in_batches(list(_records(inputs)), drop, batch_size)
 
-    def _one_by_one(
+    def _in_batches(
         self, samples: Sequence[Mapping[str, Any]], drop: Sequence[str], size: int
     ) -> list[Prediction]:
         found: list[Prediction] = []

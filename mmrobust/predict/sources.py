@@ -58,6 +58,7 @@ def has_folders(path: Path) -> bool:
 
 
 def in_table(request: Request, table: Path) -> Iterator[Sample]:
+    """The rows of a CSV. Raises: UserError: it cannot be read, or has no column of a modality."""
     header, lines = open_table(table)
     known = request.described.modalities
     columns = [m for m in known if m in header]

@@ -88,9 +88,9 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     from mmrobust.training.trainer import evaluation_trainer
 
     begin(folder, config)
-    path, other = checkpoint_path(folder, checkpoint), is_other_table(config)
-    data = open_data(config, read_spec(load_checkpoint(path), path) if other else None)
-    refuse_other_data(None if other else folder, config, data, split)
+    path, external = checkpoint_path(folder, checkpoint), is_external(config)
+    data = open_data(config, read_spec(load_checkpoint(path), path) if external else None)
+    refuse_other_data(None if external else folder, config, data, split)
     method = trained_method(config, data.spec, path)
     evaluation_trainer(config, folder).test(method, data.loader(split), verbose=False)
     results = describe(config, data, method.results, split)
@@ -98,14 +98,14 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     name = f"{split}-{checkpoint}-{_protocol_hash(results['protocol'])}"
     if sample := results["protocol"].get("sample"):
         name = f"{name}-{sample['combinations']}"
-    if other:
+    if external:
         results["protocol"]["manifest"] = str(config.data.manifest)
-        name = f"other-{data.fingerprint[:8]}-{name}"
+        name = f"external-{data.fingerprint[:8]}-{name}"
     out = folder / "evaluations" / name
     out.mkdir(parents=True, exist_ok=True)
     title = f"{results['identity']['method']} on {results['identity']['data']}, {split} split, {checkpoint} checkpoint"
     words = measured_under(results["protocol"])
-    if other:
+    if external:
         title += f", {Path(config.data.manifest).name}"
     if words:
         title += f", {words}"
@@ -119,7 +119,7 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     return results
 
 
-def is_other_table(config: DictConfig) -> bool:
+def is_external(config: DictConfig) -> bool:
     """Whether `changed` put another table in the place of the one that the run was made with."""
     return "content" in config.data and config.data.content is None
 
@@ -139,7 +139,7 @@ def refuse_other_data(folder: Path | None, config: DictConfig, data: DataModule,
 def evaluate_rates(folder: Path, rates: Sequence[float]) -> None:
     """Evaluate a complete run's tested checkpoint with this share of the test's modalities missing, at random; rates
     that were evaluated before are left out. `report --curves` shows them."""
-    before = [read_results(path.parent) for path in folder.glob("evaluations/[!o]*/results.json")]
+    before = [read_results(path.parent) for path in folder.glob("evaluations/test-*/results.json")]
     protocols = [
         r["protocol"]["missing"]["test"]["protocol"] for r in before if r["protocol"]["split"] == "test"
     ]

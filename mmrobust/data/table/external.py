@@ -18,7 +18,7 @@ from mmrobust.data.targets import names_of
 from mmrobust.errors import UserError
 
 
-def read_others(
+def read_external(
     path: Path,
     root: Path,
     spec: DataSpec,
