@@ -17,7 +17,7 @@ from mmrobust.config.trust import trusted, trusting
 from mmrobust.data.base import DataModule
 from mmrobust.data.reader import Input, Reader, prepared
 from mmrobust.data.table.csv_file import OWN
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, summarised
 from mmrobust.methods.base import Output
 from mmrobust.predict.prediction import Prediction, class_names, predictions_of
 from mmrobust.predict.request import describe_run
@@ -45,6 +45,7 @@ class Model:
         self.method = trained.method.to(device).eval().requires_grad_(False)
         self.modalities, self.task = self.method.modalities, trained.spec.task
         self.classes, self.combinations = class_names(trained.spec), self.method.combinations()
+        self._served = set(self.combinations)  # there may be thousands
         self.readers: dict[str, Reader | UserError] = {}
         data: DataModule = construct(trained.config.data)
         for m in self.modalities:
@@ -106,8 +107,8 @@ class Model:
         given = {m: sample[m] for m in self.modalities if m not in drop and not is_missing(sample.get(m))}
         if not given:
             raise UserError(f"none of {', '.join(self.modalities)} is given; give at least one")
-        if tuple(given) not in self.combinations:
-            served = ", ".join(map(combination_name, self.combinations))
+        if tuple(given) not in self._served:
+            served = summarised([*map(combination_name, self.combinations)])
             raise UserError(
                 f"the method cannot predict from {combination_name(tuple(given))}; it serves {served}"
             )

@@ -15,8 +15,6 @@ from mmrobust.files import foreign_content, replacing
 ENDING = ".mmrobust"
 KEY, FORMAT = "mmrobust", 1
 MOST = 2**24  # bytes of the head, of which the configuration and the names of the weights are a small part
-# Of a configuration: where things lay on the machine that trained.
-PLACES = ("paths", "logger")
 
 
 def write_run_file(run: Path, checkpoint: str, path: Path) -> int:
@@ -101,13 +99,26 @@ def _head(path: Path) -> dict[str, Any]:
 
 
 def _without_places(config: DictConfig) -> dict[str, Any]:
+    """A configuration as plain data, without where things lay on the machine that trained."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    for part in PLACES:
-        plain[part] = dict.fromkeys(plain.get(part) or {})
+    plain |= {"paths": dict.fromkeys(plain["paths"]), "logger": {}, "callbacks": {}}
     for key in ("root", "manifest", "file"):
         if plain["data"].get(key):
             plain["data"][key] = Path(plain["data"][key]).name
+    if "cache" in plain["data"]:
+        plain["data"]["cache"] = None
+    for name in ("study", "sweep"):
+        plain[name] = {key: None if key == "storage" else x for key, x in (plain.get(name) or {}).items()}
+    _name_weights(plain)
     if plain["method"].get("teacher"):
         plain["method"]["teacher"]["run"] = None
     found: dict[str, Any] = plain
     return found
+
+
+def _name_weights(node: Any) -> None:
+    """Leave of every file of pretrained weights its name."""
+    for key, child in node.items() if isinstance(node, dict) else ():
+        if key == "weights" and isinstance(child, str):
+            node[key] = Path(child).name
+        _name_weights(child)

@@ -335,7 +335,7 @@ def test_a_combination_that_the_method_does_not_serve(
     given = [f"run={tmp_path}/run", f"data.manifest={table}", f"output={tmp_path}/p.csv"]
     assert main([*given, "allow=[tests]"]) == 0
     assert main([*given, "allow=[tests]", "missing=drop:vector"]) == 1
-    words = "the method cannot predict from sequence; it serves sequence+vector"
+    words = "the method cannot predict from sequence; it serves 1 (sequence+vector)"
     assert all(row["error"] == words for row in runs.read_csv(tmp_path / "p.csv"))
     with pytest.raises(UserError, match=re.escape(words)):
         mmrobust.load(tmp_path / "run", allow=["tests"]).predict(
