@@ -178,8 +178,7 @@ class Method(LightningModule):
     # Optimisation
 
     def configure_optimizers(self) -> Any:
-        parameters = by_lr_factor(self, self._fusion[1])
-        return optimization(parameters, self._optimizer, self._schedule)
+        return optimization(by_lr_factor(self, self._fusion[1]), self._optimizer, self._schedule)
 
     def on_train_start(self) -> None:
         self.start()
