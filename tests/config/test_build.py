@@ -45,7 +45,7 @@ WRONG = {
     "a network as a logger": {"logger.x": {"_target_": "torch.nn.Linear"}},
     "a callback as an optimizer": {"method.optimizer": {"_target_": "lightning.pytorch.callbacks.Timer"}},
     "a function": {"method.schedule": {"_target_": "torch.optim.lr_scheduler.wraps", "_partial_": True}},
-    "a class of another role in the right package": {"data": {"_target_": "mmrobust.data.manifest.Path"}},
+    "a class of another role in the right package": {"data": {"_target_": "mmrobust.data.avmnist.Path"}},
     "a function in the right package": {"callbacks.x": {"_target_": "mmrobust.training.children._wait"}},
     "a function inside the arguments": {
         "callbacks.x": {

@@ -188,7 +188,7 @@ def test_jobs_share_out_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 def test_two_sweeps_at_once_make_each_run_once(tmp_path: Path) -> None:
     """The second waits for the first, and finds it complete."""
-    slow = "+callbacks.slow={_target_: tests.faults.Slow, seconds: 0.5}"
+    slow = "+callbacks.slow={_target_: tests.faults.Slow, seconds: 2}"
     jobs = ["-m", *SMALL, "method=dropout", slow, f"paths.outputs={tmp_path}/out"]
     first = multiprocessing.get_context("fork").Process(
         target=lambda: sys.exit(in_a_process(jobs, tmp_path / "first.txt"))
