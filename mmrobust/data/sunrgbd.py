@@ -14,23 +14,19 @@ from mmrobust.data.families.frames import Frame, Source, Statistics
 from mmrobust.data.families.rgbd import RGBD, Contents
 from mmrobust.data.families.sunrgbd_toolbox import (
     CLASSES,
+    SCENES,
     SOURCE,
     find_labels,
     label_array,
     label_of,
+    only_file,
     read_splits,
     sample_name,
 )
 from mmrobust.data.files import images
-from mmrobust.data.files.folders import PICTURES, find, names_in
+from mmrobust.data.files.folders import PICTURES, find
 from mmrobust.errors import Problems
 
-# Those with more than 80 frames in Song et al.; office_kitchen, with 81, is not among them.
-SCENES = (
-    "bathroom", "bedroom", "classroom", "computer_room", "conference_room", "corridor", "dining_area", "dining_room",
-    "discussion_area", "furniture_store", "home_office", "kitchen", "lab", "lecture_theatre", "library", "living_room",
-    "office", "rest_space", "study_space",
-)  # fmt: skip
 FARTHEST = 8000.0  # mm; what lies beyond is no measurement
 # Of training depth, mm. ESANet's are those of the files' numbers, 8 times as many (their low three bits are 0).
 STATISTICS = {
@@ -135,12 +131,6 @@ class SUNRGBD(RGBD):
             remedy = f"get them again ({SOURCE}), or leave these samples out: data.corrupt=skip"
             problems.add(f"no scene.txt in {samples}/", absent, remedy)
         return scenes
-
-
-def only_file(folder: Path, suffixes: tuple[str, ...], folders: dict[str, set[str]]) -> Path:
-    """The first file with one of the suffixes, or a path that does not exist."""
-    names = [n for n in names_in(folder, folders) if n.endswith(suffixes) and not n.startswith(".")]
-    return folder / (min(names) if names else f"*{suffixes[0]}")
 
 
 def depth_image(path: Path) -> np.ndarray:

@@ -36,7 +36,7 @@ def make_cityscapes(root: Path, *, each: int = 8) -> None:
 
 def prepare_cityscapes(official: Path, root: Path) -> None:
     """The prepared form of an official one."""
-    from mmrobust.data.cityscapes import LABEL_IDS
+    from mmrobust.data.families.cityscapes_files import LABEL_IDS
 
     reduce = np.zeros(34, np.uint8)
     reduce[list(LABEL_IDS)] = np.arange(1, 20)

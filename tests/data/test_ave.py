@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.data.ave import CLASSES, first_rows, read_rows, read_splits
+from mmrobust.data.ave import first_rows
+from mmrobust.data.families.ave_lists import CLASSES, read_rows, read_splits
 from mmrobust.data.split import Key
 from mmrobust.errors import Problems
 from tests.data.ave_tree import write_sound

@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmrobust.data.cityscapes import CLASSES, LABEL_IDS, STATISTICS, official_depth
+from mmrobust.data.cityscapes import STATISTICS
+from mmrobust.data.families.cityscapes_files import CLASSES, LABEL_IDS, official_depth
 from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from tests.data.cityscapes_tree import make_cityscapes

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from mmrobust.data.cremad import EMOTIONS, read_labels
+from mmrobust.data.families.cremad_lists import EMOTIONS, read_labels
 from mmrobust.data.split import Key
 from mmrobust.errors import Problems, UserError
 from tests.data.cremad_tree import make_cremad

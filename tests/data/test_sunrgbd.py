@@ -7,9 +7,16 @@ import h5py
 import numpy as np
 import pytest
 
-from mmrobust.data.families.sunrgbd_toolbox import CLASSES, label_array, read_splits, sample_name
+from mmrobust.data.families.sunrgbd_toolbox import (
+    CLASSES,
+    SCENES,
+    label_array,
+    only_file,
+    read_splits,
+    sample_name,
+)
 from mmrobust.data.split import Key
-from mmrobust.data.sunrgbd import SCENES, STATISTICS, depth_image, only_file
+from mmrobust.data.sunrgbd import STATISTICS, depth_image
 from mmrobust.errors import Problems, UserError
 from tests.data.sunrgbd_tree import make_sunrgbd, prepare_sunrgbd, rotated
 from tests.data.trees import problem, ready

@@ -14,7 +14,8 @@ import numpy as np
 from mmrobust.data.audit import Audit
 from mmrobust.data.base import DataModule
 from mmrobust.data.families import frame_augmentation
-from mmrobust.data.families.frames import VOID, Frame, Frames, Source, Statistics, median_frequency
+from mmrobust.data.families.frames import Frame, Frames, Source, Statistics
+from mmrobust.data.families.maps import VOID, median_frequency
 from mmrobust.data.files.folders import exists
 from mmrobust.data.files.kept import cached, home
 from mmrobust.data.held_out import share_problem, with_validation
