@@ -26,13 +26,13 @@ LAYERS = (
     ("reporting",),
     ("training",),
     ("sweeps",),
-    ("testing", "run", "evaluate", "report", "dashboard"),
+    ("testing", "prepare", "run", "evaluate", "report", "dashboard"),
 )
 
 # Imports that still point upwards: this list only shrinks.
 UPWARDS: set[tuple[str, str]] = set()
 
-COMMANDS = ("run", "evaluate", "report", "dashboard")
+COMMANDS = ("run", "evaluate", "report", "dashboard", "prepare.__main__")
 
 # The modules that conf/data names.
 DATASETS = {

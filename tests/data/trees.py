@@ -14,6 +14,7 @@ from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import UserError
+from mmrobust.prepare.synthetic.nyuv2 import make as make_nyuv2
 from tests.data.ave_tree import make_ave
 from tests.data.casia_surf_tree import make_casia_surf
 from tests.data.cityscapes_tree import make_cityscapes
@@ -22,7 +23,6 @@ from tests.data.handwritten_tree import make_handwritten
 from tests.data.kinetics_sounds_tree import make_kinetics_sounds
 from tests.data.manifest_tree import make_manifest
 from tests.data.multiview_tree import make_multiview
-from tests.data.nyuv2_tree import make_nyuv2
 from tests.data.sunrgbd_tree import make_sunrgbd
 from tests.data.utd_mhad_tree import make_utd_mhad
 
@@ -151,4 +151,11 @@ SMALL: dict[str, list[str]] = {
     "multiview": ["data.file=set.mat", "data.validation=0.2"],
     "nyuv2": ["data.image_size=[32,48]"],
     "sunrgbd": ["data.image_size=[32,48]"],
+}
+
+# Overrides that suit what is prepared of generated downloads.
+PREPARED: dict[str, list[str]] = {
+    "ave": ["data.image_size=16", "data.seconds=1"],
+    "cremad": ["data.image_size=16", "data.seconds=1"],
+    "kinetics_sounds": ["data.image_size=16", "data.seconds=1", "data.tiled=1", "data.validation=0.34"],
 }

@@ -12,10 +12,11 @@ from mmrobust.data.families import frame_augmentation
 from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
+from mmrobust.prepare.synthetic.nyuv2 import make as make_nyuv2
 from mmrobust.run import main
 from mmrobust.testing import check_dataset
 from tests.data.cityscapes_tree import make_cityscapes, prepare_cityscapes
-from tests.data.nyuv2_tree import make_nyuv2, prepare_nyuv2
+from tests.data.nyuv2_tree import prepare_nyuv2
 from tests.data.sunrgbd_tree import make_sunrgbd, prepare_sunrgbd
 from tests.data.trees import SMALL, problem, ready
 
