@@ -50,6 +50,10 @@ def _main(argv: list[str]) -> int:
 
     lists = arguments.path("lists") if arguments.values.get("lists") else None
     raw, out = arguments.path("raw"), arguments.path("out")
+    if arguments.values.get("download") == "true":
+        from mmrobust.prepare.datasets.avmnist import fetch
+
+        fetch(raw)
     download = download_at(arguments.dataset, raw, lists, arguments.options)
     return prepare(arguments.dataset, module, download, out, arguments.workers)
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mmrobust.errors import UserError
 from mmrobust.prepare.plan import DATASETS, defaults, preparation
@@ -20,7 +19,7 @@ class Arguments:
 
     dataset: str
     values: dict[str, str] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, int] = field(default_factory=dict)
 
     def path(self, key: str) -> Path:
         """Raises: UserError: it was not given."""
@@ -42,6 +41,8 @@ def parse(argv: Sequence[str]) -> Arguments:
             f"{dataset!r} is no dataset that can be prepared; begin with one of {', '.join(known)}"
         )
     keys = ["layout", "out"] if dataset == "synthetic" else ["raw", "out", "lists", "workers", "verify"]
+    if dataset == "avmnist":
+        keys.append("download")
     options = [] if dataset == "synthetic" else [*preparation(dataset).OPTIONS]
     found, problems = Arguments(dataset), []
     for text in rest:
@@ -66,7 +67,5 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise UserError("; ".join(problems))
     if options:
         written = defaults(dataset)
-        given = {key: values[key] for key in options if key in values}
-        found.options = {key: given.get(key, written[key]) for key in options}
-        found.options |= {k: int(v) if v.isdecimal() else v == "true" for k, v in given.items()}
+        found.options = {key: int(values.get(key, written[key])) for key in options}
     return found

@@ -145,10 +145,10 @@ def of_record(root: Path, manifest: Manifest | None, workers: int) -> list[Fact]
         return [told_only(MANIFEST, "none: not prepared by this command, so there are no checksums")]
     skipped = [record.name for record in manifest.records if record.why]
     outputs = {path: output for record in manifest.records for path, output in record.outputs.items()}
+    paths = list(outputs)
     with ThreadPoolExecutor(workers) as pool:
-        paths = list(outputs)
-        found = pool.map(lambda path: measure(root / path), paths)
-        states = dict(zip(paths, told_pairs(found, len(paths)), strict=True))
+        measured = pool.map(lambda path: measure(root / path), paths)
+        states = dict(zip(paths, told_of(measured, len(paths), "checksums"), strict=True))
     lost = [path for path in paths if not states[path].files]
     changed = [path for path in paths if states[path].files and states[path] != outputs[path]]
     return [
@@ -158,10 +158,6 @@ def of_record(root: Path, manifest: Manifest | None, workers: int) -> list[Fact]
         none("outputs with other contents (sha256)", changed),
         none("traces of an unfinished preparation", [JOURNAL] if (root / JOURNAL).exists() else []),
     ]
-
-
-def told_pairs(found: Iterable[object], total: int) -> Iterable[object]:
-    return told_of(found, total, "checksums")
 
 
 def show(facts: Sequence[Fact], generated: bool) -> bool:

@@ -19,4 +19,4 @@ def write_map(path: Path, numbers: np.ndarray) -> None:
     """(H, W) uint8 or uint16 as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
-        path.write_bytes(cv2.imencode(".png", np.ascontiguousarray(numbers))[1])
+        path.write_bytes(cv2.imencode(".png", np.ascontiguousarray(numbers))[1].tobytes())

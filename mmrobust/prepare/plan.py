@@ -75,6 +75,13 @@ def copy(files: Mapping[str, Path], root: Path) -> None:
             shutil.copyfileobj(file, copied, 1 << 20)
 
 
+def write_lines(output: str, lines: Sequence[str], root: Path) -> None:
+    """A list, a name a line."""
+    root.mkdir(parents=True, exist_ok=True)
+    with naming(root / output):
+        (root / output).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is to be made, in the order of the record; and what the user should know of the whole."""

@@ -113,7 +113,8 @@ class _Frames:
 
 def as_jpeg(frame: av.VideoFrame) -> bytes:
     """Turned as it is to be shown."""
-    image = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="bgr24"), round(frame.rotation / 90)))
+    turned = np.rot90(frame.to_ndarray(format="bgr24"), round(frame.rotation / 90))
+    image = np.ascontiguousarray(turned, dtype=np.uint8)
     return bytes(cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, QUALITY))[1])
 
 

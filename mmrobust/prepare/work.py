@@ -49,7 +49,7 @@ def prepare(dataset: str, module: Preparation, download: Download, out: Path, wo
     began = time.monotonic()
     out = expanded(out).resolve()
     check_place(out, download.raw)
-    head = {
+    head: dict[str, Any] = {
         "dataset": dataset,
         "options": dict(download.options),
         "generated": (download.raw / MARKER).is_file(),
@@ -235,9 +235,10 @@ def summarise(manifest: Manifest, out: Path, made: int, seconds: float) -> int:
         told = f" ({', '.join(classes[:MOST_CLASSES])}{more})" if classes else ""
         print(printable(f"  {split}: {sum(counts.values())}{told}"))
     tell_skipped(skipped)
-    leave_out = " data.corrupt=skip" if skipped else ""
+    more = " data.batch_size=4" if manifest.generated else ""
+    more += " data.corrupt=skip" if skipped else ""
     print(f"check it:  python -m mmrobust.prepare {manifest.dataset} out={out} verify=true")
-    print(f"train:     python -m mmrobust.run data={manifest.dataset} data.root={out}{leave_out}")
+    print(f"train:     python -m mmrobust.run data={manifest.dataset} data.root={out}{more}")
     return 1 if skipped else 0
 
 

@@ -14,11 +14,10 @@ from mmrobust.data.files.folders import picture
 from mmrobust.data.files.hdf5 import Tables
 from mmrobust.data.files.lists import read_lines
 from mmrobust.errors import Problems, UserError
-from mmrobust.files import naming
 from mmrobust.prepare import facts
 from mmrobust.prepare.facts import Fact
 from mmrobust.prepare.images import write_map, write_rgb
-from mmrobust.prepare.plan import Download, Item, Plan, no_problems
+from mmrobust.prepare.plan import Download, Item, Plan, no_problems, write_lines
 
 TITLE = "NYU Depth v2"
 MARKS = (MAT,)
@@ -52,7 +51,7 @@ def plan(download: Download) -> Plan:
             found.items.append(Item(name, (mat, splits, mapping), outputs, make, split))
         names = [f"{row + 1:04d}" for row in sorted(of_split)]
         found.items.append(
-            Item(f"{split}.txt", (splits,), (f"{split}.txt",), partial(write_list, split, names))
+            Item(f"{split}.txt", (splits,), (f"{split}.txt",), partial(write_lines, f"{split}.txt", names))
         )
     return found
 
@@ -72,12 +71,6 @@ def make_frame(
     write_rgb(rgb, tables.row("images", row))
     for path, numbers in zip(others, maps, strict=True):
         write_map(path, numbers)
-
-
-def write_list(split: str, names: Sequence[str], root: Path) -> None:
-    root.mkdir(exist_ok=True)
-    with naming(root / f"{split}.txt"):
-        (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
 
 
 def known(root: Path, options: Mapping[str, Any]) -> list[Fact]:
