@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrobust.data.families.ave_lists import CLASSES, SOURCE, Row, read_splits
-from mmrobust.data.families.clips import Clip, ClipModule, frames_in, note_absent, without
+from mmrobust.data.families.clips import PREPARE, Clip, ClipModule, frames_in, note_absent, without
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Split
 from mmrobust.errors import UserError
@@ -52,14 +52,15 @@ class AVE(ClipModule):
                 split: {f"{split}/{video}": self.clip(row, folder, cut) for video, row in of_split.items()}
                 for split, of_split in kept.items()
             }
+            prepare = PREPARE.format("ave", self.fps)
             note_absent(
                 {clip.sound.stem: clip for clips in parts.values() for clip in clips.values()},
                 audit.damaged,
                 sounds=f"<id>.wav in {root / 'Audio'}",
-                get_sounds=f"beside the folder AVE of {SOURCE}, run {self.extract_sounds('AVE/*.mp4', root / 'Audio')} "
-                "(pickles in Audio-1004-SE are not read: how they were made is not published)",
+                get_sounds=f"run {prepare} on {SOURCE} (pickles in Audio-1004-SE are not read: how they were made is not "
+                "published)",
                 frames=f"<id>/*.jpg in {folder}",
-                get_frames=f"beside the folder AVE, run {self.extract_frames('AVE/*.mp4', folder)}",
+                get_frames=f"run {prepare}" + (", then keep those of the events" if cut else ""),
             )
         return self.described(CLASSES, parts, self.spectrogram.seconds)
 

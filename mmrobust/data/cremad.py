@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.families.clips import Clip, ClipModule, frames_in, note_absent
+from mmrobust.data.families.clips import PREPARE, Clip, ClipModule, frames_in, note_absent
 from mmrobust.data.families.cremad_lists import EMOTIONS, LISTS, SOURCE, read_labels
 from mmrobust.data.held_out import with_validation
 from mmrobust.data.spec import DataSpec
@@ -41,10 +41,10 @@ class CREMAD(ClipModule):
             raise UserError(f"data.split={self.split} is not a split of CREMA-D; use ogm or actor")
         root = Path(self.root)
         folder = root / self.frames_folder
-        extract = self.extract_frames("VideoFlash/*.flv", folder)
+        prepare = PREPARE.format("cremad", self.fps)
         expected = (
             f"where AudioWAV, {folder.name}, train.csv and test.csv lie. AudioWAV and the videos are in {SOURCE} (with "
-            f"git-LFS), the lists in {LISTS}; the frames are made of the videos: in the clone, run {extract}"
+            f"git-LFS), the lists in {LISTS}; the frames are made of the videos: {prepare}"
         )
         with self.open_root(expected, samples="clips") as audit:
             lists = [root / "train.csv", root / "test.csv"]
@@ -68,7 +68,7 @@ class CREMAD(ClipModule):
                 sounds=f"<id>.wav in {root / 'AudioWAV'}",
                 get_sounds=f"get them from {SOURCE}",
                 frames=f"<id>/*.jpg in {folder}",
-                get_frames=f"in the clone, run {extract}",
+                get_frames=f"run {prepare}",
             )
         if self.split == "actor":
             parts = by_actor(train | test, self.seed)

@@ -55,9 +55,7 @@ def prepare(dataset: str, module: Preparation, download: Download, out: Path, wo
         "generated": (download.raw / MARKER).is_file(),
     }
     unfinished = out.with_name(f"{out.name}.partial")
-    lock = out.with_name(f".{out.name}.lock")
-    refused = f"another process prepares {out}; wait for it, or choose another folder with out="
-    with told_of_disk(out), locked(lock, refused=refused):
+    with told_of_disk(out), alone(out):
         known = records_of(out, unfinished, head)
         plan = module.plan(download)
         for note in plan.notes:
@@ -70,15 +68,26 @@ def prepare(dataset: str, module: Preparation, download: Download, out: Path, wo
         if todo or folder == unfinished:
             made = make_all(dataset, head, folder, unfinished, done, todo, keys, workers)
             records = [made.get(item.name) or done[item.name] for item in plan.items]
-            if not any(record.outputs for record in records):
+            if not any(record.outputs and (record.split or record.label) for record in records):
                 shutil.rmtree(unfinished)
                 tell_skipped({record.name: record.why for record in records})
                 raise UserError(f"nothing of raw={download.raw} could be prepared; {out} was not made")
             finish(Manifest(records=records, **head), unfinished, out)
-        lock.unlink(missing_ok=True)
     found = read_manifest(out)
     assert found is not None
     return summarise(found, out, len(todo), time.monotonic() - began)
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Raises: UserError: another process prepares that folder."""
+    lock = out.with_name(f".{out.name}.lock")
+    refused = f"another process prepares {out}; wait for it, or choose another folder with out="
+    with locked(lock, refused=refused):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 @contextmanager
