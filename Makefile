@@ -15,7 +15,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-all check bench format clean
+.PHONY: help setup run test test-fast test-all check bench claims tables format clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -51,6 +51,12 @@ check: $(READY) ## lint, types, tests
 
 bench: $(READY) ## speed, as ratios; one JSON object a line
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+tables: $(READY) ## write the tables in the documents anew from results/
+	@$(BIN)/python -m tests.test_documents
+
+claims: $(READY) ## the papers' claims, measured: some hours on one core; again: go on; ARGS="V O": these alone
+	@$(BIN)/python -m tests.claims.experiments $(ARGS)
 
 format: $(READY) ## format, and mend what the linter can
 	@$(BIN)/ruff format .

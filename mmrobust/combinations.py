@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations as itertools_combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,18 @@ def all_combinations(modalities: Sequence[str]) -> list[tuple[str, ...]]:
     """The 2^M - 1 non-empty combinations, small ones first, each in the order of the modalities."""
     sizes = range(1, len(modalities) + 1)
     return [c for size in sizes for c in itertools_combinations(modalities, size)]
+
+
+def sample_combinations(modalities: Sequence[str], count: int | None) -> list[tuple[str, ...]]:
+    """That many of the non-empty combinations, in their order: the single modalities, those that lack one and the full one,
+    and others, drawn uniformly. The same in all runs; a larger sample holds the smaller ones. None: all."""
+    combinations, most = all_combinations(modalities), len(modalities)
+    if count is None or count >= len(combinations):
+        return combinations
+    draws = keyed.uniform(np.arange(len(combinations), dtype=np.int64), most, "combinations")
+    first = np.array([len(c) in (1, most - 1, most) for c in combinations])
+    chosen = np.lexsort((draws, ~first))[:count]
+    return [combinations[i] for i in sorted(chosen)]
 
 
 def combination_name(combination: Sequence[str]) -> str:

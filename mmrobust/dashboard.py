@@ -22,7 +22,7 @@ from mmrobust.config.trust import allowed_by, trusting
 from mmrobust.errors import UserError, guarded
 from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.loggers.wandb_run import as_our_error, signed_in
-from mmrobust.report import find_results
+from mmrobust.reporting.runs import find_results
 from mmrobust.tasks.metric import primary_metric
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def what_is_shown(outputs: Path | None, data: Sequence[str], metric: str | None)
         names = [combination_name(c) for c in all_combinations(modality_names(config))]
         # Some datasets know their task by themselves; nothing of them is read.
         return Shown(names, metric or primary_metric(vars(construct(config.data))))
-    runs = [read_results(path) for path in find_results([outputs]) if is_complete(path.parent)]
+    runs = [read_results(path) for path in find_results(outputs) if is_complete(path.parent)]
     if not runs:
         raise UserError(f"{outputs} has no finished run; train first, or give data=<choice>")
     primary = {run["primary"]["metric"] for run in runs}

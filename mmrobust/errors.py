@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import sys
@@ -63,6 +64,16 @@ WHOLE = (
     "omegaconf.errors",
     "lightning.fabric.utilities.exceptions",
 )  # whose text says it all
+
+HIDDEN = "MMROBUST_HIDDEN"  # what a configuration hides, for the processes that a command starts: key -> value, as JSON
+STARS = "***"
+
+# key=value, or {key: value}
+SECRET = re.compile(
+    r"(?i)((?:(?:^|[\s._+{,'\"])(?:WORDS)=|[{,]\s*(?:WORDS):\s*))(?!\$\{)[^\s,;}'\"]+".replace(
+        "WORDS", "api_?key|token|secret|password|passwd|pwd|credentials?"
+    )
+)
 
 # What a stream says that nobody reads, or has no room.
 UNREAD = (errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EDQUOT)
@@ -246,9 +257,14 @@ def _guarded(command: Callable[[], int]) -> int:
 
 
 def masked(text: str) -> str:
-    """The same without what an address says about who asks: `mysql://***@host/db`."""
+    """The same without what an address says about who asks, `mysql://***@host/db`, what secret keys are set to, and what
+    the configuration hides."""
     text = re.sub(r"(?<=://)[^/\s]+@", "***@", text)
-    return re.sub(r"(?i)(?<=[?&])(password|passwd|pwd|token|key)=[^&\s]+", r"\1=***", text)
+    text = re.sub(r"(?i)(?<=[?&])(password|passwd|pwd|token|key)=[^&\s]+", r"\1=***", text)
+    text = SECRET.sub(rf"\1{STARS}", text)
+    for value in json.loads(os.environ.get(HIDDEN, "{}")).values():
+        text = text.replace(value, STARS) if len(value) > 3 else text
+    return text
 
 
 def printable(text: str) -> str:

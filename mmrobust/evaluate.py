@@ -6,6 +6,7 @@
     missing=... missing.test.rate=...   another protocol for the test; default: the run's own
     noise/pattern@noise.test=gaussian noise.test.level=10 noise.seed=...   other noise in the test
     data.root=... data.manifest=... data.batch_size=... data.workers=... trainer.accelerator=... trainer.precision=...
+    paths.cache=...       where decoded files are kept; default: as MMROBUST_CACHE says
     allow=[my_package]    packages of yours whose classes the run is made of, as it was given to the run
     verify=true           recompute every number from predictions.npz instead, and say whether they agree
 
@@ -20,6 +21,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from mmrobust.config.confined import confined
 from mmrobust.config.identity import load_run_config
 from mmrobust.config.keys import ON_EVALUATE
 from mmrobust.config.trust import allowed_by, trusting
@@ -49,7 +51,7 @@ def _main(argv: list[str]) -> int:
     folder = Path(options["run"])
     if options["verify"] == "true":
         return verify(folder)
-    config = changed(load_run_config(folder), changes)
+    config = confined(changed(load_run_config(folder), changes), folder, changes, trains=False)
     require_checkpoint(folder, options["checkpoint"])
     evaluate(folder, config, split=options["split"], checkpoint=options["checkpoint"])
     return 0

@@ -59,3 +59,23 @@ def build() -> Callable[..., Method]:
         return method(spec=spec, **(base | keys)).eval()
 
     return make
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    """What a result file holds: a combination that the method does not serve, and one that no sample has."""
+
+    def metrics(accuracy: float | None) -> dict[str, float | None]:
+        return {"accuracy": accuracy, "ece": None if accuracy is None else 0.125}
+
+    return {
+        "schema": 1,
+        "status": "complete",
+        "primary": {"metric": "accuracy", "direction": "max"},
+        "combinations": {
+            "audio": {"n": 7, "metrics": metrics(0.25)},
+            "visual": None,
+            "audio+visual": {"n": 0, "metrics": metrics(None)},
+        },
+        "aggregates": {name: metrics(0.5) for name in ("average", "worst", "full", "available")},
+    }

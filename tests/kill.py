@@ -19,9 +19,20 @@ import torch
 
 from mmrobust.evaluation.results import is_complete
 from mmrobust.run import main as run
-from tests.training.test_resume import SMALL, differences, in_a_process, outcome
+from tests.runs import differences, in_a_process, outcome, tiny
 
 METHODS = ("fusion", "dropout", "dmrnet")
+SMALL = tiny(
+    "data.num_train=192",
+    "data.num_val=64",
+    "data.num_test=64",
+    "data.batch_size=32",
+    "data.num_modalities=3",
+    "trainer.max_epochs=3",
+    "trainer.log_every_n_steps=2",
+    "missing=mcar",
+    "keep=all",
+)
 
 
 def kill_after(argv: list[str], seconds: float) -> bool:
@@ -50,7 +61,6 @@ def main() -> int:
     print(f"seed {options.seed}", flush=True)
     rng = random.Random(options.seed)
     torch.set_num_threads(1)
-    small = [text for text in SMALL if not text.startswith("method.")]
     equal = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -58,7 +68,7 @@ def main() -> int:
         for method in METHODS:
             started = time.perf_counter()
             assert (
-                in_a_process([*small, f"method={method}", f"paths.run={folder}/{method}"], folder / "out")
+                in_a_process([*SMALL, f"method={method}", f"paths.run={folder}/{method}"], folder / "out")
                 == 0
             )
             length[method] = time.perf_counter() - started
@@ -66,7 +76,7 @@ def main() -> int:
         for i in range(options.kills):
             method, workers = METHODS[i % len(METHODS)], rng.choice((0, 0, 2))
             path = folder / f"kill-{i}"
-            argv = [*small, f"method={method}", f"data.workers={workers}", f"paths.run={path}"]
+            argv = [*SMALL, f"method={method}", f"data.workers={workers}", f"paths.run={path}"]
             moments = []
             while not is_complete(path):
                 moment = rng.uniform(0, (1.1 + 2 * bool(workers)) * length[method])

@@ -24,7 +24,7 @@ from mmrobust.methods.fusion import Fusion
 from mmrobust.run import main
 from mmrobust.training import checkpoints
 from tests.data.trees import TREES
-from tests.toys import Squares, ToySegmentation
+from tests.squares import CONF, Squares, SquaresSplit
 
 SMALL = [
     "encoder.width=8",
@@ -51,7 +51,7 @@ CREMAD = [
     "data.seconds=0.5",
     "data.validation=0.25",
 ]
-SQUARES = ["--config-dir", str(Path(__file__).parent / "conf"), *SMALL, "data=squares", "method=fusion"]
+SQUARES = ["--config-dir", CONF, *SMALL, "data=squares", "method=fusion"]
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 
 
@@ -89,7 +89,7 @@ class OnlyClassification(Fusion):
     tasks = ("classification",)
 
 
-class Holes(ToySegmentation):
+class Holes(Squares):
     """Its sample 3 has no modality."""
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
@@ -98,14 +98,14 @@ class Holes(ToySegmentation):
         return spec, splits
 
 
-class Twice(ToySegmentation):
+class Twice(Squares):
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         spec, splits = super().load()
         splits["test"].ids = [*splits["test"].ids[:-1], "train 5"]
         return spec, splits
 
 
-class Infinite(ToySegmentation):
+class Infinite(Squares):
     """Its sample 5 to validate has an infinite pixel."""
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
@@ -113,7 +113,7 @@ class Infinite(ToySegmentation):
         return spec, splits | {"val": InfiniteSquares("val", self)}
 
 
-class InfiniteSquares(Squares):
+class InfiniteSquares(SquaresSplit):
     def read(self, key: Key) -> dict[str, np.ndarray]:
         raw = super().read(key)
         raw["m2"][0, 0, 0] = np.inf if key.index == 5 else 0
@@ -158,7 +158,11 @@ COMMANDS = {
     "far too many combinations": (["data.num_modalities=99999999999"], ["data.num_modalities=99999999999 is above 62"]),
     "fewer combinations allowed": (["data.num_modalities=3", "max_combinations=6"], ["that is 7 combinations, more than max_combinations=6"]),
     "NaN": (["optimizer.weight_decay=nan"], ["error: optimizer.weight_decay=nan is not a number"]),
-    "refused by the optimizer": (["optimizer.weight_decay=-1"], ["error: optimizer: Invalid weight_decay value: -1; see conf/optimizer/"]),
+    "refused by the optimizer": (["+optimizer.eps=-1"], ["error: optimizer: Invalid epsilon value: -1; see conf/optimizer/"]),
+    "out of its range": (["optimizer.weight_decay=-1"], ["error: optimizer.weight_decay=-1 is below 0"]),
+    "no last epoch": (["trainer.max_epochs=-1", "trainer.max_steps=4"], ["error: schedule.T_max is trainer.max_epochs=-1, which is no length; set"]),
+    "no device": (["trainer.devices=0"], ["error: trainer.devices=0 is no number of devices; take 1 or more"]),
+    "no end": (["trainer.max_epochs=-1", "schedule=constant"], ["error: trainer.max_epochs=-1 never ends; set trainer.max_steps"]),
     "a seed too large": (["seed=99999999999999999999"], ["error: seed=99999999999999999999 is above 9223372036854775807"]),
     "a step too small": (["trainer.log_every_n_steps=0"], ["error: trainer.log_every_n_steps=0 is below 1"]),
     "no schedule": (["schedule.T_max=0"], ["error: schedule.T_max=0 is below 1"]),
@@ -368,9 +372,17 @@ class Malicious:
         return Path.touch, (Path("trap"),)
 
 
-def interrupted(run: Run, folder: Path, *more: str) -> Path:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert main([*SYNTHETIC, f"paths.run={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture
+def interrupted(trained: Path, tmp_path: Path) -> Path:
     """A run whose training is done and whose result is not; its last checkpoint."""
-    assert run(*SYNTHETIC, *more, f"paths.run={folder}").status == 0
+    folder = shutil.copytree(trained, tmp_path / "run")
     (folder / "results.json").unlink()
     return folder / "checkpoints/last.ckpt"
 
@@ -387,19 +399,19 @@ BYTES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", BYTES)
-def test_damaged_checkpoint(fault: str, run: Run, tmp_path: Path) -> None:
-    path = interrupted(run, tmp_path / "run")
-    change, words = BYTES[fault]
+def test_damaged_checkpoint(fault: str, run: Run, interrupted: Path, tmp_path: Path) -> None:
+    path, (change, words) = interrupted, BYTES[fault]
     path.write_bytes(change(path.read_bytes()))
     refused(run(f"resume={tmp_path}/run"), str(path), words, "train again")
     assert (path.parent / "best.ckpt").is_file()
 
 
 @pytest.mark.slow
-def test_foreign_checkpoints(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_checkpoints(
+    run: Run, interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    path = interrupted(run, tmp_path / "run")
-    whole = path.read_bytes()
+    path, whole = interrupted, interrupted.read_bytes()
     torch.save({"weights": torch.zeros(3)}, path)
     refused(run(f"resume={tmp_path}/run"), "is not one of mmrobust's", "take one that")
     torch.save(torch.load(path) | {"state_dict": {}, "extra": Malicious()}, path)
@@ -419,14 +431,15 @@ OTHERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("other", OTHERS)
-def test_checkpoint_of_another(other: str, run: Run, tmp_path: Path) -> None:
-    path, (override, words) = interrupted(run, tmp_path / "run"), OTHERS[other]
-    shutil.copy(interrupted(run, tmp_path / "other", override), path)
-    refused(run(f"resume={tmp_path}/run"), str(path), words, "take a checkpoint of this run")
+def test_checkpoint_of_another(other: str, run: Run, interrupted: Path, tmp_path: Path) -> None:
+    override, words = OTHERS[other]
+    assert run(*SYNTHETIC, override, f"paths.run={tmp_path}/other").status == 0
+    shutil.copy(tmp_path / "other/checkpoints/last.ckpt", interrupted)
+    refused(run(f"resume={tmp_path}/run"), str(interrupted), words, "take a checkpoint of this run")
 
 
+@pytest.mark.usefixtures("interrupted")
 def test_resume_with_changed_options(run: Run, tmp_path: Path) -> None:
-    interrupted(run, tmp_path / "run")
     told = run(f"resume={tmp_path}/run", "optimizer.lr=1")
     refused(told, "optimizer.lr would make another run", "start a new run without resume")
     refused(run(f"resume={tmp_path}/nowhere"), "is not a run's folder")
@@ -485,10 +498,11 @@ def test_folder_that_cannot_be_written(run: Run, tmp_path: Path, monkeypatch: py
     refused(run(*SYNTHETIC), "cannot be written: [Errno 13] Permission denied", "none was there before")
 
 
-def test_predictions_hold_no_pickle(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_hold_no_pickle(
+    run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(*SYNTHETIC, f"paths.run={tmp_path}/run").status == 0
-    path = tmp_path / "run/predictions.npz"
+    path = shutil.copytree(trained, tmp_path / "run") / "predictions.npz"
     with np.load(path, allow_pickle=False) as arrays:
         assert arrays["logits"].dtype == np.float32
     for change in (lambda: np.savez(path, logits=np.array([Malicious()])), lambda: cut(path)):

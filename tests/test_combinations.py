@@ -1,6 +1,5 @@
 """Combinations of modalities: names, codes, drawing one."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -10,23 +9,25 @@ from mmrobust.combinations import (
     combination_masks,
     combination_name,
     draw_combinations,
+    sample_combinations,
 )
 
 N = 40_000
 
 
-AUDIO_VISUAL = ("audio", "visual")
-
-
 THREE = ("rgb", "depth", "ir")
 
 
-def names(count: int) -> list[str]:
-    return [f"m{i + 1}" for i in range(count)]
-
-
-def everything(count: int, size: int = N) -> np.ndarray:
-    return np.ones((size, count), dtype=bool)
+def test_a_sample_has_the_ends_is_the_same_and_grows() -> None:
+    names = [f"m{i}" for i in range(10)]
+    combinations = all_combinations(names)
+    assert sample_combinations(names, None) == sample_combinations(names, 1023) == combinations
+    small, large = sample_combinations(names, 30), sample_combinations(names, 100)
+    assert (len(small), len(large)) == (30, 100)
+    assert {c for c in combinations if len(c) in (1, 9, 10)} < {*small} < {*large} < {*combinations}
+    assert large == [c for c in combinations if c in {*large}]
+    # other sizes in proportion
+    assert 105 <= sum(len(c) == 5 for c in sample_combinations(names, 521)) <= 146
 
 
 def test_combinations_and_their_names() -> None:
@@ -34,7 +35,7 @@ def test_combinations_and_their_names() -> None:
     assert found == ["rgb", "depth", "ir", "rgb+depth", "rgb+ir", "depth+ir", "rgb+depth+ir"]
     codes = combination_code(combination_masks(all_combinations(THREE), THREE))
     assert codes.tolist() == [1, 2, 4, 3, 5, 6, 7]
-    assert len(all_combinations(names(6))) == 63
+    assert len(all_combinations("abcdef")) == 63
 
 
 @pytest.mark.parametrize(

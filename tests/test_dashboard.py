@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mmrobust.dashboard import main
-from tests.loggers.test_wandb_logger import nobody_logged_in as nobody_logged_in
-from tests.loggers.test_wandb_logger import runs
-from tests.test_run import TINY
+from tests.loggers.offline import nobody_logged_in as nobody_logged_in
+from tests.loggers.offline import runs
+from tests.runs import tiny
 
 
 def specification(path: Path) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def test_shows_what_runs_log(tmp_path: Path) -> None:
     """Every metric, picture and key of the configuration that a panel names is in a run's files."""
     from mmrobust.run import main as run
 
-    keys = ["missing=mcar", "missing.train.rate=0.3", "trainer.log_every_n_steps=1", "trainer.max_epochs=1"]
-    assert run([*TINY, *keys, "logger=wandb", f"paths.outputs={tmp_path}/out"]) == 0
+    keys = ["missing=mcar", "missing.train.rate=0.3", "trainer.log_every_n_steps=1"]
+    assert run([*tiny(*keys), "logger=wandb", f"paths.outputs={tmp_path}/out"]) == 0
     assert (
         main(["me/robust", "--outputs", str(tmp_path / "out"), "--output", str(tmp_path / "spec.json")]) == 0
     )

@@ -13,13 +13,15 @@ import pytest
 from mmrobust.evaluate import main
 from mmrobust.evaluation.results import read_predictions, read_results, write_predictions
 from mmrobust.run import main as run
-from tests.test_run import TINY
+from tests.runs import tiny
+
+SMALL = tiny("data.num_val=64", "data.num_test=64", "data.batch_size=32", "trainer.max_epochs=2", "keep=all")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("outputs")
-    assert run([*TINY, f"paths.outputs={outputs}"]) == 0
+    assert run([*SMALL, f"paths.outputs={outputs}"]) == 0
     return next(outputs.glob("*/*"))
 
 
@@ -153,7 +155,7 @@ def test_other_data_is_refused(folder: Path, tmp_path: Path, capsys: pytest.Capt
 
 def test_modalities_that_hang_on_the_task(tmp_path: Path) -> None:
     scenes = ["data.task=segmentation", "data.num_modalities=3", "method=dropout"]
-    assert run([*TINY, *scenes, f"paths.outputs={tmp_path}"]) == 0
+    assert run([*SMALL, *scenes, f"paths.outputs={tmp_path}"]) == 0
     folder = next(tmp_path.glob("*/*"))
     assert main([f"run={folder}", "verify=true"]) == 0
     other = ["missing/pattern@missing.test=fixed", "missing.test.combination=[rgb,infrared]"]

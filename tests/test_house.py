@@ -131,3 +131,21 @@ def test_packages_say_what_they_are_and_no_more() -> None:
         statements = ast.parse(path.read_text()).body[1:]
         allowed = path.parent.name in ("loggers", "tasks", "testing")
         assert allowed or not statements, path
+
+
+# Tests that still import from other tests: this list only shrinks.
+FROM_TESTS = {
+    ("tests/data/families/test_scenes.py", "tests.data.test_synthetic"),
+    ("tests/data/test_targets.py", "tests.data.test_manifest"),
+    ("tests/reporting/test_panel.py", "tests.data.test_synthetic"),
+}
+
+
+def test_what_tests_share_is_no_test() -> None:
+    found = {
+        (path.relative_to(ROOT).as_posix(), str(node.module))
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and ".test_" in str(node.module)
+    }
+    assert found <= FROM_TESTS

@@ -1,6 +1,7 @@
 """The report: what shares a cell, what never does, and the numbers in it."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def markdown(
     capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> tuple[dict[str, list[list[str]]], str]:
     """The printed tables as heading -> rows of cells, checked to be well-formed; and what stderr said."""
-    assert main([*map(str, arguments), "--markdown"]) == 0
+    assert main([*map(str, arguments), "--format", "markdown"]) == 0
     printed = capsys.readouterr()
     tables: dict[str, list[list[str]]] = {}
     for line in printed.out.splitlines():
@@ -100,7 +101,8 @@ def markdown(
         elif line:
             assert line.startswith("| ")
             assert line.endswith(" |")
-            rows.append(line[2:-2].replace("\\|", "\0").split(" | "))
+            unmarked = re.sub(r"\*\*|</?ins>", "", line[2:-2])
+            rows.append(unmarked.replace("\\|", "\0").split(" | "))
     for heading, rows in tables.items():
         assert rows[1] == ["---", *["---:"] * (len(rows[0]) - 1)]
         assert len({len(row) for row in rows}) == 1
@@ -150,22 +152,25 @@ def test_one_seed_has_no_deviation(outputs, capsys):
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        ({"data_fingerprint": "d1"}, "data_fingerprint d1"),
-        ({"test_hash": "holes"}, "test masks holes"),
+        ({"data_fingerprint": "d1"}, "samples (fingerprint) d1"),
+        ({"test_hash": "holes"}, "test masks complete (holes)"),
         ({"selection": "paper"}, "selection paper"),
         ({"split": "val"}, "avmnist · val"),
         ({"classes": 11}, "classes 11"),
         (
             {"noise": {part: {"protocol": {"name": "rain"}} for part in ("train", "test")}},
-            "noise rain",
+            "test noise rain",
         ),
     ],
 )
 def test_incomparable_runs_have_tables_of_their_own(outputs, capsys, other, named):
     put(outputs, result(), result(seed=1, **other), result(method="dmrnet"))
-    tables, _ = markdown(capsys, outputs)
+    tables, notes = markdown(capsys, outputs)
     assert len(tables) == 2
     assert sum(named in heading for heading in tables) == 1
+    heads = {heading.split(" · ")[1] for heading in tables} | {heading.split(" · ")[3] for heading in tables}
+    told = "not comparable, so in 2 tables and never averaged, are runs with other "
+    assert (told in notes) == (len(heads) == 2)  # else the headings say it
     assert sorted(len(rows) for rows in tables.values()) == [2, 3]
     assert all(row[-2] == "1" for rows in tables.values() for row in rows[1:])
 
@@ -332,6 +337,8 @@ def test_mistakes_say_what_to_do(outputs, tmp_path, capsys):
     assert main([str(outputs), "--metric", "f2"]) == 2
     assert "it has accuracy, ece" in capsys.readouterr().err
     assert main([str(outputs), "--output", str(outputs)]) == 2
+    assert "no suffix names no format; end it in .txt, .md, .tex, .csv, .json, or" in capsys.readouterr().err
+    assert main([str(outputs), "--output", str(outputs), "--format", "latex"]) == 2
     assert "cannot be written" in capsys.readouterr().err
 
 
@@ -351,7 +358,7 @@ EVIL = "<script>x</script>\n![x](http://x)\x1b]0;y\x07"
 
 def test_what_a_result_says_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_results(tmp_path / "a", result(method=EVIL))
-    assert main([str(tmp_path), "--markdown"]) == 0
+    assert main([str(tmp_path), "--format", "markdown"]) == 0
     told = capsys.readouterr().out
     assert not {"<script>", "](http", "\x1b", "\x07"} & {
         word for word in ("<script>", "](http", "\x1b", "\x07") if word in told

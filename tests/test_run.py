@@ -12,38 +12,26 @@ import torch
 from mmrobust.config.overrides import with_quotes
 from mmrobust.evaluation.results import read_predictions, read_results
 from mmrobust.run import main
+from tests.runs import finished, tiny, weights
 
-TINY = [
+SMALL = tiny(
     "encoder.width=16",
-    "data=synthetic",
     "data.num_train=128",
     "data.num_val=64",
     "data.num_test=64",
     "data.batch_size=32",
     "trainer.max_epochs=2",
-    "trainer.accelerator=cpu",
     "keep=all",
-]
+)
 
 
 def arguments(tmp_path: Path, *more: str) -> list[str]:
-    return [*TINY, f"paths.outputs={tmp_path}", *more]
-
-
-def folders(tmp_path: Path) -> list[Path]:
-    return sorted(path.parent for path in tmp_path.glob("*/*/results.json"))
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)[
-        "state_dict"
-    ]
-    return state
+    return [*SMALL, f"paths.outputs={tmp_path}", *more]
 
 
 def test_default_run_leaves_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(tmp_path)) == 0
-    (folder,) = folders(tmp_path)
+    (folder,) = finished(tmp_path)
     for name in (
         "config.yaml",
         "overrides.txt",
@@ -89,7 +77,7 @@ def test_default_run_leaves_everything(tmp_path: Path, capsys: pytest.CaptureFix
 def test_learns_more_than_chance(tmp_path: Path) -> None:
     few = ["data=synthetic", "trainer.max_epochs=4", "trainer.accelerator=cpu"]
     assert main([f"paths.outputs={tmp_path}", *few]) == 0
-    full = read_results(folders(tmp_path)[0])["aggregates"]["full"]["accuracy"]
+    full = read_results(finished(tmp_path)[0])["aggregates"]["full"]["accuracy"]
     assert full > 0.7  # chance 0.125, Bayes 0.915
 
 
@@ -97,7 +85,7 @@ def test_learns_more_than_chance(tmp_path: Path) -> None:
 def test_same_seed_same_weights(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         assert main(arguments(tmp_path / name, f"seed={seed}")) == 0
-    a, b, c = (weights(folders(tmp_path / name)[0]) for name in "abc")
+    a, b, c = (weights(finished(tmp_path / name)[0]) for name in "abc")
     assert all(torch.equal(a[key], b[key]) for key in a)
     assert not all(torch.equal(a[key], c[key]) for key in a)
 
@@ -106,7 +94,7 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
 def test_repeating_a_run_keeps_the_first(tmp_path: Path) -> None:
     for _ in range(2):
         assert main(arguments(tmp_path)) == 0
-    first, second = folders(tmp_path)
+    first, second = finished(tmp_path)
     assert second.name == f"{first.name}-2"
 
 
@@ -115,7 +103,7 @@ def test_repeating_a_run_keeps_the_first(tmp_path: Path) -> None:
 def test_methods_with_missing_data(method: str, tmp_path: Path) -> None:
     overrides = [f"method={method}", "data.num_modalities=3", "missing=mcar", "missing.test.rate=0.3"]
     assert main(arguments(tmp_path, *overrides)) == 0
-    results = read_results(folders(tmp_path)[0])
+    results = read_results(finished(tmp_path)[0])
     assert len(results["combinations"]) == 7
     assert results["combinations"]["m1+m2+m3"]["n"] < results["combinations"]["m1"]["n"] < 64
     assert 0.1 < results["protocol"]["missing"]["test"]["realised_rate"]["m1"] < 0.5
@@ -126,7 +114,7 @@ def test_methods_with_missing_data(method: str, tmp_path: Path) -> None:
 def test_selection(tmp_path: Path) -> None:
     for selection in ("last", "paper"):
         assert main(arguments(tmp_path / selection, f"selection={selection}")) == 0
-        folder = folders(tmp_path / selection)[0]
+        folder = finished(tmp_path / selection)[0]
         assert read_results(folder)["protocol"]["selection"] == selection
         last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
         assert last["steps"] == 8  # of the last epoch, whether or not it is the best one
@@ -142,20 +130,20 @@ def test_selection(tmp_path: Path) -> None:
 def test_sweep_skips_what_is_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = ["-m", *arguments(tmp_path, "method=fusion,late", "seed=0,1")]
     assert main(sweep) == 0
-    times = {folder: (folder / "results.json").stat().st_mtime_ns for folder in folders(tmp_path)}
+    times = {folder: (folder / "results.json").stat().st_mtime_ns for folder in finished(tmp_path)}
     assert len(times) == 4
     (next(iter(times)) / "results.json").unlink()
     capsys.readouterr()
     assert main(sweep) == 0
     assert capsys.readouterr().out.count("complete: ") == 3
-    again = {folder: (folder / "results.json").stat().st_mtime_ns for folder in folders(tmp_path)}
+    again = {folder: (folder / "results.json").stat().st_mtime_ns for folder in finished(tmp_path)}
     assert sum(again[folder] == time for folder, time in times.items()) == 3
 
 
 @pytest.mark.slow
 def test_a_failed_job_does_not_stop_the_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-m", *arguments(tmp_path, "data.batch_size=256,32")]) == 1
-    assert len(folders(tmp_path)) == 1
+    assert len(finished(tmp_path)) == 1
     printed = capsys.readouterr()
     assert "fewer than data.batch_size=256" in printed.err
     assert "1 runs failed" in printed.err
@@ -184,7 +172,7 @@ def test_mistakes(
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
-    assert not folders(tmp_path)
+    assert not finished(tmp_path)
 
 
 def test_help_and_config(capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,14 +191,14 @@ def test_a_users_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     text = (Path(__file__).parents[1] / "conf/method/fusion.yaml").read_text()
     (conf / "mine.yaml").write_text(text)
     assert main(["--config-dir", str(conf.parent), *arguments(tmp_path / "out"), "method=mine"]) == 0
-    assert read_results(folders(tmp_path / "out")[0])["identity"]["method"] == "mine"
+    assert read_results(finished(tmp_path / "out")[0])["identity"]["method"] == "mine"
     assert "mine on synthetic" in capsys.readouterr().out
 
 
 def test_late_alone_equals_the_unimodal_networks(tmp_path: Path) -> None:
     """Late fusion's single-modality rows do not depend on the other modality's presence in the data."""
     assert main(arguments(tmp_path, "method=late")) == 0
-    predictions = read_predictions(folders(tmp_path)[0] / "predictions.npz")
+    predictions = read_predictions(finished(tmp_path)[0] / "predictions.npz")
     mean = predictions["logits"][:, :2].mean(1)
     np.testing.assert_allclose(predictions["logits"][:, 2], mean, atol=1e-5)
 
@@ -219,13 +207,13 @@ def test_late_alone_equals_the_unimodal_networks(tmp_path: Path) -> None:
 def test_wandb_offline_run_holds_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.loggers.test_wandb_logger import runs
+    from tests.loggers.offline import runs
 
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert main(arguments(tmp_path / "out", "logger=wandb")) == 0
-    (folder,) = folders(tmp_path / "out")
+    (folder,) = finished(tmp_path / "out")
     (written,) = runs(folder)
     results = read_results(folder)
     for name, row in results["combinations"].items():

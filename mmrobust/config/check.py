@@ -14,9 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust.config.compose import columns_of, compose_config, entries
 from mmrobust.config.groups import check_choice, check_packages, group_options, nearest, offered
-from mmrobust.config.keys import COMES_WITH, OF_MODALITIES
+from mmrobust.config.keys import COMES_WITH, NOT_IN_RECIPE, OF_MODALITIES
 from mmrobust.config.overrides import first, parse, quoted, root, text_of, texts, values, with_value
-from mmrobust.config.rules import check_config, check_type
+from mmrobust.config.rules import check_config, check_numbers, check_type
 from mmrobust.errors import Problems, UserError
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
@@ -72,9 +72,13 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     good = _check_keys(good, options, config_dir, problems, entries(names))
     numbers = [o for o in good if o.is_sweep_override() and o.key_or_group not in options and not o.is_add()]
     kinds = [o for o in good if o not in numbers]  # what other keys may hang on
+    # on which nothing hangs, and of which there are many
+    seeds = [o for o in numbers if o.key_or_group in NOT_IN_RECIPE]
+    problems += [p for o in seeds for value in values(o) for p in check_numbers(value, o.key_or_group)]
+    others = [o for o in numbers if o not in seeds]
     for i, job in enumerate(_jobs(kinds)):
         config, _ = _compose([*job, *map(first, numbers)], config_dir, problems)
-        for changed in (config, *(_variants(config, numbers) if i == 0 else ())):
+        for changed in (config, *(_variants(config, others) if i == 0 else ())):
             try:
                 found = check_config(changed, [o.key_or_group for o in good])
             except OmegaConfBaseException as error:

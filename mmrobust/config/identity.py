@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mmrobust.config.build import refused
+from mmrobust.config.hidden import hide
 from mmrobust.config.keys import NOT_IN_HASH, encoder_entries
 from mmrobust.errors import UserError, masked
 from mmrobust.files import check_inside, short_hash, write_text
@@ -36,6 +37,8 @@ def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if not plain.get("metrics"):
         plain.pop("metrics", None)  # runs from before there were any keep their hash
+    if plain.get("combinations") == "all":
+        plain.pop("combinations")  # likewise
     if plain["paths"]["teacher"] is not None:
         plain["method"]["teacher"]["run"] = None  # made for this configuration, which says all about it
     for key in (*NOT_IN_HASH, *without):
@@ -56,8 +59,8 @@ def run_folder(config: DictConfig) -> Path:
 
 
 def save_run_config(config: DictConfig, folder: Path) -> None:
-    """Write `config.yaml`, with every reference resolved and without passwords; whole or not at all."""
-    plain: Any = OmegaConf.to_container(config, resolve=True)
+    """Write `config.yaml`, with every reference resolved and without what is hidden; whole or not at all."""
+    plain = hide(config)
     for part in ("study", "sweep"):
         if (plain.get(part) or {}).get("storage"):
             plain[part]["storage"] = masked(plain[part]["storage"])
@@ -99,8 +102,10 @@ def upgrade(config: DictConfig) -> DictConfig:
         "keep": "all",
         "test_rates": [],
         "allow": [],
+        "combinations": "all",
         "lr_scaling": {"rule": "none", "base": None},
         "study": {"trials": None, "name": None, "storage": None, "trial": None, "pruner": None},
+        "study.chosen": None,
         "trainer.compile": False,
     }
     of_methods: dict[str, dict[str, Any]] = {

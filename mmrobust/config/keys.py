@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from typing import Any
-
-LARGEST = 2**63 - 1  # of whole numbers
 
 
 @dataclass(frozen=True)
@@ -16,8 +15,6 @@ class Key:
 
     Args:
         hashed: whether it may change the numbers of a run, and so belongs to its hash.
-        least: the least number that it may be; such a key must be a number.
-        most: the largest number that it may be, beyond which no machine comes.
         choices: the values that it may have; any, if empty.
         typed: whether a value must be of the default's type.
         resume: whether an interrupted run may go on with another value.
@@ -26,8 +23,6 @@ class Key:
     """
 
     hashed: bool = True
-    least: float | None = None
-    most: float = LARGEST
     choices: tuple[Any, ...] = ()
     typed: bool = True
     resume: bool = False
@@ -37,14 +32,10 @@ class Key:
 
 # Messages list keys in this order. A star stands for any groups.
 KEYS = {
-    "seed": Key(least=0),
-    "data.seed": Key(least=0),
-    "missing.seed": Key(least=0),
-    "noise.seed": Key(least=0),
     "paths": Key(hashed=False),
     "paths.data": Key(text=True),
-    "paths.outputs": Key(text=True),
-    "paths.cache": Key(text=True),
+    "paths.outputs": Key(text=True, hashed=False, resume=True),
+    "paths.cache": Key(text=True, hashed=False, resume=True, evaluate=True),
     "paths.run": Key(text=True),
     "choices": Key(hashed=False),
     "logger": Key(hashed=False),
@@ -58,51 +49,39 @@ KEYS = {
     "data.root": Key(hashed=False, resume=True, evaluate=True, text=True),
     # the content of the table counts, not its name
     "data.manifest": Key(hashed=False, resume=True, evaluate=True, text=True),
-    "data.batch_size": Key(least=1, evaluate=True),
-    "data.workers": Key(least=0, most=256, hashed=False, resume=True, evaluate=True),
+    "data.batch_size": Key(evaluate=True),
+    "data.workers": Key(hashed=False, resume=True, evaluate=True),
     "data.cache": Key(hashed=False),
     # follows from what counts
     "data.inferred": Key(hashed=False),
-    "data.num_classes": Key(least=2, most=10_000),
-    "data.num_modalities": Key(least=1, most=62),
     "data.corrupt": Key(choices=("error", "skip")),
     "launch": Key(hashed=False),
-    "launch.jobs_per_device": Key(least=1),
-    "trainer.num_nodes": Key(least=1),
-    "trainer.max_epochs": Key(least=1),
     "trainer.accelerator": Key(evaluate=True),
     "trainer.precision": Key(typed=False, evaluate=True),
     "trainer.compile": Key(typed=False, choices=(False, True, "default", "reduce-overhead", "max-autotune")),
     "trainer.enable_progress_bar": Key(hashed=False, resume=True),
     "trainer.enable_model_summary": Key(hashed=False, resume=True),
-    "trainer.log_every_n_steps": Key(least=1, hashed=False),
-    "trainer.accumulate_grad_batches": Key(least=1),
+    "trainer.log_every_n_steps": Key(hashed=False),
     "trainer.profiler": Key(hashed=False),
     "keep": Key(hashed=False, choices=("best", "last", "all", "none"), resume=True),
     "threads": Key(hashed=False, evaluate=True),
-    "optimizer.lr": Key(least=0),
     "init": Key(choices=("default", "kaiming", "xavier", "truncated_normal")),
     "selection": Key(choices=("mean", "last", "paper")),
     "test_rates": Key(hashed=False),
+    "combinations": Key(evaluate=True),
     "max_combinations": Key(hashed=False),
     "plan": Key(hashed=False),
     "study": Key(hashed=False),
     "study.name": Key(text=True),
-    "study.storage": Key(text=True),
+    "study.storage": Key(text=True, hashed=False, resume=True),
     "allow": Key(hashed=False, resume=True),
     "sweep": Key(hashed=False),
     "sweep.name": Key(text=True),
     "sweep.storage": Key(text=True),
-    "sweep.trials": Key(least=1),
-    "sweep.parallel": Key(least=1),
-    "sweep.seed": Key(least=0),
-    "sweep.startup_trials": Key(least=0),
-    "sweep.startup_epochs": Key(least=0),
     "method.teacher.run": Key(text=True),
     "data.file": Key(text=True),
     "encoder.weights": Key(text=True),
     "encoder.*.weights": Key(text=True),
-    "encoder.lr_factor": Key(least=0),
     "*.devices": Key(typed=False),
     "*.rate": Key(typed=False),
     "*.groups": Key(typed=False),
@@ -117,8 +96,6 @@ KEYS = {
 NOT_IN_HASH = tuple(name for name, key in KEYS.items() if not key.hashed)
 ON_RESUME = tuple(name for name, key in KEYS.items() if key.resume)
 ON_EVALUATE = tuple(name for name, key in KEYS.items() if key.evaluate)
-AT_MOST = {name: key.most for name, key in KEYS.items()}
-AT_LEAST = {name: key.least for name, key in KEYS.items() if key.least is not None}
 
 # Keys in which the runs of one row of a table may differ as well.
 NOT_IN_RECIPE = ("seed", "data.run_seed", "method.seed", "metrics")
@@ -144,6 +121,7 @@ def is_typed(key: str) -> bool:
     return all(entry.typed for name, entry in KEYS.items() if fnmatch(key, name))
 
 
+@cache
 def is_text(key: str) -> bool:
     """Whether it is a path or a name."""
     return any(entry.text for name, entry in KEYS.items() if fnmatch(key, name))

@@ -11,17 +11,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.build import classes_in, refused
-from mmrobust.config.keys import AT_LEAST, AT_MOST, KEYS, LARGEST, either, encoder_entries, is_typed
+from mmrobust.config.keys import KEYS, either, encoder_entries, is_typed
+from mmrobust.config.overrides import with_values
+from mmrobust.config.ranges import LARGEST, RANGES, may_be_null, range_of
 from mmrobust.config.scaling import check_scaling
+from mmrobust.config.trainer_rules import check_lengths, check_trainer
 from mmrobust.config.trust import trusted
 from mmrobust.config.wandb_rules import check_wandb
 from mmrobust.data.effects import idle_keys
+from mmrobust.errors import Problems, UserError
 
-# Keys that must be positive wherever they are.
-POSITIVE = ("width", "widths", "T_max")
-
-# Ranges of the numbers of a noise protocol.
-NOISE_RANGES = {"level": (0, 11), "probability": (0, 1), "density": (0, 1), "start": (0, 1)}
+# Modalities, of whose combinations a sample may be evaluated: they are counted up one by one.
+MOST_SAMPLED = 16
 
 
 def modality_names(config: DictConfig) -> list[str]:
@@ -33,7 +34,7 @@ def modality_names(config: DictConfig) -> list[str]:
         return list(encoder_entries(config.encoder))
     named = list((config.data.get("names") or {}).get(config.data.get("task")) or [])
     # more are refused, and not to be listed
-    count = min(config.data.num_modalities, AT_MOST["data.num_modalities"])
+    count = min(config.data.num_modalities, int(RANGES["data.num_modalities"].most))
     return [*named, *(f"m{i + 1}" for i in range(len(named), count))][:count]
 
 
@@ -53,8 +54,8 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
         problems.append(f"test_rates={rates} is no list of rates in [0, 1]; write test_rates=[0.0,0.3,0.6]")
     problems += _check_combinations(config) + _check_folders(config)
     problems += idle_keys(config.choices.data, plain["data"], given)
-    problems += _check_choices(config) + _check_ranges(config) + _check_numbers(unresolved)
-    problems += _check_trainer(plain["trainer"]) + check_scaling(config)
+    problems += _check_choices(config) + check_numbers(unresolved)
+    problems += check_lengths(unresolved) + check_trainer(plain["trainer"]) + check_scaling(config)
     problems += refused(plain) + check_wandb(config)
     if by_file := sorted({*plain["allow"]} - {*trusted()}):
         problems.append(
@@ -79,6 +80,24 @@ def check_config(config: DictConfig, given: Sequence[str] = ()) -> list[str]:
     return problems
 
 
+def with_checked(config: DictConfig, given: Sequence[str]) -> DictConfig:
+    """The configuration of a run with values of the form key=value, see `with_values`.
+
+    Raises:
+        UserError: one of them cannot be.
+    """
+    new, problems = with_values(config, given), Problems()
+    for key in (text.partition("=")[0] for text in given):
+        value = OmegaConf.select(new, key)
+        before = OmegaConf.select(config, key)
+        wrong_type = check_type(key, value, before)
+        problems += [wrong_type] if wrong_type else check_numbers(value, key)
+    problems += _check_choices(new) + _check_combinations(new)
+    if problems:
+        raise UserError(str(problems))
+    return new
+
+
 def _missing(node: Any, path: str = "") -> Iterator[str]:
     """Keys without a value."""
     if isinstance(node, Mapping):
@@ -100,38 +119,26 @@ def _check_choices(config: DictConfig) -> list[str]:
     return problems
 
 
-def _check_ranges(config: DictConfig) -> list[str]:
-    problems = []
-    for key, least in AT_LEAST.items():
-        value = OmegaConf.select(config, key, default=least)
-        if key == "trainer.max_epochs" and value == -1:
-            continue
-        if value is None or isinstance(value, str) or not math.isfinite(value):
-            problems.append(
-                f"{key}={'null' if value is None else value} is not a number; set it to at least {least}"
-            )
-        elif value < least:
-            problems.append(f"{key}={value} is below {least}")
-        elif isinstance(value, int) and value > AT_MOST[key]:
-            problems.append(f"{key}={value} is above {AT_MOST[key]}")
-    return problems
-
-
-def _check_numbers(node: Any, path: str = "") -> list[str]:
-    """Numbers that nothing can be made of, wherever they are; AT_LEAST has its own words."""
+def check_numbers(node: Any, key: str = "", path: str = "") -> list[str]:
+    """Numbers that cannot be, and what is no number where one is needed; `path` is the key with places in lists."""
+    path = path or key
     if isinstance(node, Mapping):
         return [
-            p for key, x in node.items() for p in _check_numbers(x, f"{path}.{key}" if path else str(key))
+            p for name, x in node.items() for p in check_numbers(x, f"{key}.{name}" if key else str(name))
         ]
     if isinstance(node, list):
-        return [p for i, x in enumerate(node) for p in _check_numbers(x, f"{path}[{i}]")]
-    if isinstance(node, float) and math.isnan(node) and path not in AT_LEAST:
-        return [f"{path}=nan is not a number"]
-    if isinstance(node, int) and abs(node) > LARGEST and path not in AT_LEAST:
+        return [p for i, x in enumerate(node) for p in check_numbers(x, key, f"{path}[{i}]")]
+    numbers = range_of(key)
+    if isinstance(node, bool) or not isinstance(node, int | float):
+        # null may be the default, and names may be in a list; references are looked at where they lead
+        wrong = isinstance(node, bool) or (isinstance(node, str) and "${" not in node and path == key)
+        return [f"{path}={str(node).lower()} is not a number"] if numbers and wrong else []
+    if not math.isfinite(node):
+        return [f"{path}={node} is not a number" if math.isnan(node) else f"{path}={node} is not finite"]
+    if isinstance(node, int) and abs(node) > LARGEST and (numbers is None or node < 0):
         return [f"{path}={node} is beyond {LARGEST}, the largest whole number there is"]
-    if isinstance(node, int) and node < 1 and path.rpartition(".")[2].partition("[")[0] in POSITIVE:
-        return [f"{path}={node} is below 1"]
-    return []
+    how = numbers.outside(node) if numbers else None
+    return [f"{path}={node} {how}"] if how else []
 
 
 def _check_folders(config: DictConfig) -> list[str]:
@@ -145,41 +152,27 @@ def _check_folders(config: DictConfig) -> list[str]:
 
 def _check_combinations(config: DictConfig) -> list[str]:
     """Whether there are too many, of which each is evaluated."""
-    count = len(modality_names(config))
+    count, wanted = len(modality_names(config)), config.combinations
+    if wanted != "all":
+        if type(wanted) is not int:
+            return [f"combinations={wanted} is not known; choose all, or a number of them"]
+        if count > MOST_SAMPLED:
+            return [
+                f"{config.choices.data} has {count} modalities, of whose combinations no sample is drawn; take at most {MOST_SAMPLED}"
+            ]
+        if wanted < (always := min(2 * count + 1, 2**count - 1)):
+            return [
+                f"combinations={wanted} is below {always}: the single modalities, those that lack one, and the full one are in "
+                "every sample"
+            ]
+        return []
     if config.max_combinations is None or 2**count - 1 <= config.max_combinations:
         return []
     return [
         f"{config.choices.data} has {count} modalities, that is {2**count - 1} combinations, more than "
-        f"max_combinations={config.max_combinations}; take fewer modalities, or raise it: each one is evaluated for every "
-        "sample, in every validation"
+        f"max_combinations={config.max_combinations}; take fewer modalities, evaluate a sample of them "
+        "(combinations=100), or raise it: each one is evaluated for every sample, in every validation"
     ]
-
-
-def _check_trainer(trainer: Mapping[str, Any]) -> list[str]:
-    """Arguments of Lightning's that would not do what they say here."""
-    problems = []
-    if trainer.get("overfit_batches"):
-        problems.append("trainer.overfit_batches replaces our sampler; use trainer.limit_train_batches")
-    if trainer.get("limit_test_batches") == 0:
-        problems.append("trainer.limit_test_batches=0 leaves nothing to evaluate")
-    if trainer.get("limit_train_batches") == 0:
-        problems.append("trainer.limit_train_batches=0 leaves nothing to train on")
-    if trainer.get("max_steps") == 0:
-        problems.append("trainer.max_steps=0 trains nothing; set it to at least 1, or to -1 for no limit")
-    if trainer.get("sync_batchnorm") and trainer.get("accelerator") == "cpu":
-        problems.append(
-            "trainer.sync_batchnorm=true needs GPUs; leave it out, or take encoder.norm=group, which does not look at "
-            "the batch"
-        )
-    if trainer.get("fast_dev_run") and trainer.get("strategy") == "fsdp":
-        problems.append(
-            "trainer.fast_dev_run saves no checkpoint, which trainer=fsdp evaluates; use trainer.max_steps"
-        )
-    if str(trainer.get("precision")) in ("bf16-true", "16-true"):
-        problems.append(
-            f"trainer.precision={trainer['precision']} would round what methods count; use bf16-mixed"
-        )
-    return problems
 
 
 def _check_missing(split: str, protocol: Mapping[str, Any], names: Sequence[str], data: str) -> list[str]:
@@ -199,13 +192,8 @@ def _check_missing(split: str, protocol: Mapping[str, Any], names: Sequence[str]
 
 
 def _check_noise(split: str, protocol: Mapping[str, Any]) -> list[str]:
-    problems = []
-    for key, (low, high) in NOISE_RANGES.items():
-        value = protocol.get(key, low)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-            problems.append(f"noise.{split}.{key}={value} is not in [{low}, {high}]")
-    if problems or not protocol.get("start"):
-        return problems
+    if not protocol.get("start"):
+        return []
     if split == "test":
         return ["noise.test.start: a test has no epochs that could stay clean; set noise.test.start=0"]
     if protocol["epochs"] < 1:
@@ -219,7 +207,9 @@ def _check_noise(split: str, protocol: Mapping[str, Any]) -> list[str]:
 def check_type(key: str, value: Any, default: Any) -> str | None:
     """What is wrong with a value of another type than the key's default."""
     interpolated = isinstance(value, str) and "${" in value
-    if default is None or value is None or not is_typed(key) or interpolated:
+    if default is None or not is_typed(key) or interpolated:
+        return None
+    if value is None and not (isinstance(default, int | float | list) and not may_be_null(key)):
         return None
     kinds: dict[Any, str] = {
         bool: "true or false",
@@ -232,4 +222,8 @@ def check_type(key: str, value: Any, default: Any) -> str | None:
     fits = kind is None or isinstance(value, (int, float) if kind is float else kind)
     if isinstance(value, bool) and kind in (int, float):
         fits = False
-    return None if fits else f"{key}={value} is not {kinds[kind]} (default: {default})"
+    return (
+        None
+        if fits
+        else f"{key}={'null' if value is None else value} is not {kinds[kind]} (default: {default})"
+    )

@@ -45,7 +45,8 @@ class Results:
 
     `combinations` maps every combination's name to {"n", "metrics"}, or to None if the method does not serve
     it. `aggregates` has `average` (unweighted mean over the served combinations), `worst` (by the primary
-    metric), `full`, and `available` (each sample predicted from what it truly has).
+    metric), `full`, and `available` (each sample predicted from what it truly has). Of many modalities the combinations may
+    be a sample.
     """
 
     primary: str
@@ -140,6 +141,7 @@ class CombinationScores:
         task: what is counted, and the metrics of it.
         modalities: M names.
         served: the K combinations that the method can serve.
+        names: those that the results name; None: all.
         keep_predictions: for `predictions.npz`.
         metrics: further ones, see `added_metrics`.
     """
@@ -150,12 +152,14 @@ class CombinationScores:
         modalities: Sequence[str],
         served: Sequence[Sequence[str]],
         *,
+        names: Sequence[str] | None = None,
         keep_predictions: bool = False,
         metrics: Mapping[str, Added] | None = None,
     ) -> None:
         self.task = task
         self.modalities = tuple(modalities)
-        self.names = [combination_name(c) for c in all_combinations(modalities)]
+        self.all_names = [combination_name(c) for c in all_combinations(modalities)]
+        self.names = self.all_names if names is None else list(names)
         self.served = [combination_name(c) for c in served]
         self.masks = combination_masks(served, modalities)
         self.keep_predictions = keep_predictions or bool(task.families)
@@ -254,11 +258,12 @@ class CombinationScores:
         fixed = dict[str, np.ndarray]()
         if self.task.families and predictions:
             has, exact = availability(predictions["available"], self.masks.cpu())
-            rows = [*(self.names.index(name) for name in self.served), len(self.names)]
+            places = {name: i for i, name in enumerate(self.all_names)}
+            rows = [*(places[name] for name in self.served), len(places)]
             given = {name: values[rows] for name, values in thresholds.items()}
             more, found = measure_families(self.task.families, predictions, has.numpy(), exact.numpy(), given)
             for name, values in found.items():
-                fixed[name] = np.full(len(self.names) + 1, np.nan)
+                fixed[name] = np.full(len(places) + 1, np.nan)
                 fixed[name][rows] = values
             predictions |= {THRESHOLD + name: values for name, values in thresholds.items()}
         if self.added:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mmrobust import missing
 from mmrobust.config.build import class_of
 from mmrobust.config.identity import config_hash
-from mmrobust.config.keys import NOT_IN_RECIPE
+from mmrobust.config.keys import NOT_IN_RECIPE, encoder_entries
 from mmrobust.config.scaling import describe_optimization
 from mmrobust.evaluation.combinations import Results
 from mmrobust.evaluation.results import SCHEMA, study_of
@@ -36,6 +36,7 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         else "complete",
         "identity": {
             **{key: config.choices.get(key) for key in ("method", "data", "encoder", "fusion", "experiment")},
+            "encoders": describe_encoders(config.encoder),
             "task": data.spec.task,
             "unverified": cast(
                 "type[Method]", class_of(config.method._target_, "method._target_")
@@ -56,9 +57,11 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
             "skipped": data.skipped,
             "classes": data.spec.num_classes,
             "modalities": list(data.spec.modalities),
+            **_sample(data, results),
             **_families(data, results),
             "selection": config.selection,
             "trials": config.study.trials,
+            "chosen": list(config.study.chosen or []),
             "missing": {part: _missing(config, data, part, split) for part in ("train", "test")},
             "noise": {part: _noise(config, data, part, split) for part in ("train", "test")},
         },
@@ -68,6 +71,29 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         "aggregates": results.aggregates,
         **({"metrics": added} if added else {}),
     }
+
+
+def _sample(data: DataModule, results: Results) -> dict[str, Any]:
+    """Of how many combinations those are a sample that were evaluated, if they are."""
+    count, of = len(results.combinations), 2 ** len(data.spec.modalities) - 1
+    return {"sample": {"combinations": count, "of": of}} if count < of else {}
+
+
+def describe_encoders(encoder: DictConfig) -> str:
+    """The networks by name, where their weights are from, and whose they are if there are several."""
+    networks: dict[str, list[str]] = {}
+    for modality, entry in {**encoder_entries(encoder), "": encoder}.items():
+        words = [str(entry["name"])]
+        if entry.get("weights"):
+            words += ["with", Path(entry["weights"]).name]
+        elif entry.get("pretrained"):
+            words += ["pretrained"]
+        networks.setdefault(" ".join(words), []).append(modality)
+    if len(networks) == 1:
+        return next(iter(networks))
+    return ", ".join(
+        f"{name} ({', '.join(filter(None, whose)) or 'others'})" for name, whose in networks.items()
+    )
 
 
 def _families(data: DataModule, results: Results) -> dict[str, Any]:

@@ -55,9 +55,11 @@ def upgrade(results: dict[str, Any]) -> dict[str, Any]:
     This is the only place that knows older results.
     """
     clean = {"protocol": {"name": "clean"}}
+    identity = results.get("identity")
+    encoder = identity.get("encoder") if isinstance(identity, dict) else None
     later: dict[str, dict[str, Any]] = {
-        "identity": {"unverified": "", "study": None},
-        "protocol": {"noise": {"train": clean, "test": clean}, "trials": None},
+        "identity": {"unverified": "", "study": None, "encoders": encoder},
+        "protocol": {"noise": {"train": clean, "test": clean}, "trials": None, "chosen": []},
     }
     for part, values in later.items():
         if isinstance(results.get(part), dict):
@@ -118,8 +120,11 @@ def note_trials(folder: Path, study: Mapping[str, Any]) -> None:
     results = read_results(folder)
     if study["name"]:
         return  # a trial that was an ordinary run before stays one
-    if results["identity"]["study"] or results["protocol"]["trials"] != study["trials"]:
-        results["identity"]["study"], results["protocol"]["trials"] = None, study["trials"]
+    protocol = results["protocol"]
+    before = results["identity"]["study"], protocol["trials"], protocol["chosen"]
+    now = None, study["trials"], list(study["chosen"] or [])
+    if before != now:
+        results["identity"]["study"], protocol["trials"], protocol["chosen"] = now
         write_results(folder, results)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mmrobust.batch import Batch
+from mmrobust.combinations import combination_name, sample_combinations
 from mmrobust.evaluation.added_metrics import Added
 from mmrobust.evaluation.combinations import CombinationScores, Fuses, Results
 from mmrobust.tasks.families import THRESHOLD
@@ -19,6 +20,7 @@ class Serves(Fuses, Protocol):
     """What is asked of a method beside what evaluation needs of each."""
 
     metrics: Mapping[str, Added]
+    evaluates: int | None
 
     def combinations(self) -> Sequence[Sequence[str]]: ...
 
@@ -44,10 +46,13 @@ class Evaluation:
         """Count a batch in every combination that the method serves."""
         # Not before: combinations() may need what a constructor sets last.
         if split not in self.scores:
+            names = [combination_name(c) for c in sample_combinations(self.modalities, method.evaluates)]
+            named = {*names}
             self.scores[split] = CombinationScores(
                 method.task,
                 self.modalities,
-                method.combinations(),
+                [c for c in method.combinations() if combination_name(c) in named],
+                names=names,
                 keep_predictions=split == "test",
                 metrics=method.metrics,
             )

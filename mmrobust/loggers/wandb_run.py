@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,10 +13,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from mmrobust.config.hidden import reveal
 from mmrobust.config.identity import config_hash
 from mmrobust.config.keys import NOT_IN_RECIPE
 from mmrobust.config.wandb_rules import say_once
-from mmrobust.errors import UserError
+from mmrobust.errors import UserError, masked
 
 CONNECT_SECONDS = 20  # then the run is offline
 UPLOAD_SECONDS = 60  # at the end of a run; what is left stays on disk for `wandb sync`
@@ -28,7 +30,7 @@ def names(params: Mapping[str, Any]) -> dict[str, str]:
     """What W&B calls a run of this configuration, as far as the user does not say: the trials of a study are one group,
     and so are runs that differ in the seed alone."""
     method, data = (params["choices"][group] for group in ("method", "data"))
-    recipe, study = config_hash(OmegaConf.create(dict(params)), NOT_IN_RECIPE), params["study"]
+    recipe, study = config_hash(reveal(OmegaConf.create(dict(params))), NOT_IN_RECIPE), params["study"]
     if study["name"] is not None:
         name = f"{method} {data} trial {study['trial'] + 1}"
         return {"name": name, "group": f"study {study['name']}", "job_type": "trial"}
@@ -42,7 +44,7 @@ def names(params: Mapping[str, Any]) -> dict[str, str]:
 def flat_config(params: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with one level: `method.kl_weight`, `missing.train.rate`; the choices under the name of
     their group: `method`, `data`; and the two hashes."""
-    config = OmegaConf.create(dict(params))
+    config = reveal(OmegaConf.create(dict(params)))
     hashes = {"config_hash": config_hash(config), "recipe_hash": config_hash(config, NOT_IN_RECIPE)}
     leaves = _leaves({key: value for key, value in params.items() if key != "choices"})
     return {**leaves, **params["choices"], **hashes}
@@ -94,6 +96,8 @@ def start_run(arguments: Mapping[str, Any], mode: str, upload_seconds: int) -> A
     wandb.setup(settings)
     reason = f"mode={mode}"
     chosen: Any = mode
+    # W&B records the command line
+    given, sys.argv = sys.argv, [masked(text) for text in sys.argv]
     try:
         if mode in ("auto", "online"):
             known = wandb.login(prompt=False, verify=False)
@@ -106,6 +110,8 @@ def start_run(arguments: Mapping[str, Any], mode: str, upload_seconds: int) -> A
         wandb.teardown()  # else the id is in use
         wandb.setup(settings)
         run = wandb.init(**arguments, mode="offline")
+    finally:
+        sys.argv = given
     if run.offline:
         print(f"W&B is offline ({reason}); to upload: wandb sync {Path(run.sync_dir).parent}", flush=True)
     return run

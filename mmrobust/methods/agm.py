@@ -11,8 +11,12 @@ from torch import Tensor
 
 from mmrobust.batch import Batch
 from mmrobust.combinations import all_combinations, combination_masks
+from mmrobust.errors import UserError
 from mmrobust.methods.base import Features, Method
 from mmrobust.methods.parts.balance import gradients, mean_of_others, mean_over_rows
+
+# Combinations that are predicted in every step.
+MOST = 4095
 
 
 def shapley_weights(masks: Tensor) -> Tensor:
@@ -58,7 +62,13 @@ class AGM(Method):
     def __init__(self, *, alpha: float, max_exponent: float, **base: Any) -> None:
         super().__init__(**base)
         self.alpha, self.max_exponent = alpha, max_exponent
-        masks = combination_masks(all_combinations(self.modalities), self.modalities)
+        combinations = all_combinations(self.modalities)
+        if len(combinations) > MOST:
+            raise UserError(
+                f"method=agm predicts from every combination in every step: {len(combinations)} of {len(self.modalities)} modalities, "
+                f"more than {MOST}; take fewer modalities, or another method"
+            )
+        masks = combination_masks(combinations, self.modalities)
         self.register_buffer("masks", masks, persistent=False)
         self.register_buffer("weights", shapley_weights(masks), persistent=False)
         self.register_buffer("ratio", torch.zeros(len(self.modalities)))  # tau

@@ -82,6 +82,7 @@ class Method(LightningModule):
         self._optimizer, self._schedule = optimizer, schedule
         self.clipping: tuple[float | None, str | None] = (None, None)  # with several updates a batch only
         self.automatic_optimization = type(self).updates is Method.updates
+        self.evaluates: int | None = None  # so many of the combinations; None: all
         self.metrics: Mapping[str, Added] = {}  # further ones that are evaluated, see `added_metrics`
         self.last_terms: dict[str, Tensor] = {}  # the losses of the last batch
 

@@ -14,7 +14,8 @@ from typing import Any
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
 from mmrobust.reporting.figures import save_figure
-from mmrobust.reporting.tables import Run, Tables, varying
+from mmrobust.reporting.runs import Run
+from mmrobust.reporting.tables import Cell, Table, cell, varying
 from mmrobust.tasks.metric import metric_named
 
 NOT_IN_LABEL = ("method", "missing.", "train masks", "recipe", "seed")  # beginnings of keys
@@ -61,28 +62,20 @@ def _points(run: Run, metric: str | None) -> dict[float, float]:
     return points
 
 
-def curve_tables(curves: Curves) -> Tables:
+def curve_tables(curves: Curves) -> list[Table]:
     """A table for every dataset: a row for every training, a column for every test rate."""
     tables = []
     for heading, labels in sorted(curves.items()):
         percent = metric_named(heading.rpartition(" · ")[2]).percent
         rates = sorted({rate for points in labels.values() for rate in points})
         body = [
-            [label, *(_cell(points.get(rate, []), percent) for rate in rates)]
+            [Cell(label), *(cell(points.get(rate, []), percent) for rate in rates)]
             for label, points in sorted(labels.items())
         ]
         unit = " (%)" if percent else ""
         header = ["test modalities missing", *(f"{rate:g}" for rate in rates)]
-        tables.append((f"{heading}{unit} · of what is available", [header, *body]))
+        tables.append(Table(f"{heading}{unit} · of what is available", header, body))
     return tables
-
-
-def _cell(scores: Sequence[float], percent: bool) -> str:
-    if not scores:
-        return "–"
-    values, digits = [score * (100 if percent else 1) for score in scores], 1 if percent else 3
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{spread}"
 
 
 def plot_curves(curves: Curves, path: Path) -> None:

@@ -10,6 +10,10 @@ from typing import Any
 
 import yaml
 
+from mmrobust.reporting.runs import Run
+
+# What must agree, whoever measured. A key that a published number does not have is not known of it.
+ALWAYS = ("n", "split", "selection", "encoder", "epochs")
 TRUST = ("paper", "log", "file name", "second hand")
 STATUS = ("reproduced", "differs", "never run here", "reconstruction")
 
@@ -18,7 +22,8 @@ STATUS = ("reproduced", "differs", "never run here", "reconstruction")
 class Published:
     """One row of a table of others.
 
-    `setting` is what a run must share: keys of a result's `protocol`, and `noise`, the test noise in words.
+    `setting` is what a run must share: ALWAYS, further keys of a result's `protocol`, `noise` as the test noise in
+    words, overrides.
     """
 
     method: str
@@ -29,13 +34,23 @@ class Published:
     source: str
     trust: str
 
-    def differences(self, shared: Mapping[str, str]) -> list[str]:
-        """What a run with these properties does otherwise, in words."""
-        return [
-            f"{key} {wanted}, here {shared.get(key, 'not recorded')}"
-            for key, wanted in self.setting.items()
-            if shared.get(key) != str(wanted)
-        ]
+    def differences(self, ours: Mapping[str, str]) -> list[str]:
+        """What a run that measured this does otherwise, or nobody knows, in words."""
+        told = []
+        for key in dict.fromkeys((*ALWAYS, *self.setting)):
+            wanted, here = self.setting.get(key), ours.get(key, "not recorded")
+            if wanted is None:
+                told.append(f"{key} not known, here {here}")
+            elif str(wanted) != here:
+                told.append(f"{key} {wanted}, here {here}")
+        return told
+
+
+def measured(run: Run) -> dict[str, str]:
+    """What a run may share with a published number."""
+    n = max((count for count in run.counts.values() if count is not None), default=0)
+    own = {"n": n, "encoder": run.origin.encoder, "epochs": run.origin.epochs}
+    return run.table | run.row | {key: str(value) for key, value in own.items() if value is not None}
 
 
 @cache
@@ -57,18 +72,18 @@ def _file() -> dict[str, Any]:
     return found
 
 
-def beside(shared: Mapping[str, str], methods: Sequence[str]) -> tuple[list[Published], list[str]]:
+def beside(runs: Sequence[Run]) -> tuple[list[Published], list[str]]:
     """The published rows that may stand in a table of runs, and for the others why they may not.
 
     Args:
-        shared: what all runs of the table share: `data`, `metric`, `noise` and the protocol, as strings.
-        methods: the methods in the table.
+        runs: the comparable runs of a table.
     """
     rows, notes = [], []
     for row in published():
-        if (row.data, row.metric) != (shared["data"], shared["metric"]) or row.method not in methods:
+        ours = [run for run in runs if run.row.get("method", "").partition(" ")[0] == row.method]
+        if not ours or (row.data, row.metric) != (ours[0].table["data"], ours[0].metric.name):
             continue
-        if differences := row.differences(shared):
+        if differences := min((row.differences(measured(run)) for run in ours), key=len):
             values = ", ".join(f"{name} {value:g}" for name, value in row.values.items())
             notes.append(
                 f"published, not comparable: {row.method} on {row.data}: {values} ({'; '.join(differences)}; "

@@ -49,6 +49,12 @@ def measured_under(protocol: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
+def sample_in_words(protocol: Mapping[str, Any]) -> str:
+    """That the combinations are a sample; empty if they are all."""
+    sample = protocol.get("sample")
+    return f"a sample of {sample['combinations']} of {sample['of']} combinations" if sample else ""
+
+
 def result_table(results: Mapping[str, Any], title: str) -> Table:
     """A row for every combination that is shown, then the aggregates."""
     from rich.table import Table
@@ -68,11 +74,13 @@ def result_table(results: Mapping[str, Any], title: str) -> Table:
     if hidden := len(results["combinations"]) - len(rows):
         table.add_row(f"{hidden} more: results.json")
     table.add_section()
+    captions = [words] if (words := sample_in_words(results["protocol"])) else []
     shown = ["average", "worst"] + (["available"] if not _is_full(results) else [])
     for name in shown:
         table.add_row(name, "", *_cells(results["aggregates"][name], metrics), style="bold")
     if "available" in shown:
-        table.caption, table.caption_justify = "available: each sample from all that it has", "left"
+        captions.append("available: each sample from all that it has")
+    table.caption, table.caption_justify = "\n".join(captions) or None, "left"
     return table
 
 

@@ -4,141 +4,92 @@ A table holds comparable runs: same data, split, test masks and noise, metric, s
 holds runs that differ in their seed alone. `worst` is each run's own worst combination, averaged like the rest.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Any
 
-from mmrobust.config.keys import NOT_IN_HASH
-from mmrobust.errors import UserError, printable
-from mmrobust.evaluation.results import read_results
+from mmrobust.evaluation.results import MANY
 from mmrobust.reporting.published import Published, beside, recipe_status
-from mmrobust.tasks.metric import Metric, metric_named
+from mmrobust.reporting.run_table import sample_in_words
+from mmrobust.reporting.runs import Run
 
-COMPARED = ("data_fingerprint", "split", "selection", "classes", "modalities")
-CHOICES = ("method", "data", "encoder", "fusion", "experiment")
-# Overrides that the result records elsewhere, and those without effect on the numbers.
-RECORDED = ("seed", "missing", "noise", "metric", *CHOICES)
-NO_EFFECT = ("hydra", "missing.train", "missing.test", "noise.train", "noise.test", *NOT_IN_HASH)
-Tables = list[tuple[str, list[list[str]]]]  # headings and rows, the header first
+# How the report calls what runs of two tables do not share.
+IN_WORDS = {
+    "data_fingerprint": "samples (fingerprint)",
+    "data_split": "data split",
+    "missing": "test masks",
+    "noise": "test noise",
+    "skipped": "skipped samples",
+}
 
 
 @dataclass(frozen=True)
-class Run:
-    path: Path
-    seed: int
-    config_hash: str
-    table: dict[str, str]  # what all runs of a table share
-    row: dict[str, str]  # what all runs of a row share
-    scores: dict[str, float | None]  # of every combination, `average`, `worst`
-    seconds: float | None
-    metric: Metric  # whose scores they are
-    study: str | None = None  # of which it is a trial
+class Cell:
+    """What stands in a table: a text, and the numbers that it says.
+
+    Args:
+        text: as it is read.
+        mean, std: over seeds, in the table's unit, not rounded; None if it is no measurement or there is one seed.
+        rank: 1 is the best of its column, 2 the second.
+    """
+
+    text: str
+    mean: float | None = None
+    std: float | None = None
+    rank: int = 0
 
 
-def read_run(path: Path, metric: str | None = None) -> Run:
-    """Read a result; a UserError says why it cannot be reported. The default metric is the primary one."""
-    if not path.exists():
-        raise UserError(f"{path.parent} is not finished: it has no results.json yet")
-    results = cleaned(read_results(path))
-    try:
-        if results["status"] != "complete":
-            raise UserError(f"{path} is not complete: its status is {results['status']!r}")
-        return _run(path, results, metric or results["primary"]["metric"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"{path} is not a result of this framework: {error!r}") from error
+@dataclass(frozen=True)
+class Table:
+    heading: str
+    header: list[str]
+    body: list[list[Cell]]  # the first of each line is its label
 
 
-def cleaned(node: Any) -> Any:
-    """What a file says, without line breaks and control characters in its texts: it may be somebody else's."""
-    if isinstance(node, dict):
-        return {cleaned(key): cleaned(child) for key, child in node.items()}
-    if isinstance(node, list):
-        return [cleaned(child) for child in node]
-    return " ".join(printable(node).split()) if isinstance(node, str) else node
-
-
-def _run(path: Path, results: Mapping[str, Any], metric: str) -> Run:
-    identity, protocol, average = results["identity"], results["protocol"], results["aggregates"]["average"]
-    if metric not in average:
-        raise UserError(f"{path} has no metric {metric!r}; it has {', '.join(average)}")
-    combinations = results["combinations"].items()
-    scores = {name: c["metrics"][metric] if c and c["n"] else None for name, c in combinations}
-    measured = [score for score in scores.values() if score is not None]
-    if (
-        not all(type(score) in (int, float) for score in [*measured, average[metric] or 0])
-        or type(identity["seed"]) is not int
-    ):
-        raise TypeError("a score or the seed is no number")
-    described = metric_named(metric, results)
-    worst = max if described.direction == "min" else min
-    scores |= {"average": average[metric], "worst": worst(measured, default=None)}
-    masks = protocol["missing"]
-    table = {key: protocol[key] for key in (*COMPARED, *protocol)}
-    table |= {"data": identity["data"], "metric": metric, "missing": masks["test"]["hash"]}
-    noise = protocol["noise"]
-    table["noise"] = _words(noise["test"]["protocol"])
-    row = {key: str(identity[key]) for key in CHOICES if identity[key] is not None}
-    if identity["unverified"]:  # its rules rest on memory: see the method's docstring
-        row["method"] += " (unverified)"
-    for part in ("train", "test"):
-        row[f"missing.{part}"] = _words(masks[part]["protocol"])
-    row["noise.train"] = _words(noise["train"]["protocol"])
-    row |= {"train masks": masks["train"]["hash"]} | _overrides(identity["overrides"])
-    row["recipe"] = str(identity["recipe_hash"])
-    row["trials"] = str(protocol["trials"] or "none")
-    study = (identity["study"] or {}).get("name")
-    table["study"] = study or "none"
-    table.pop("trials", None)
-    table = {key: value if isinstance(value, str) else json.dumps(value) for key, value in table.items()}
-    row = {key: str(value) for key, value in row.items()}
-    seconds = results.get("cost", {}).get("train_seconds")
-    if study is not None and not isinstance(study, str):
-        raise TypeError("the study's name is no text")
-    seconds = None if seconds is None else float(seconds)
-    return Run(
-        path, identity["seed"], str(identity["config_hash"]), table, row, scores, seconds, described, study
-    )
-
-
-def _words(protocol: Mapping[str, Any]) -> str:
-    """A protocol in words, without the quirks that are off."""
-    quirks = [f"as_released.{key}" for key, on in protocol.get("as_released", {}).items() if on]
-    keys = {key: value for key, value in protocol.items() if key not in ("name", "as_released")}
-    words = [f"{key}={f'{v:g}' if isinstance(v, float) else v}" for key, v in keys.items()]
-    return " ".join([protocol["name"], *words, *quirks])
-
-
-def _overrides(texts: Iterable[str]) -> dict[str, str]:
-    """The overrides that change the numbers; of a key given twice, the last."""
-    pairs = dict(text.lstrip("+").partition("=")[::2] for text in texts)
-    skipped = ("missing/", "noise/", "metrics.", *(f"{key}." for key in NO_EFFECT))
-    return {k: v for k, v in sorted(pairs.items()) if k not in RECORDED and not f"{k}.".startswith(skipped)}
-
-
-def make_tables(runs: Iterable[Run], notes: list[str]) -> Tables:
-    """A table for every group of comparable runs; what is left out goes to `notes`."""
+def make_tables(runs: Iterable[Run], notes: list[str]) -> list[Table]:
+    """A table for every group of comparable runs; what is left out, and what is not alike, goes to `notes`."""
     alike: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
         t = run.table
         words = ["%"] * run.metric.percent + ["lower is better"] * (run.metric.direction == "min")
         unit = f" ({', '.join(words)})" if words else ""
         heading = f"{t['data']} · {t['split']} · {t['metric']}{unit} · selection {t['selection']}"
+        if "sample" in t:
+            heading += f" · {sample_in_words({'sample': json.loads(t['sample'])})}"
         alike.setdefault(heading, {}).setdefault(json.dumps(t, sort_keys=True), []).append(run)
     tables = []
     for heading, groups in sorted(alike.items()):
-        differing = varying([group[0].table for group in groups.values()])
-        for _, group in sorted(groups.items()):
-            t = group[0].table | {"missing": f"test masks {group[0].table['missing']}"}
-            names = [t[k] if k == "missing" else f"{k} {t.get(k, 'none')}" for k in differing]
-            header, *body = _rows(group, notes)
-            methods = {run.row["method"].partition(" ")[0] for run in group if "method" in run.row}
-            others, apart = beside(group[0].table, sorted(methods))
+        shared = [_in_words(group[0]) for _, group in sorted(groups.items())]
+        differing = varying(shared)
+        notes += _apart(heading, differing, shared)
+        for (_, group), t in zip(sorted(groups.items()), shared, strict=True):
+            names = [f"{key} {t.get(key, 'none')}" for key in differing]
+            header, body = _rows(group, notes)
+            others, apart = beside(group)
             notes += [*apart, *_recipes(group), *_budgets(group)]
-            tables.append((" · ".join([heading, *names]), [header, *body, *_published(others, header)]))
+            tables.append(Table(" · ".join([heading, *names]), header, [*body, *_published(others, header)]))
     return tables
+
+
+def _in_words(run: Run) -> dict[str, str]:
+    """What all runs of its table share, as a reader calls it."""
+    masks = f"{run.row['missing.test']} ({run.table['missing']})"
+    return {IN_WORDS.get(key, key): value for key, value in (run.table | {"missing": masks}).items()}
+
+
+def _apart(heading: str, differing: Sequence[str], shared: Sequence[Mapping[str, str]]) -> list[str]:
+    """Why runs of the same data and metric do not stand in one table."""
+    if not differing:
+        return []
+    told = "; ".join(
+        f"{key}: {', '.join(dict.fromkeys(t.get(key, 'none') for t in shared))}" for key in differing
+    )
+    return [
+        f"{heading}: not comparable, so in {len(shared)} tables and never averaged, are runs with other {told}"
+    ]
 
 
 def _recipes(runs: Iterable[Run]) -> list[str]:
@@ -169,17 +120,21 @@ def without_trials(runs: Sequence[Run], notes: list[str]) -> list[Run]:
     return others or list(runs)
 
 
-def _published(rows: Sequence[Published], header: Sequence[str]) -> list[list[str]]:
+def _published(rows: Sequence[Published], header: Sequence[str]) -> list[list[Cell]]:
     """Lines for numbers of others, which say where they come from instead of seeds and seconds."""
     return [
         [
-            f"published: {row.method} ({row.trust})",
-            *(f"{row.values[name]:.1f}" if name in row.values else "–" for name in header[1:-2]),
-            "–",
-            "–",
+            Cell(f"published: {row.method} ({row.trust})"),
+            *(_number(row.values.get(name)) for name in header[1:-2]),
+            Cell("–"),
+            Cell("–"),
         ]
         for row in rows
     ]
+
+
+def _number(value: float | None) -> Cell:
+    return Cell("–") if value is None else Cell(f"{value:.1f}", value)
 
 
 def varying(records: Sequence[Mapping[str, str]]) -> list[str]:
@@ -188,7 +143,8 @@ def varying(records: Sequence[Mapping[str, str]]) -> list[str]:
     return [key for key in keys if len({record.get(key) for record in records}) > 1]
 
 
-def _rows(runs: Sequence[Run], notes: list[str]) -> list[list[str]]:
+def _rows(runs: Sequence[Run], notes: list[str]) -> tuple[list[str], list[list[Cell]]]:
+    """The best average first."""
     shown = [key for key in varying([run.row for run in runs]) if key != "method"]
     if "train masks" in shown and {"missing.train", "missing.seed"} & {*shown}:
         shown.remove("train masks")  # a hash only where no words tell the rows apart
@@ -204,25 +160,61 @@ def _rows(runs: Sequence[Run], notes: list[str]) -> list[list[str]]:
         older = rows.setdefault(row, {}).pop(run.seed, None)
         if older:
             why = "" if older.config_hash == run.config_hash else " (its configuration hash differs)"
-            notes.append(f"{labels[row]}: seed {run.seed} again; left out the older {older.path.parent}{why}")
+            notes.append(f"{labels[row]}: seed {run.seed} again; left out the older {older.place}{why}")
         rows[row][run.seed] = run
     names = list(runs[0].scores)
-    scale, digits = (100, 1) if runs[0].metric.percent else (1, 3)
+    if (hidden := len(names) - 2 - MANY) > 0:
+        full = names[-3]
+        names = [name for name in names if "+" not in name or name == full]
+        hidden += MANY + 2 - len(names)
+        notes.append(f"{hidden} more combinations are in results.json; average and worst are over all")
+    percent = runs[0].metric.percent
     body = []
     for row, seeds in rows.items():
-        cells = [_cell([run.scores.get(name) for run in seeds.values()], scale, digits) for name in names]
+        cells = [cell([run.scores.get(name) for run in seeds.values()], percent) for name in names]
         seconds = [run.seconds for run in seeds.values() if run.seconds is not None]
-        body.append([labels[row], *cells, str(len(seeds)), f"{fmean(seconds):.1f}" if seconds else "–"])
-    served = [len(names) - 2 - line[1 : len(names) - 1].count("–") for line in body]
+        spent = Cell(f"{fmean(seconds):.1f}", fmean(seconds)) if seconds else Cell("–")
+        body.append([Cell(labels[row]), *cells, Cell(str(len(seeds)), len(seeds)), spent])
+    least = runs[0].metric.direction == "min"
+    average = 1 + names.index("average")
+    body.sort(key=lambda line: (line[average].mean is None, _goodness(line[average], least), line[0].text))
+    served = [sum(c.mean is not None for c in line[1 : len(names) - 1]) for line in body]
+    whole = [count == max(served) for count in served]
+    for i, name in enumerate(names, start=1):
+        fair = whole if name in ("average", "worst") else [True] * len(body)
+        rank([line for line, yes in zip(body, fair, strict=True) if yes], i, least)
     for line, count in zip(body, served, strict=True):
         if count < max(served):  # say that its average and worst are over fewer
-            line[0] += f" ({count} of {max(served)} combinations)"
-    return [["method", *names, "seeds", "train s"], *sorted(body)]
+            label = f"{line[0].text} ({count} of {max(served)} combinations)"
+            line[0] = replace(line[0], text=label)
+    return ["method", *names, "seeds", "train s"], body
 
 
-def _cell(values: Sequence[float | None], scale: float, digits: int) -> str:
-    numbers = [value * scale for value in values if value is not None]
-    if not numbers or len(numbers) < len(values):
-        return "–"
-    spread = f" ± {stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
-    return f"{fmean(numbers):.{digits}f}{spread}"
+def rank(lines: Sequence[list[Cell]], column: int, least: bool) -> None:
+    """Mark the best and the second best of a column, as they are read: equal texts are equally good."""
+    means: dict[str, float] = {}
+    for line in lines:
+        if (mean := line[column].mean) is not None:
+            means.setdefault(line[column].text.partition(" ")[0], mean)
+    if len(means) < 2:
+        return
+    order = sorted(means, key=lambda text: means[text] if least else -means[text])
+    for line in lines:
+        text = line[column].text.partition(" ")[0]
+        if text in order[:2]:
+            line[column] = replace(line[column], rank=1 + order.index(text))
+
+
+def _goodness(cell: Cell, least: bool) -> float:
+    """Smaller is better."""
+    return 0.0 if cell.mean is None else cell.mean if least else -cell.mean
+
+
+def cell(scores: Sequence[float | None], percent: bool) -> Cell:
+    """Mean ± standard deviation over runs; a dash if one of them has no score."""
+    numbers = [score * (100 if percent else 1) for score in scores if score is not None]
+    if not numbers or len(numbers) < len(scores):
+        return Cell("–")
+    digits, std = 1 if percent else 3, stdev(numbers) if len(numbers) > 1 else None
+    spread = "" if std is None else f" ± {std:.{digits}f}"
+    return Cell(f"{fmean(numbers):.{digits}f}{spread}", fmean(numbers), std)

@@ -13,8 +13,8 @@ from mmrobust.config.overrides import key_of, texts
 from mmrobust.errors import UserError
 from mmrobust.sweeps.jobs import Outcome
 from mmrobust.sweeps.space import of_jobs, reference, with_declared
-from mmrobust.sweeps.storage import default_name, finished
-from mmrobust.sweeps.studies import chosen, opened
+from mmrobust.sweeps.storage import default_name
+from mmrobust.sweeps.studies import TUNED, chosen, opened, tuned
 
 if TYPE_CHECKING:
     from mmrobust.sweeps.studies import Launch
@@ -51,9 +51,8 @@ def fair(given: Sequence[str], config_dir: str | None, config: DictConfig, launc
                 f"study {search.study.study_name}: best {' '.join(chosen(best))}, {best.value:.4f}",
                 flush=True,
             )
-            kept = [text for text in search.fixed if key_of(text) not in ("seed", "study.trials")]
-            budget = f"study.trials={finished(search.study)}"
-            jobs += [[*kept, *chosen(best), f"seed={seed}", budget] for seed in seeds]
+            kept = [text for text in search.fixed if key_of(text) not in ("seed", *TUNED)]
+            jobs += [[*kept, *chosen(best), f"seed={seed}", *tuned(search.study, best)] for seed in seeds]
     print(f"{len(jobs)} runs with the best values, seeds {', '.join(map(str, seeds))}", flush=True)
     return [*outcomes, *launch(jobs)]
 

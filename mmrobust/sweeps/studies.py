@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     Launch = Callable[[Sequence[Sequence[str]]], list[Outcome]]
 
+TUNED = ("study.trials", "study.chosen")
 DIRECTIONS = {"max": "maximize", "min": "minimize"}
 
 
@@ -146,7 +147,7 @@ class Search:
             print(f"  {text}")
         kept = [text for text in self.fixed if key_of(text) != "seed"]
         options = ["--config-dir", config_dir] if config_dir else []
-        words = [*options, *kept, *chosen(best), "seed=1,2,3", f"study.trials={finished(self.study)}"]
+        words = [*options, *kept, *chosen(best), "seed=1,2,3", *tuned(self.study, best)]
         print(f"run it: python -m mmrobust.run -m {shlex.join(words)}", flush=True)
 
 
@@ -189,6 +190,11 @@ def make_sampler(options: DictConfig, number: int) -> BaseSampler:
 def chosen(trial: FrozenTrial) -> list[str]:
     """The overrides that a trial stands for."""
     return [f"{key}={value}" for key, value in trial.params.items()]
+
+
+def tuned(study: Study, best: FrozenTrial) -> list[str]:
+    """The overrides that tell a run how its values were chosen."""
+    return [f"study.trials={finished(study)}", f"study.chosen=[{','.join(best.params)}]"]
 
 
 def _short(value: Any, kind: BaseDistribution) -> Any:

@@ -18,6 +18,8 @@ from mmrobust.training.locks import HELD
 
 # In a run's folder, until it is read: what the first process to fail has to say.
 MISTAKE = ".mistake"
+# Status of a process that has lost the others. Why, the first that failed knows.
+ALONE = 3
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:

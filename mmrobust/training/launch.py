@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from mmrobust.training.children import leave_mistake
+from mmrobust.training.children import ALONE, leave_mistake
 
 SIGNALS = (129, 130, 143)  # a rank's status when a signal ended it after its state was saved
 
@@ -31,6 +31,13 @@ def main() -> int:
                 Path(folder),
                 f"process {rank} of the training in {folder} was ended by {name}{why}; go on with: python -m mmrobust.run "
                 f"resume={folder}",
+            )
+            return 2
+        if first.exitcode == ALONE:
+            leave_mistake(
+                Path(folder),
+                f"process {rank} of the training in {folder} has lost the others (log.txt says more); go on with: "
+                f"python -m mmrobust.run resume={folder}",
             )
             return 2
         return first.exitcode if first.exitcode in (2, *SIGNALS) else 1

@@ -12,6 +12,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mmrobust.config.build import construct
+from mmrobust.config.confined import confined
+from mmrobust.config.hidden import hide, reveal
 from mmrobust.config.identity import (
     DamagedError,
     config_hash,
@@ -20,7 +22,7 @@ from mmrobust.config.identity import (
     save_run_config,
 )
 from mmrobust.config.keys import ON_RESUME
-from mmrobust.config.overrides import with_values
+from mmrobust.config.rules import with_checked
 from mmrobust.data.listing import changed_files
 from mmrobust.errors import DivergenceError, UserError, masked
 from mmrobust.evaluation.results import ended_early, is_complete, note_trials, write_end
@@ -46,18 +48,17 @@ def resume(overrides: Sequence[str]) -> int:
             f"resume takes the options of {folder}; {', '.join(changed)} would make another run. Leave them out "
             f"(possible are {', '.join(ON_RESUME)}), or start a new run without resume"
         )
-    config = with_values(config, [f"{key}={value}" for key, value in options.items()])
+    given = [f"{key}={value}" for key, value in options.items()]
+    # which may have been moved, or be somebody else's
+    config = confined(with_checked(config, given), folder, given, trains=True)
     if is_complete(folder):
         finish(folder, config)
         print(f"complete: {folder}")
         return 0
+    reveal(config)
     refuse_changed_files(folder, config)
     head(config, folder)
     check_devices(config)
-    config.paths.run = str(folder)  # it may have been moved
-    for logger in config.logger.values():
-        if "save_dir" in logger:
-            logger.save_dir = str(folder)
     with alone_in(folder):
         if not is_complete(folder):
             save_run_config(config, folder)
@@ -82,6 +83,8 @@ def execute(
         The run's folder.
     """
     config = config.copy()
+    # what is told from here on is told without it
+    hide(config)
     first = run_folder(config)
     head(config, first)
     check_devices(config)
@@ -141,7 +144,7 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
     before = config
     if interrupted:
         try:
-            before = load_run_config(folder)
+            before = reveal(load_run_config(folder))
         except DamagedError as error:  # this command knows what it held
             print(f"{str(error).partition('. The command')[0]}; written anew", flush=True)
     if "inferred" in config.data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -15,13 +16,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mmrobust.batch import Batch
-from mmrobust.combinations import combination_name
+from mmrobust.combinations import combination_name, sample_combinations
 from mmrobust.config.groups import nearest
 from mmrobust.data.loading import KeyedSampler
 from mmrobust.errors import UserError, one_of
 from mmrobust.methods.base import Method
 from mmrobust.tasks.metric import direction
+from mmrobust.training.devices import place
 from mmrobust.training.progress import is_logged, log_values, step_of
+from mmrobust.training.terminal import step
+
+log = logging.getLogger("mmrobust")
 
 WATCHING = (callbacks.EarlyStopping, callbacks.ModelCheckpoint)
 AGGREGATES = ("average", "worst", "full", "available")
@@ -117,13 +122,55 @@ class SameBatches(Callback):
         cast(KeyedSampler, sampler).set_epoch(0)
 
 
+class Shortness(Callback):
+    """Says what a training that ends too early will not reach: the end of what lasts `trainer.max_epochs`, and what of the
+    method begins late."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
+        method = cast(Method, method)
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
+        if trainer.max_steps > 0 and method.automatic_optimization:
+            steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+            by_steps = -(-trainer.max_steps // steps)
+            if epochs is not None and by_steps < epochs:
+                tell(
+                    f"trainer.max_steps={trainer.max_steps} ends training in epoch {by_steps} of trainer.max_epochs={epochs}: "
+                    f"schedules and whatever else lasts that long are cut off; set trainer.max_epochs={by_steps} to have them end "
+                    "with it"
+                )
+            epochs = by_steps if epochs is None else min(epochs, by_steps)
+        if epochs is not None:
+            self.tell_unreached(epochs, method)
+
+    def on_train_end(self, trainer: Trainer, method: LightningModule) -> None:
+        self.tell_unreached(trainer.current_epoch, cast(Method, method))
+
+    def tell_unreached(self, epochs: int, method: Method) -> None:
+        if epochs <= method.selectable_from and not self.told:
+            self.told = True
+            tell(
+                f"training ends after epoch {epochs}, and only from epoch {method.selectable_from + 1} on does {type(method).__name__} "
+                "do all that it does: raise trainer.max_epochs, or shorten its phases, see the keys of its file in conf/method/"
+            )
+
+
+def tell(text: str) -> None:
+    """A warning in the log and, of a single run, on the terminal."""
+    if place().rank == 0:
+        log.warning(text)
+        step(f"warning: {text}")
+
+
 def check_monitors(watching: Sequence[Callback], method: Method, validates: bool) -> None:
     """Whether what callbacks watch can be logged at all. Metrics are known after the first validation only.
 
     Raises:
         UserError: nothing is validated, or there is no such score.
     """
-    names = [combination_name(combination) for combination in method.combinations()]
+    names = [combination_name(c) for c in sample_combinations(method.modalities, method.evaluates)]
     for callback in watching:
         monitor = callback.monitor if isinstance(callback, WATCHING) else None
         if monitor is None or monitor in ("val", "train/loss"):

@@ -11,8 +11,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mmrobust.config.check import check_command_line
 from mmrobust.config.compose import compose_config
+from mmrobust.config.confined import confined
 from mmrobust.config.identity import load_run_config
-from mmrobust.config.overrides import parse, with_quotes, with_values
+from mmrobust.config.overrides import parse, with_quotes
+from mmrobust.config.rules import with_checked
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.files import short_hash
@@ -31,7 +33,7 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
     """The run's configuration with a new missing protocol, new test noise and the keys that an evaluation may change."""
     group = [text for text in changes if text.startswith(("missing", "noise"))]
     others = [text for text in changes if text not in group]
-    config = with_values(config, others)
+    config = with_checked(config, others)
     if group:
         data = [f"data={config.choices.data}"]
         named = {key: config.data[key] for key in SAY_MODALITIES if key in config.data}
@@ -83,6 +85,8 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     results = describe(config, data, method.results, split)
     results["identity"]["checkpoint"] = checkpoint
     out = folder / "evaluations" / f"{split}-{checkpoint}-{_protocol_hash(results['protocol'])}"
+    if sample := results["protocol"].get("sample"):
+        out = out.with_name(f"{out.name}-{sample['combinations']}")
     out.mkdir(parents=True, exist_ok=True)
     title = f"{results['identity']['method']} on {results['identity']['data']}, {split} split, {checkpoint} checkpoint"
     words = measured_under(results["protocol"])
@@ -120,7 +124,7 @@ def evaluate_rates(folder: Path, rates: Sequence[float]) -> None:
         if rate not in done:
             require_checkpoint(folder)
             mcar = ["missing/pattern@missing.test=mcar", f"missing.test.rate={rate}"]
-            config = changed(load_run_config(folder), mcar)
+            config = confined(changed(load_run_config(folder), mcar), folder, trains=False)
             evaluate(folder, config, split="test", checkpoint="best")
 
 

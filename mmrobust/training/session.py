@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from mmrobust.config.build import check_classes, construct
+from mmrobust.config.confined import confined
 from mmrobust.config.identity import load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.data.spec import DataSpec
@@ -116,6 +117,7 @@ def build_method(config: DictConfig, spec: DataSpec) -> Method:
     method = construct(config.method, spec=spec)
     assert isinstance(method, Method)
     initialize(method, config.init)
+    method.evaluates = None if config.combinations == "all" else int(config.combinations)
     method.metrics = build_metrics(config.get("metrics") or DictConfig({}), spec)
     return method
 
@@ -170,7 +172,7 @@ def open_trained(folder: Path | str, which: str = "best") -> Trained:
     Raises:
         UserError: a class of another role or package than the configuration's place asks for; see `load_checkpoint`.
     """
-    config = load_run_config(folder)
+    config = confined(load_run_config(folder), Path(folder), trains=False)
     check_classes(config)
     path = checkpoint_path(folder, which)
     spec = read_spec(load_checkpoint(path), path)

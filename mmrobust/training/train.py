@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from omegaconf import DictConfig
 
+from mmrobust.config.hidden import reveal
 from mmrobust.config.identity import load_run_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import DivergenceError, UserError
@@ -48,7 +49,7 @@ def train(folder: Path) -> dict[str, Any]:
     Returns:
         What `results.json` holds.
     """
-    config = load_run_config(folder)
+    config = reveal(load_run_config(folder))
     begin(folder, config)
     step(f"reading {describe_source(config)} ...")
     data = open_data(config)
@@ -171,11 +172,13 @@ def with_whole_network(run: Training) -> Training:
     return replace(run, method=method, trainer=whole_trainer(run.config, run.trainer, run.folder))
 
 
-def cost(run: Training, seconds: float, parameters: int) -> dict[str, float]:
-    """What the training took: seconds, samples a second, memory, and parameters of the network."""
+def cost(run: Training, seconds: float, parameters: int) -> dict[str, Any]:
+    """What the training took: seconds and epochs on which device, samples a second, memory, and parameters of the network."""
     seen = run.trainer.fit_loop.epoch_loop.batch_progress.total.completed * run.data.batch_size
     return {
         "train_seconds": round(seconds, 3),
+        "epochs": run.trainer.current_epoch,
+        "device": describe_devices(run.trainer),
         "samples_per_second": round(seen / seconds, 2),
         "peak_memory_mib": peak_memory(),
         "parameters": parameters,

@@ -21,12 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from mmrobust.config.build import construct
+from mmrobust.config.hidden import hide
 from mmrobust.config.scaling import tell_optimization
 from mmrobust.errors import UserError
 from mmrobust.methods.base import Method
 from mmrobust.tasks.metric import direction
 from mmrobust.training.checkpoints import AtomicCheckpoints, Checkpoint
 from mmrobust.training.devices import count_devices, place
+from mmrobust.training.monitors import Shortness
 from mmrobust.training.progress import Bar, EpochLines, Losses
 from mmrobust.training.pruning import Pruning
 from mmrobust.training.stopping import StopOnBadLoss, StopOnSignal
@@ -184,7 +186,7 @@ def build_trainer(
         )
     loggers: list[Logger] = [construct(logger) for logger in config.logger.values()]
     for logger in loggers:
-        logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+        logger.log_hyperparams(hide(config))
     monitor = monitored(method)
     every_epoch: dict[str, Any] = {
         "dirpath": folder / "checkpoints",
@@ -204,6 +206,7 @@ def build_trainer(
         Checkpoint(filename="last", first=0, **every_epoch),
         StopOnBadLoss(folder),
         Losses(),
+        *([] if config.trainer.fast_dev_run else [Shortness()]),
         *build_callbacks(config),
     ]
     if config.study.pruner:

@@ -3,8 +3,7 @@
 m1 has twelve patterns a class, some five samples of each; where it shows a decoy's, its label is wrong.
 m2 has one pattern a class and, disturbed in common, shows the same decoy: in training it tells what m1 shows.
 
-Not shown: that one stage beats two. Here `stages=teacher_first` is the better one: of 20 epochs, with 0,
-5, 10 of them for the frozen branch, m1 alone reaches 48.3, 49.1, 50.9 %, in the same order with every seed.
+Whether one stage beats several is experiment O's, see .github/results.md.
 """
 
 from __future__ import annotations

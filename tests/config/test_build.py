@@ -131,8 +131,8 @@ def test_classes_in() -> None:
 
 
 def test_what_cannot_be_imported() -> None:
-    node = OmegaConf.create({"x": {"_target_": "tests.toys.Nothing"}})
-    with pytest.raises(UserError, match=r"_target_=tests\.toys\.Nothing cannot be imported: .*PYTHONPATH"):
+    node = OmegaConf.create({"x": {"_target_": "tests.squares.Nothing"}})
+    with pytest.raises(UserError, match=r"_target_=tests\.squares\.Nothing cannot be imported: .*PYTHONPATH"):
         construct(node.x)
 
 

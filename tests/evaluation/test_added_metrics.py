@@ -31,7 +31,8 @@ from mmrobust.run import main
 from mmrobust.tasks.metric import Metric
 from mmrobust.tasks.registry import build_task
 from mmrobust.testing import describe_data, make_batch
-from tests.evaluation.test_combinations import batches
+from tests.made import batches
+from tests.runs import tiny
 
 CHOICES = "metric=[auroc,kappa,calibration]"
 
@@ -223,7 +224,8 @@ def _pairs(row: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.slow
 def test_ranks_add_up_and_one_may_lack_a_combination(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_count, (tmp_path,), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
+    start = torch.multiprocessing.start_processes  # type: ignore[attr-defined]
+    start(_count, (tmp_path,), nprocs=2, start_method="fork")
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     one = AddedScores(built(describe_data(), CHOICES), 3)
@@ -244,9 +246,7 @@ def test_a_users_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         "  power: 2.0\n  direction: min\n"
     )
     keys = ["--config-dir", str(tmp_path / "conf"), "metric=surprise", "allow=[tests]", "method=dropout"]
-    keys += ["data=synthetic", "data.num_train=64", "data.num_val=32", "data.num_test=32", "encoder.width=8"]
-    keys += ["trainer.max_epochs=1", "trainer.accelerator=cpu", f"paths.run={tmp_path}/run"]
-    assert main(keys) == 0
+    assert main([*keys, *tiny("data.num_test=32"), f"paths.run={tmp_path}/run"]) == 0
     assert "surprise ↓" in capsys.readouterr().out
     results = read_results(tmp_path / "run")
     assert results["metrics"] == {"surprise": {"direction": "min", "percent": False, "label": "surprise"}}
@@ -257,7 +257,7 @@ def test_a_users_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert results["combinations"][name]["metrics"]["surprise"] == pytest.approx(expected, abs=1e-5)
     assert "val/average/surprise" in (tmp_path / "run/metrics.csv").read_text()
     assert evaluate([f"run={tmp_path}/run", "verify=true", "allow=[tests]"]) == 0
-    assert report([str(tmp_path), "--metric", "surprise", "--markdown"]) == 0
+    assert report([str(tmp_path), "--metric", "surprise", "--format", "markdown"]) == 0
     shown = capsys.readouterr().out
     assert "surprise (lower is better)" in shown
     worst = max(row["metrics"]["surprise"] for row in results["combinations"].values())

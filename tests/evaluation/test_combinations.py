@@ -1,6 +1,6 @@
 """Every combination in one pass: stacked equals looped, and only samples that truly have one are counted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,19 +16,9 @@ from mmrobust.methods.base import Method
 from mmrobust.methods.fusion import Fusion
 from mmrobust.methods.late import LateFusion
 from mmrobust.testing import describe_data, make_batch
+from tests.made import batches
 
 Build = Callable[..., Method]
-
-
-def batches(method: Method, *, complete: bool = False, sizes: tuple[int, ...] = (24, 9)) -> Iterator[Batch]:
-    """Batches in reverse order of their samples; in segmentation some pixels are void."""
-    start = sum(sizes)
-    for seed, size in enumerate(sizes):
-        start -= size
-        batch = make_batch(method.spec, size, complete=complete, seed=seed)
-        if method.spec.task == "segmentation":
-            batch.target[:, :5] = method.spec.ignore_index
-        yield Batch(**{**vars(batch), "index": batch.index + start})
 
 
 def scored(method: Method, data: list[Batch], served: list[tuple[str, ...]] | None = None) -> Results:

@@ -19,24 +19,6 @@ from mmrobust.evaluation.results import (
 )
 
 
-@pytest.fixture
-def results() -> dict[str, Any]:
-    def metrics(accuracy: float | None) -> dict[str, float | None]:
-        return {"accuracy": accuracy, "ece": None if accuracy is None else 0.125}
-
-    return {
-        "schema": 1,
-        "status": "complete",
-        "primary": {"metric": "accuracy", "direction": "max"},
-        "combinations": {
-            "audio": {"n": 7, "metrics": metrics(0.25)},
-            "visual": None,
-            "audio+visual": {"n": 0, "metrics": metrics(None)},
-        },
-        "aggregates": {name: metrics(0.5) for name in ("average", "worst", "full", "available")},
-    }
-
-
 def test_round_trip(tmp_path: Path, results: dict[str, Any]) -> None:
     path = write_results(tmp_path / "new", results)
     assert read_results(path) == read_results(tmp_path / "new") == results
@@ -138,10 +120,13 @@ def test_damaged_predictions(tmp_path: Path, damage: str) -> None:
 
 
 def test_an_older_result_is_as_if_it_had_the_later_keys(tmp_path: Path, results: dict[str, Any]) -> None:
-    write_results(tmp_path, results | {"identity": {"seed": 1}, "protocol": {"split": "test", "trials": 3}})
+    write_results(
+        tmp_path, results | {"identity": {"encoder": "tiny"}, "protocol": {"split": "test", "trials": 3}}
+    )
     upgraded = read_results(tmp_path)
-    assert upgraded["identity"] == {"seed": 1, "unverified": "", "study": None}
-    assert upgraded["protocol"]["trials"] == 3
+    later = {"unverified": "", "study": None, "encoders": "tiny"}
+    assert upgraded["identity"] == {"encoder": "tiny"} | later
+    assert (upgraded["protocol"]["trials"], upgraded["protocol"]["chosen"]) == (3, [])
     assert upgraded["protocol"]["noise"]["test"]["protocol"] == {"name": "clean"}
 
 

@@ -21,10 +21,9 @@ from mmrobust.evaluation.results import read_results
 from mmrobust.loggers import wandb_run
 from mmrobust.loggers.wandb_segment import STEP, Segment
 from mmrobust.run import main
-from tests.loggers.test_wandb_logger import config, make, runs
-from tests.loggers.test_wandb_logger import nobody_logged_in as nobody_logged_in
-from tests.test_run import TINY
-from tests.training.test_resume import SMALL, in_a_process
+from tests.loggers.offline import config, make, runs
+from tests.loggers.offline import nobody_logged_in as nobody_logged_in
+from tests.runs import fault, in_a_process, tiny
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +39,8 @@ def test_a_resumed_run_goes_on_with_its_wandb_run(number: int, segments: int, tm
 
     A killed process leaves a file that W&B has not written to the end; all of it is in the second.
     """
-    fault = (
-        f"{{_target_: tests.faults.Signal, where: batch, count: 11, number: {number}, marker: {tmp_path}/m}}"
-    )
-    argv = [*SMALL, "logger=both", f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
+    argv = tiny("data.num_train=96", "trainer.max_epochs=3", "trainer.log_every_n_steps=2", "logger=both")
+    argv += ["allow=[tests]", "keep=all", f"paths.run={tmp_path}/run", fault("batch", 11, number, tmp_path)]
     assert in_a_process(argv, tmp_path / "output.txt") == (-9 if number == 9 else 143)
     moved = (tmp_path / "run").rename(tmp_path / "moved")
     before = Segment(moved, json.loads((moved / "wandb_run.jsonl").read_text().split("\n")[0])["config_hash"])
@@ -72,7 +69,7 @@ def test_a_resumed_run_goes_on_with_its_wandb_run(number: int, segments: int, tm
 
 @pytest.mark.slow
 def test_two_ranks_are_one_wandb_run(tmp_path: Path) -> None:
-    small = [*TINY, "logger=both", "trainer.devices=2", "trainer.max_epochs=1"]
+    small = tiny("logger=both", "trainer.devices=2")
     assert main([*small, f"paths.run={tmp_path}/run"]) == 0
     (written,) = runs(tmp_path / "run")
     results = read_results(tmp_path / "run")
@@ -87,7 +84,7 @@ def test_teacher_checkpoint_and_configuration(tmp_path: Path) -> None:
     """A student and the teacher made for it; the tested checkpoint with what it is."""
     keys = ["method=distillation", "missing=mcar", "missing.train.rate=0.3", "logger.wandb.checkpoint=best"]
     keys += ["logger.wandb.group=my sweep", "logger.wandb.name=mine"]
-    assert main([*TINY, "logger=wandb", *keys, f"paths.outputs={tmp_path}"]) == 0
+    assert main([*tiny(), "logger=wandb", *keys, f"paths.outputs={tmp_path}"]) == 0
     (folder,) = tmp_path.glob("distillation_synthetic/*")
     (student,) = runs(folder)
     (teacher,) = runs(next(tmp_path.glob("teachers/*")))
@@ -125,7 +122,7 @@ def test_what_an_agent_of_a_sweep_runs(tmp_path: Path) -> None:
     agent = {"WANDB_SWEEP_ID": "abc123", "WANDB_RUN_ID": "run45678", "WANDB_MODE": "offline"}
     agent |= {"WANDB_SWEEP_PARAM_PATH": str(tmp_path / "config.yaml")}
     agent |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command += [*TINY, f"paths.outputs={tmp_path}/out"]
+    command += [*tiny(), f"paths.outputs={tmp_path}/out"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | agent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "out").glob("dropout_synthetic/*")

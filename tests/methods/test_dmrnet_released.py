@@ -148,14 +148,9 @@ SMALL = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    ("init", "learns"),
-    [
-        pytest.param("kaiming", True, marks=pytest.mark.slow),
-        pytest.param("default", False, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize(("init", "learns"), [("kaiming", True), ("default", False)])
 def test_the_recipe_leaves_chance_behind(
     init: str, learns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,12 +14,15 @@ from torch import Tensor
 from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.errors import UserError
+from mmrobust.evaluation.results import read_results
 from mmrobust.losses import maximum_mean_discrepancy
 from mmrobust.methods.osmd import OSMD
 from mmrobust.methods.parts.translated_trunk import TranslatedTrunk, TranslationBlock
 from mmrobust.models.pyramid import Pyramid, levels
 from mmrobust.models.stages import Staged
+from mmrobust.run import main
 from mmrobust.testing import check_method, describe_data, make_batch, step
+from tests.runs import tiny
 
 FIXED = "method.privileged=[m2]"
 RECONSTRUCTION = "method.layout=reconstruction"
@@ -358,3 +362,12 @@ def test_mistakes(overrides: list[str], message: str) -> None:
 def test_a_single_modality_has_nothing_privileged() -> None:
     with pytest.raises(UserError, match="the data has m1 alone"):
         make(num_modalities=1)
+
+
+def test_a_run_has_no_score_where_nothing_but_the_privileged_is_there(tmp_path: Path) -> None:
+    keys = tiny("data.kinds=[vector]", "data.num_modalities=3", "method=osmd", FIXED, "method.ramp_epochs=0")
+    assert main([*keys, f"paths.run={tmp_path}"]) == 0
+    found = read_results(tmp_path)
+    assert [name for name, row in found["combinations"].items() if row] == ["m1", "m3", "m1+m3"]
+    assert len(found["combinations"]) == 7
+    assert found["aggregates"]["full"]["accuracy"] is None

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
-from mmrobust.config.compose import compose_config
+from mmrobust.config.compose import compose_config, conf_folder
 from mmrobust.config.keys import KEYS
 from mmrobust.models.initialization import RULES, initialize, keep_weights
 from mmrobust.testing import describe_data
@@ -56,6 +57,11 @@ def test_what_is_pretrained_keeps_its_weights() -> None:
 
 def test_the_key_names_these_rules() -> None:
     assert {*KEYS["init"].choices} == {"default", *RULES}
+
+
+def test_the_audio_visual_recipes_begin_as_released() -> None:
+    """With each network's own weights they stay at chance, which `test_dmrnet_released.py` takes minutes to show."""
+    assert OmegaConf.load(conf_folder() / "experiment/recipe/audio_visual.yaml").init == "kaiming"
 
 
 def test_a_run_draws_all_its_layers_by_the_rule() -> None:

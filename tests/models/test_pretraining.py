@@ -29,8 +29,8 @@ from mmrobust.testing import step
 from mmrobust.training.session import build_method
 
 DATA = Path(os.environ.get("MMROBUST_DATA", "data"))
-REAL = DATA.parent / "weights/tf_efficientnet_lite0.safetensors"
 NETWORK = "tf_efficientnet_lite0"  # mean and deviation 0.5
+REAL = Path(os.environ.get("MMROBUST_WEIGHTS", DATA.parent / "weights")) / f"{NETWORK}.safetensors"
 IMAGE, DEPTH = Modality("image", (3, 64, 64)), Modality("depth", (1, 64, 64))
 
 
@@ -231,7 +231,8 @@ def test_a_truncated_file_no_file_and_no_weights(file: Path, tmp_path: Path) -> 
 
 
 real_weights = pytest.mark.skipif(
-    not REAL.is_file(), reason=f"{REAL} is absent; set MMROBUST_DATA to the folder beside it"
+    not REAL.is_file(),
+    reason=f"{REAL} is absent; set MMROBUST_WEIGHTS, its folder, or MMROBUST_DATA, the one beside that",
 )
 
 
@@ -248,7 +249,7 @@ def test_real_weights(task: str) -> None:
     torch.testing.assert_close(stem[1].weight, expected.sum(1, keepdim=True), rtol=1e-3, atol=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.data
 @real_weights
 @pytest.mark.skipif(not (DATA / "nyuv2").is_dir(), reason=f"{DATA}/nyuv2 is absent; set MMROBUST_DATA")

@@ -9,18 +9,9 @@ import pytest
 from mmrobust.evaluation.results import read_results
 from mmrobust.report import main as report
 from mmrobust.run import main
+from tests.runs import tiny
 
-SMALL = [
-    "method=dropout",
-    "encoder.width=8",
-    "data=synthetic",
-    "data.num_train=64",
-    "data.num_val=32",
-    "data.num_test=64",
-    "data.batch_size=32",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-]
+SMALL = tiny("method=dropout", "data.num_val=32", "data.num_test=64", "data.batch_size=32")
 
 
 @pytest.mark.slow
@@ -47,7 +38,7 @@ def test_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "optimizer.lr=0.1", f"paths.outputs={tmp_path}/out"]) == 0  # which has no curve
     capsys.readouterr()
     picture = tmp_path / "curves.png"
-    assert report([f"{tmp_path}/out", "--markdown", "--curves", str(picture)]) == 0
+    assert report([f"{tmp_path}/out", "--format", "markdown", "--curves", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     lines = capsys.readouterr().out.splitlines()
     assert "| test modalities missing | 0 | 0.6 |" in lines

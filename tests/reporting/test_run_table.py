@@ -13,24 +13,6 @@ from mmrobust.evaluation.results import shown_combinations
 from mmrobust.reporting.run_table import plot_combinations, result_table
 
 
-@pytest.fixture
-def results() -> dict[str, Any]:
-    def metrics(accuracy: float | None) -> dict[str, float | None]:
-        return {"accuracy": accuracy, "ece": None if accuracy is None else 0.125}
-
-    return {
-        "schema": 1,
-        "status": "complete",
-        "primary": {"metric": "accuracy", "direction": "max"},
-        "combinations": {
-            "audio": {"n": 7, "metrics": metrics(0.25)},
-            "visual": None,
-            "audio+visual": {"n": 0, "metrics": metrics(None)},
-        },
-        "aggregates": {name: metrics(0.5) for name in ("average", "worst", "full", "available")},
-    }
-
-
 def shown(results: dict[str, Any]) -> list[list[str]]:
     console = Console(file=io.StringIO(), width=100)
     console.print(result_table(results, "a title"))

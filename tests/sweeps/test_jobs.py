@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmrobust.sweeps.jobs import AGAIN, Outcome, stopped_line
-from tests.sweeps.test_launchers import SMALL, started, until
+from tests.runs import started, tiny, until
 
 
 def outcomes(*statuses: str) -> list[Outcome]:
@@ -29,7 +29,8 @@ def test_a_stopped_sweep(statuses: list[str], words: str) -> None:
 @pytest.mark.slow
 def test_jobs_that_never_began_have_not_failed(tmp_path: Path) -> None:
     """Ctrl-C in a sweep of four on one worker: one is saved, three are not started."""
-    jobs = ["-m", *SMALL, "method=dropout", "seed=0,1,2,3", "data.num_train=640"]
+    jobs = ["-m", *tiny("data.num_train=640", "data.batch_size=32"), "method=dropout", "seed=0,1,2,3"]
+    jobs += ["trainer.max_epochs=2", "allow=[tests]"]
     jobs += ["callbacks.slow={_target_: tests.faults.Slow, seconds: 0.4}", f"paths.outputs={tmp_path}/out"]
     jobs += ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     sweep = started(jobs, tmp_path / "output.txt")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,44 +23,33 @@ from mmrobust.sweeps.launchers import _remove_left_over
 from mmrobust.sweeps.needs import groups, needs
 from mmrobust.training.locks import locked
 from tests import slurm
-from tests.training.test_resume import differences, in_a_process, outcome
-from tests.training.test_two_processes import seen, witness
+from tests.runs import (
+    differences,
+    fault,
+    finished,
+    in_a_process,
+    outcome,
+    seen,
+    started,
+    tiny,
+    until,
+    witness,
+)
 
-SMALL = [
-    "encoder.width=8",
+SMALL = tiny(
     "encoder.norm=group",
-    "data=synthetic",
-    "data.num_train=64",
     "data.num_val=32",
     "data.num_test=32",
     "data.batch_size=32",
     "trainer.max_epochs=2",
-    "trainer.accelerator=cpu",
     "keep=all",
     "allow=[tests]",
-]
-
-
-def finished(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob("*/*/results.json"))
-
-
-def until(done: Callable[[], object], seconds: float = 240) -> None:
-    ended = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < ended, "waited for nothing"
-        time.sleep(0.05)
-
-
-def started(argv: list[str], output: Path, **variables: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "mmrobust.run", *argv]
-    with output.open("a") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | variables)
+)
 
 
 def table(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    assert report([str(folder), "--markdown"]) == 0
+    assert report([str(folder), "--format", "markdown"]) == 0
     lines = capsys.readouterr().out.splitlines()
     return "\n".join(line.rpartition(" | ")[0] for line in lines)  # the last column is time
 
@@ -167,13 +155,12 @@ def test_a_sweep_is_stopped_killed_and_goes_on(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.slow
 def test_a_stopped_job_stops_a_sweep_in_one_process(tmp_path: Path) -> None:
-    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 2, number: 15, marker: {tmp_path}/m}}"
     jobs = [
         "-m",
         *SMALL,
         "method=dropout,fusion",
         f"paths.outputs={tmp_path}/out",
-        f"+callbacks.fault={fault}",
+        fault("batch", 2, 15, tmp_path),
     ]
     assert in_a_process(jobs, tmp_path / "output.txt") == 128 + signal.SIGTERM
     text = "1 saved, 1 not started; the same command goes on with what is not complete"

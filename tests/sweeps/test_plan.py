@@ -10,18 +10,17 @@ import pytest
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
 from mmrobust.sweeps.plan import duration, size
+from tests.runs import tiny
 
-SMALL = [
+SMALL = tiny(
     "encoder.width=16",
-    "data=synthetic",
     "data.num_train=640",
     "data.num_val=64",
     "data.num_test=64",
     "data.batch_size=32",
     "trainer.max_epochs=2",
-    "trainer.accelerator=cpu",
     "data.num_modalities=3",
-]
+)
 
 
 def seconds(text: str) -> float:

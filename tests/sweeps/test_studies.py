@@ -18,27 +18,16 @@ from mmrobust.report import main as report
 from mmrobust.run import main
 from mmrobust.sweeps.storage import STORAGE, compare, open_storage, without_password
 from mmrobust.training.locks import locked
-from tests.training.test_resume import in_a_process
+from tests.runs import fault, in_a_process, tiny
 
 optuna = pytest.importorskip("optuna")
 
-SMALL = [
-    "method=fusion",
-    "encoder.width=8",
-    "data=synthetic",
-    "data.num_train=64",
-    "data.num_val=64",
-    "data.num_test=32",
-    "data.batch_size=32",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-    "allow=[tests]",
-]
+SMALL = tiny("data.num_val=64", "data.num_test=32", "data.batch_size=32", "allow=[tests]")
 RATES = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
 
 
 def search(tmp_path: Path, *more: str) -> list[str]:
-    return ["-m", "sweep=optuna", *SMALL, f"paths.outputs={tmp_path}/out", *more]
+    return ["-m", "sweep=optuna", "method=fusion", *SMALL, f"paths.outputs={tmp_path}/out", *more]
 
 
 def study(tmp_path: Path, name: str = "fusion_synthetic") -> Any:
@@ -113,10 +102,9 @@ def test_a_killed_search_ends_as_an_undisturbed_one(
 ) -> None:
     """SIGKILL in the second trial's training, and after the batch of two has run but before its end is told."""
     command = ["sweep.trials=3", "sweep.parallel=2", RATES, "keep=all"]
-    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 2, number: 9, marker: {tmp_path}/marker}}"
     tables = []
     for name in ("undisturbed", "killed"):
-        argv = search(tmp_path / name, *command, f"+callbacks.fault={fault}")
+        argv = search(tmp_path / name, *command, fault("batch", 2, signal.SIGKILL, tmp_path))
         if name == "undisturbed":
             (tmp_path / "marker").touch()
         else:
@@ -124,7 +112,7 @@ def test_a_killed_search_ends_as_an_undisturbed_one(
             assert in_a_process(argv, tmp_path / "output.txt") == -signal.SIGKILL
             assert [state for state, *_ in trials(tmp_path / name)] == ["RUNNING", "RUNNING"]
         assert in_a_process(argv, tmp_path / "output.txt") == 0, (tmp_path / "output.txt").read_text()
-        assert report([f"{tmp_path}/{name}/out", "--markdown"]) == 0
+        assert report([f"{tmp_path}/{name}/out", "--format", "markdown"]) == 0
         lines = capsys.readouterr().out.splitlines()
         tables.append([line.rsplit("|", 2)[0] for line in lines])  # without the seconds
     assert trials(tmp_path / "undisturbed") == trials(tmp_path / "killed")
@@ -168,7 +156,7 @@ def test_a_pruned_trial_is_told_and_not_begun_again(
 @pytest.mark.slow
 def test_equal_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A study for each method, then other seeds with its best values; reports keep the trials apart."""
-    argv = ["-m", "sweep=fair", *SMALL[1:], f"paths.outputs={tmp_path}/out", "sweep.trials=2"]
+    argv = ["-m", "sweep=fair", *SMALL, f"paths.outputs={tmp_path}/out", "sweep.trials=2"]
     methods = "method=fusion,dropout"
     assert main([*argv, methods, "sweep.seeds=[0,1]"]) == 2
     assert "has seed=0, with which the trials run" in capsys.readouterr().err
@@ -184,15 +172,27 @@ def test_equal_tuning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         best = study(tmp_path, f"{r['identity']['method']}_synthetic").best_params["optimizer.lr"]
         assert f"optimizer.lr={best}" in r["identity"]["overrides"]
         assert r["protocol"]["trials"] == 2
+        assert r["protocol"]["chosen"] == ["optimizer.lr"]
     assert len(results) == 2 * 2 + 2
     capsys.readouterr()
-    assert report([f"{tmp_path}/out", "--markdown"]) == 0
+    assert report([f"{tmp_path}/out", "--format", "markdown"]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("### ") == 1
     assert "left out 4 trials of dropout_synthetic, fusion_synthetic" in printed.err
     assert "unequal" not in printed.err
-    assert main([*SMALL, f"paths.outputs={tmp_path}/out", "seed=5"]) == 0  # without any
-    assert report([f"{tmp_path}/out", "--markdown", "--trials"]) == 0
+    assert report([f"{tmp_path}/out", "--store", f"{tmp_path}/fair.csv"]) == 0
+    with (tmp_path / "fair.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["method"], row["seed"], row["trials"]) for row in rows} == {
+        ("dropout", "5", "2"),
+        ("fusion", "5", "2"),
+    }
+    assert all(row["chosen"].startswith("optimizer.lr=") and row["chosen"] in row["command"] for row in rows)
+    capsys.readouterr()
+    assert report([f"{tmp_path}/fair.csv", "--format", "markdown"]) == 0
+    assert capsys.readouterr().out == printed.out
+    assert main([*SMALL, "method=fusion", f"paths.outputs={tmp_path}/out", "seed=5"]) == 0  # without any
+    assert report([f"{tmp_path}/out", "--format", "markdown", "--trials"]) == 0
     printed = capsys.readouterr()
     assert printed.out.count("### ") == 3
     assert "unequal budgets" in printed.err
@@ -310,8 +310,7 @@ def test_a_trial_whose_teacher_diverges_is_one_of_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where none is left, there is nothing to choose, and it is said what to do."""
-    small = [text for text in SMALL if text != "method=fusion"]
-    command = ["-m", "sweep=optuna", *small, *DIVERGING, f"paths.outputs={tmp_path}/out", "method=mmanet"]
+    command = ["-m", "sweep=optuna", *SMALL, *DIVERGING, f"paths.outputs={tmp_path}/out", "method=mmanet"]
     command += ["optimizer.lr=choice(1e30,1e31)", "sweep.trials=1"]
     for _ in range(2):
         assert main(command) == 2

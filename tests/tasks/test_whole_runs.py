@@ -16,10 +16,10 @@ from mmrobust.run import main
 from mmrobust.tasks.metric import METRICS
 from mmrobust.tasks.registry import require_task
 from mmrobust.training.session import open_trained
+from tests.runs import on_two_ranks, tiny
 
-SMALL = [
+SMALL = tiny(
     "encoder.width=16",
-    "data=synthetic",
     "data.kinds=[vector,text]",
     "data.variants=1",
     "data.num_train=256",
@@ -27,11 +27,10 @@ SMALL = [
     "data.num_test=63",
     "data.batch_size=32",
     "trainer.max_epochs=2",
-    "trainer.accelerator=cpu",
     "missing=mcar",
     "missing.test.rate=0.3",
     "keep=all",
-]
+)
 ADDED = {
     "regression": "+metrics.added={_target_: torchmetrics.R2Score, direction: null}",
     "multilabel": "metric=auroc",
@@ -58,7 +57,7 @@ def test_a_whole_run(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     (again,) = folder.glob("evaluations/*")
     assert read_results(again)["combinations"] == results["combinations"]
     assert open_trained(folder).spec.task == task
-    assert report([str(tmp_path), "--markdown"]) == 0
+    assert report([str(tmp_path), "--format", "markdown"]) == 0
     assert f" · {primary['metric']}" in capsys.readouterr().out
 
 
@@ -66,7 +65,7 @@ def test_a_whole_run(task: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("task", ADDED)
 def test_two_processes(task: str, tmp_path: Path) -> None:
     keys = [*SMALL, f"data.task={task}", "method=dmrnet", ADDED[task]]
-    assert main([*keys, f"paths.run={tmp_path}/2", "trainer.devices=2"]) == 0
+    on_two_ranks([*keys, f"paths.run={tmp_path}/2"], tmp_path)
     assert evaluate([f"run={tmp_path}/2"]) == 0
     (again,) = (tmp_path / "2/evaluations").glob("*")
     two, one = (read_results(folder)["combinations"] for folder in (tmp_path / "2", again))

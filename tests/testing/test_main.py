@@ -9,8 +9,8 @@ import pytest
 from torch import nn
 
 from mmrobust.testing.__main__ import main
+from tests.squares import CONF
 
-CONF = str(Path(__file__).parents[1] / "conf")
 SMALL = ["encoder.width=8", "allow=[tests]"]
 DATA = ["data=synthetic", "data.num_train=64", "data.num_val=8", "data.num_test=8", "data.batch_size=8"]
 

@@ -12,21 +12,14 @@ import torch
 from omegaconf import OmegaConf
 
 from mmrobust import evaluate, report
+from mmrobust.config.confined import confined
+from mmrobust.config.identity import load_run_config
 from mmrobust.errors import UserError
 from mmrobust.run import main
 from mmrobust.training.session import open_trained
+from tests.runs import tiny
 
-SMALL = [
-    "data=synthetic",
-    "encoder.width=8",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-    "data.num_train=16",
-    "data.num_val=8",
-    "data.num_test=8",
-    "data.batch_size=8",
-    "keep=all",
-]
+SMALL = tiny("data.num_train=16", "data.num_val=8", "data.num_test=8", "data.batch_size=8", "keep=all")
 
 
 Capture = pytest.CaptureFixture[str]
@@ -87,9 +80,27 @@ CHANGES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+CHECKPOINTS = "lightning.pytorch.callbacks.ModelCheckpoint"
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "callback": {"callbacks": {"x": {"_target_": CHECKPOINTS, "dirpath": "elsewhere"}}},
+    "file name": {"callbacks": {"x": {"_target_": CHECKPOINTS, "filename": "../../elsewhere/x"}}},
+    "within a list": {"callbacks": {"x": {"_target_": CALLBACK, "on_fit_start": [{"y": "/elsewhere"}]}}},
+    "logger": {"logger": {"x": {"_target_": "lightning.pytorch.loggers.TensorBoardLogger", "root_dir": "elsewhere"}}},
+    "name of a logger": {"logger.csv": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": ".", "name": "../elsewhere"}},
+    "server": {"logger": {"x": {"_target_": "lightning.pytorch.loggers.MLFlowLogger", "tracking_uri": "http://example.com"}}},
+    "study": {"study": {"name": "s", "trial": 0, "storage": "elsewhere/s.journal", "pruner": {"pruner": "median"}}},
+    "study in SQLite": {"study": {"name": "s", "trial": 0, "storage": "sqlite:///elsewhere.db", "pruner": {"pruner": "median"}}},
+    "cache of weights": {"method.encoder.options": {"cache_dir": "elsewhere"}},
+}  # fmt: skip
+
+
 def change(folder: Path, case: str) -> None:
+    change_to(folder, CHANGES[case])
+
+
+def change_to(folder: Path, values: dict[str, Any]) -> None:
     config = OmegaConf.load(folder / "config.yaml")
-    for key, value in CHANGES[case].items():
+    for key, value in values.items():
         OmegaConf.update(config, key, value, merge=False, force_add=True)
     OmegaConf.save(config, folder / "config.yaml")
 
@@ -176,3 +187,62 @@ def test_the_same_command_mends_config_yaml(text: str, foreign: Path, capfd: Cap
     assert main([*SMALL, "method=fusion", f"paths.run={foreign}"]) == 0
     assert "config.yaml is damaged: it " in capfd.readouterr().out
     assert resumed(foreign) == 0
+
+
+@pytest.mark.parametrize("case", ELSEWHERE)
+def test_nothing_is_written_elsewhere(case: str, foreign: Path, capfd: Capture) -> None:
+    change_to(foreign, ELSEWHERE[case])
+    before = sorted(foreign.parent.rglob("*"))
+    (foreign / "results.json").unlink()
+    assert main([f"resume={foreign}"]) == 2
+    assert "is a place outside the run's folder" in capfd.readouterr().err
+    assert sorted(foreign.parent.rglob("*")) == [path for path in before if path.name != "results.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data.batch_size=0", "data.batch_size=0 is below 1"),
+        ("data.batch_size=many", "data.batch_size=many is not a whole number"),
+        ("data.workers=-1", "data.workers=-1 is below 0"),
+        ("combinations=x", "combinations=x is not known; choose all"),
+        ("combinations=2", "combinations=2 is below 3"),
+    ],
+)
+def test_values_for_an_evaluation_are_checked(text: str, words: str, foreign: Path, capfd: Capture) -> None:
+    assert evaluate.main([f"run={foreign}", text]) == 2
+    assert words in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("keep=foo", "keep=foo is not known"), ("data.workers=-1", "data.workers=-1 is below 0")],
+)
+def test_values_for_resuming_are_checked(text: str, words: str, foreign: Path, capfd: Capture) -> None:
+    assert main([f"resume={foreign}", text]) == 2
+    assert words in capfd.readouterr().err
+
+
+def test_a_place_that_the_command_line_names(foreign: Path, tmp_path: Path) -> None:
+    change_to(
+        foreign, {"callbacks": {"x": {"_target_": CHECKPOINTS, "dirpath": str(tmp_path / "mine" / "x")}}}
+    )
+    (foreign / "results.json").unlink()
+    shutil.rmtree(foreign / "checkpoints")
+    assert main([f"resume={foreign}", f"paths.outputs={tmp_path / 'mine'}"]) == 0
+    assert list((tmp_path / "mine" / "x").glob("*.ckpt"))
+
+
+def test_caches_and_downloads_are_this_machines(
+    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMROBUST_CACHE", str(tmp_path / "cache"))
+    given = {"data.cache": "elsewhere", "data.download": True, "data.root": "elsewhere"}
+    config = OmegaConf.create(OmegaConf.to_container(load_run_config(foreign)))
+    for key, value in given.items():
+        OmegaConf.update(config, key, value, force_add=True)
+    found = confined(config, foreign, trains=False)
+    assert (found.data.cache, found.data.download) == (str(tmp_path / "cache"), False)
+    assert confined(config, foreign, ["paths.cache=here"], trains=False).data.cache == "here"
+    monkeypatch.setenv("MMROBUST_DATA", str(tmp_path))
+    assert confined(config, foreign, trains=True).data.download

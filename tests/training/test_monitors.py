@@ -13,18 +13,9 @@ from mmrobust.config.compose import compose_config
 from mmrobust.config.identity import config_hash
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
+from tests.runs import tiny
 
-SMALL = [
-    "encoder.width=8",
-    "method=dropout",
-    "data=synthetic",
-    "data.num_train=64",
-    "data.num_val=16",
-    "data.num_test=16",
-    "data.batch_size=16",
-    "trainer.accelerator=cpu",
-    "keep=none",
-]
+SMALL = tiny("method=dropout", "keep=none")
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -159,3 +150,20 @@ def test_debug_runs_lie_apart() -> None:
         assert config.paths.outputs == "outputs/debug"
         assert compose_config([f"debug={choice}", "paths.outputs=x"]).paths.outputs == "x"
     assert compose_config(["debug=anomaly"]).trainer.detect_anomaly
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["method=dropout", "trainer.max_steps=6"], "trainer.max_steps=6 ends training in epoch 2 of trainer.max_epochs=3: schedules"),
+        (["method=ogm_ge", "method.start=3"], "only from epoch 4 on does OGMGE do all that it does"),
+        (["method=ogm_ge", "method.start=1", "trainer.max_steps=2"], "training ends after epoch 1, and only from epoch 2"),
+    ],
+)  # fmt: skip
+def test_what_a_short_training_does_not_reach(
+    given: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = [text for text in SMALL if text != "method=dropout"]
+    assert main([*others, "trainer.max_epochs=3", *given, f"paths.run={tmp_path}"]) == 0
+    assert capsys.readouterr().out.count(words) == 1
+    assert words in (tmp_path / "log.txt").read_text()

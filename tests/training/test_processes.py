@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,18 +16,9 @@ from mmrobust.run import main
 from mmrobust.training.checkpoints import checkpoint_path
 from mmrobust.training.children import stop_signals
 from mmrobust.training.devices import Place, place
+from tests.runs import free_port, tiny
 
-SMALL = [
-    "encoder.width=8",
-    "data=synthetic",
-    "data.num_train=64",
-    "data.num_val=16",
-    "data.num_test=16",
-    "data.batch_size=16",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-    "trainer.num_nodes=2",
-]
+SMALL = tiny("trainer.num_nodes=2")
 TORCH = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
 SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES": "2"}
 
@@ -46,12 +36,6 @@ SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_NUM_NODES"
 )
 def test_which_process_this_is(environment: dict[str, str], expected: Place) -> None:
     assert place(environment) == expected
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def together(commands: list[list[str]], environments: list[dict[str, str]]) -> list[tuple[int, str]]:

@@ -8,7 +8,9 @@ import pytest
 
 from mmrobust.run import main
 from mmrobust.training.progress import EpochLines
-from tests.training.test_monitors import SMALL
+from tests.runs import tiny
+
+SMALL = tiny("method=dropout", "keep=none")
 
 
 @pytest.mark.parametrize("more", [[], ["trainer.limit_val_batches=0"]], ids=["validated", "not"])
@@ -26,7 +28,7 @@ def test_every_epoch_is_told_once(
 
 def test_the_beginning_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is known, in the order in which it becomes known; and that an equal run was complete."""
-    given = [*SMALL, "trainer.max_epochs=1", f"paths.outputs={tmp_path}"]
+    given = [*SMALL, f"paths.outputs={tmp_path}"]
     assert main(given) == 0
     printed = capsys.readouterr().out
     (folder,) = tmp_path.glob("dropout_synthetic/*")
@@ -45,7 +47,7 @@ def test_the_beginning_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_job_of_a_sweep_says_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["-m", *SMALL, "trainer.max_epochs=1", "seed=0,1", f"paths.outputs={tmp_path}"]) == 0
+    assert main(["-m", *SMALL, "seed=0,1", f"paths.outputs={tmp_path}"]) == 0
     printed = capsys.readouterr().out
     assert "reading" not in printed
     assert "┃" not in printed

@@ -2,90 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import multiprocessing
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mmrobust.evaluation.results import read_predictions, read_results
+from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
+from tests.runs import differences, fault, in_a_process, outcome, tiny
 
-SMALL = [
+SMALL = tiny(
     "encoder.width=16",
-    "data=synthetic",
     "data.num_train=192",
     "data.num_val=64",
     "data.num_test=64",
     "data.batch_size=32",
     "data.num_modalities=3",
     "trainer.max_epochs=3",
-    "trainer.accelerator=cpu",
     "trainer.log_every_n_steps=2",
     "missing=mcar",
     "method.mining_epochs=1",
     "allow=[tests]",
     "keep=all",
-]
-
-
-def in_a_process(argv: list[str], output: Path) -> int:
-    """Run `main` in a process of its own, forked so that nothing is imported anew; its exit status."""
-
-    def child() -> None:
-        with output.open("w") as file:
-            sys.stdout = sys.stderr = file
-            torch.set_num_threads(1)
-            sys.exit(main(argv))
-
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join(300)
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """Everything that must be equal."""
-    last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-    best = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
-    results = read_results(folder)
-    with (folder / "metrics.csv").open() as file:
-        rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
-    merged: dict[str, dict[str, str]] = {}
-    for row in rows:
-        assert not merged.get(row["step"], {}).keys() & row.keys() - {"step", "epoch"}, (
-            f"step {row['step']} is logged twice"
-        )
-        merged.setdefault(row["step"], {}).update(row)
-    return {
-        "last": last["state_dict"],
-        "best": best["state_dict"],
-        "optimizer": last["optimizer_states"],
-        "schedule": last["lr_schedulers"],
-        "combinations": results["combinations"],
-        "aggregates": results["aggregates"],
-        "logits": torch.from_numpy(read_predictions(folder / "predictions.npz")["logits"]),
-        "metrics": merged,
-    }
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return bool(a == b)
-
-
-def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    return [key for key in a if not same(a[key], b[key])]
+)
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +37,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def interrupt(tmp_path: Path, where: str, count: int, number: int, *more: str) -> int:
-    fault = f"{{_target_: tests.faults.Signal, where: {where}, count: {count}, number: {number}, marker: {tmp_path}/m}}"
-    argv = [*SMALL, *more, f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
+    argv = [*SMALL, *more, f"paths.run={tmp_path}/run", fault(where, count, number, tmp_path)]
     return in_a_process(argv, tmp_path / "output.txt")
 
 
@@ -167,8 +107,7 @@ def test_what_a_method_has_learned_survives(method: str, tmp_path: Path) -> None
     small = [key for key in SMALL if not key.startswith("method.")]
     argv = [*small, f"method={method}", *keys, f"paths.outputs={tmp_path}/out"]
     assert main([*argv, f"paths.run={tmp_path}/whole"]) == 0
-    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 15, number: 9, marker: {tmp_path}/m}}"
-    killed = [*argv, f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
+    killed = [*argv, f"paths.run={tmp_path}/run", fault("batch", 15, signal.SIGKILL, tmp_path)]
     assert in_a_process(killed, tmp_path / "output.txt") == -signal.SIGKILL
     state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert state[learned].any()

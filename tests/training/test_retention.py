@@ -9,19 +9,11 @@ import pytest
 from mmrobust.evaluate import main as evaluate
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
-from tests.training.test_resume import in_a_process
+from tests.runs import fault, in_a_process, tiny
 
-SMALL = [
-    "encoder.width=8",
-    "data=synthetic",
-    "data.num_train=64",
-    "data.num_val=32",
-    "data.num_test=32",
-    "data.batch_size=32",
-    "trainer.max_epochs=2",
-    "trainer.accelerator=cpu",
-    "allow=[tests]",
-]
+SMALL = tiny(
+    "data.num_val=32", "data.num_test=32", "data.batch_size=32", "trainer.max_epochs=2", "allow=[tests]"
+)
 
 
 def left(folder: Path) -> list[str]:
@@ -77,8 +69,7 @@ def test_an_interrupted_run_keeps_what_it_needs(tmp_path: Path) -> None:
     """Until it is complete; then what it was told to keep."""
     small = [*SMALL, "method=fusion", "trainer.max_epochs=3", "keep=none"]
     assert main([*small, f"paths.run={tmp_path}/whole"]) == 0
-    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 4, number: 9, marker: {tmp_path}/marker}}"
-    argv = [*small, f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
+    argv = [*small, f"paths.run={tmp_path}/run", fault("batch", 4, 9, tmp_path)]
     assert in_a_process(argv, tmp_path / "output.txt") == -9
     assert left(tmp_path / "run") == ["best.ckpt", "last.ckpt"]
     assert in_a_process([f"resume={tmp_path}/run", "allow=[tests]"], tmp_path / "output.txt") == 0

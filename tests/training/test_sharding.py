@@ -12,17 +12,15 @@ from mmrobust.evaluate import main as evaluate
 from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
 from mmrobust.training.sharding import Sharded, whole_encoders
-from tests.methods.test_base import make
+from tests.made import make_method
+from tests.runs import fault, tiny, weights
 
-SMALL = [
+SMALL = tiny(
     "encoder.width=16",
-    "data=synthetic",
     "data.num_train=192",  # 12 batches an epoch
     "data.num_val=49",  # 25 and 24, of 8 each: a batch more on one rank, were they not evened
     "data.num_test=33",
-    "data.batch_size=16",
     "trainer.max_epochs=2",
-    "trainer.accelerator=cpu",
     "trainer.devices=2",
     "trainer.gradient_clip_val=0.1",
     "optimizer=sgd",
@@ -30,14 +28,7 @@ SMALL = [
     "missing=mcar",
     "keep=all",
     "allow=[tests]",
-]
-
-
-def last(folder: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)[
-        "state_dict"
-    ]
-    return state
+)
 
 
 @pytest.mark.slow
@@ -45,14 +36,13 @@ def test_a_sharded_run_is_that_of_whole_networks(tmp_path: Path) -> None:
     """Clipped by the norm, with BatchNorm and what is mined; stopped in the middle and gone on with; evaluated by one
     process."""
     assert main([*SMALL, f"paths.run={tmp_path}/whole"]) == 0
-    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 13, number: 15, marker: {tmp_path}/m}}"
-    sharded = [*SMALL, "trainer.strategy=fsdp", f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
+    sharded = [*SMALL, "trainer.strategy=fsdp", f"paths.run={tmp_path}/run", fault("batch", 13, 15, tmp_path)]
     assert main(sharded) != 0
     stopped = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert stopped["steps"] == 22  # the tenth batch of the second epoch, when all are asked
     assert stopped["optimizer_states"][0]["state"]
     assert main([f"resume={tmp_path}/run", "allow=[tests]"]) == 0
-    whole, shared = last(tmp_path / "whole"), last(tmp_path / "run")
+    whole, shared = weights(tmp_path / "whole"), weights(tmp_path / "run")
     assert whole.keys() == shared.keys()
     for name, value in whole.items():
         assert value.dtype == shared[name].dtype
@@ -87,13 +77,13 @@ def test_what_cannot_be_sharded_is_refused(
 def test_a_frozen_copy_that_follows_is_refused() -> None:
     keys = ["method=osmd", "method.stages=teacher_first", "method.teacher_epochs=1"]
     with pytest.raises(UserError, match="method=osmd reads the parameters of its parts"):
-        Sharded(make(*keys, num_modalities=2))
+        Sharded(make_method(*keys, num_modalities=2))
 
 
 def test_encoders_that_a_fusion_takes_apart_stay_with_the_rest() -> None:
-    assert len(whole_encoders(make("method=dropout", num_modalities=3))) == 3
+    assert len(whole_encoders(make_method("method=dropout", num_modalities=3))) == 3
 
-    method = make("method=dropout", num_modalities=3)
+    method = make_method("method=dropout", num_modalities=3)
     method.stolen = next(method.encoders["m2"].children())
     assert method.encoders["m2"] not in whole_encoders(method)
     assert len(whole_encoders(method)) == 2

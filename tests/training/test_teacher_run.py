@@ -19,19 +19,9 @@ from mmrobust.testing import describe_data, make_batch
 from mmrobust.training.checkpoints import load_checkpoint
 from mmrobust.training.session import open_trained
 from mmrobust.training.teacher_run import prepare_teacher
+from tests.runs import tiny
 
-CONF = Path(__file__).parents[1] / "conf"
-SMALL = [
-    "encoder.width=8",
-    "data=synthetic",
-    "data.kinds=[vector]",
-    "data.num_train=32",
-    "data.batch_size=16",
-    "data.num_val=16",
-    "data.num_test=16",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-]
+SMALL = tiny("data.kinds=[vector]", "data.num_train=32")
 
 
 @pytest.fixture(scope="module")

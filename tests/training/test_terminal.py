@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from mmrobust.config.compose import compose_config
 from mmrobust.training import terminal
 from mmrobust.training.terminal import as_job, head, job, say, say_of_job, shows_bar, step
-from tests.training.test_monitors import SMALL
+from tests.runs import tiny
 
 
 @pytest.mark.parametrize("error", [False, True])
@@ -48,9 +48,15 @@ def test_ctrl_c_begins_a_line_of_its_own(tmp_path: Path) -> None:
         "allow=[tests]",
         "callbacks.slow={_target_: tests.faults.Slow, seconds: 0.3}",
         "data.num_train=640",
-        "trainer.max_epochs=1",
     ]
-    command = [sys.executable, "-m", "mmrobust.run", *SMALL, *slow, f"paths.run={tmp_path}/run"]
+    command = [
+        sys.executable,
+        "-m",
+        "mmrobust.run",
+        *tiny(*slow),
+        "method=dropout",
+        f"paths.run={tmp_path}/run",
+    ]
     process = subprocess.Popen(command, stdout=theirs, stderr=theirs, stdin=theirs)
     os.close(theirs)
     printed, asked = "", False

@@ -20,21 +20,10 @@ from mmrobust.evaluation.results import read_results
 from mmrobust.run import main
 from mmrobust.testing import describe_data, make_batch
 from mmrobust.training.trainer import compile_encoders, tell
-from tests.methods.test_base import make
-from tests.training.test_processes import free_port
+from tests.made import make_method
+from tests.runs import free_port, tiny
 
-SMALL = [
-    "encoder.width=8",
-    "data=synthetic",
-    "data.num_train=64",
-    "data.num_val=8",
-    "data.num_test=8",
-    "data.batch_size=16",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
-    "missing=mcar",
-    "keep=all",
-]
+SMALL = tiny("data.num_val=8", "data.num_test=8", "missing=mcar", "keep=all")
 
 
 @pytest.mark.parametrize("method", ["dropout", "mla"])
@@ -57,7 +46,7 @@ def test_bf16_trains(method: str, tmp_path: Path) -> None:
 def test_compiled_encoders() -> None:
     """The same numbers and keys with any number of rows, none and one included, and few graphs."""
     counters.clear()
-    eager, compiled = (make("method=dropout", kinds=("vector",)).train() for _ in range(2))
+    eager, compiled = (make_method("method=dropout", kinds=("vector",)).train() for _ in range(2))
     compile_encoders(compiled, True)
     assert compiled.state_dict().keys() == eager.state_dict().keys()
     for rows in (16, 11, 7, 1, 0, 5):
@@ -97,7 +86,7 @@ def test_batchnorm_that_sees_few_samples(
     config = compose_config(["method=dropout", "trainer.accelerator=cpu", "trainer.devices=2", *keys])
     norm = [key for key in keys if "norm" in key]
     with caplog.at_level(logging.INFO, "mmrobust"):
-        tell(config, make("method=dropout", *norm))
+        tell(config, make_method("method=dropout", *norm))
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == bool(words)
     assert words in "".join(warnings)
@@ -127,7 +116,7 @@ def synchronised(rank: int, port: str, folder: Path, rows: list[int]) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
-    method = make("method=dropout", kinds=("vector",)).train()
+    method = make_method("method=dropout", kinds=("vector",)).train()
     for encoder in method.encoders.values():
         for module in list(encoder.modules()):
             for name, child in list(module.named_children()):
@@ -170,7 +159,7 @@ def test_a_modality_that_one_rank_lacks_meets_the_others(tmp_path: Path) -> None
         process.join(120)
         assert process.exitcode == 0
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    one = encoded(make("method=dropout", kinds=("vector",)).train(), rows, slice(0, 16))
+    one = encoded(make_method("method=dropout", kinds=("vector",)).train(), rows, slice(0, 16))
     for n, count in enumerate(rows):
         both = torch.cat([first["features"][n], second["features"][n]])
         torch.testing.assert_close(both, one["features"][n], atol=1e-5, rtol=1e-4, msg=f"{count} rows")

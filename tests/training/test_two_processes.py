@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,48 +17,28 @@ from mmrobust.evaluation.results import read_predictions, read_results
 from mmrobust.run import main
 from mmrobust.testing import step
 from mmrobust.training.session import build_method
+from tests.runs import fault, on_two_ranks, seen, tiny, weights, witness
+from tests.squares import CONF
 
 pytestmark = pytest.mark.slow
 
-SMALL = [
+SMALL = tiny(
     "encoder.width=16",
-    "data=synthetic",
     "data.num_train=128",
     "data.num_val=31",
     "data.num_test=63",
     "data.batch_size=32",
-    "trainer.max_epochs=1",
-    "trainer.accelerator=cpu",
     "optimizer=sgd",
     "allow=[tests]",
     "keep=all",
-]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)[
-        "state_dict"
-    ]
-    return state
-
-
-def witness(folder: Path) -> str:
-    return f"+callbacks.witness={{_target_: tests.faults.Witness, folder: {folder}}}"
-
-
-def seen(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Run -> what its ranks wrote down."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*.pt")):
-        found.setdefault(path.stem.rpartition("-")[0], []).append(torch.load(path, weights_only=True))
-    return found
+)
 
 
 def test_an_epoch_is_that_of_one_process(tmp_path: Path) -> None:
     """With GroupNorm the global batch decides; and evaluating the checkpoint in one process counts the same."""
     small = [*SMALL, "method=dropout", "encoder.norm=group"]
-    for devices in (1, 2):
-        assert main([*small, f"trainer.devices={devices}", f"paths.run={tmp_path}/{devices}"]) == 0
+    assert main([*small, f"paths.run={tmp_path}/1"]) == 0
+    on_two_ranks([*small, f"paths.run={tmp_path}/2"], tmp_path)
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     worst = max((one[key] - two[key]).abs().max().item() for key in one)
     assert worst < 1e-5
@@ -73,10 +52,9 @@ def test_an_epoch_is_that_of_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fusion", ["pyramid", "esanet"])
 def test_confusion_matrices_of_segmentation_are_those_of_one_process(fusion: str, tmp_path: Path) -> None:
-    conf = str(Path(__file__).parents[1] / "conf")
-    small = ["--config-dir", conf, "data=squares", "allow=[tests]", "encoder.width=8", "trainer.max_epochs=1"]
+    small = ["--config-dir", CONF, "data=squares", "allow=[tests]", "encoder.width=8", "trainer.max_epochs=1"]
     small += ["method=dropout", f"fusion={fusion}", "trainer.accelerator=cpu", "data.num_samples=22"]
-    assert main([*small, "data.batch_size=8", "trainer.devices=2", f"paths.run={tmp_path}/2"]) == 0
+    on_two_ranks([*small, "data.batch_size=8", f"paths.run={tmp_path}/2"], tmp_path)
     assert evaluate([f"run={tmp_path}/2", "allow=[tests]"]) == 0
     (again,) = (tmp_path / "2/evaluations").glob("*")
     assert read_results(again)["combinations"] == read_results(tmp_path / "2")["combinations"]
@@ -91,8 +69,8 @@ def test_first_gradients_are_those_of_the_halves(tmp_path: Path) -> None:
     """With BatchNorm every rank normalises its half; lr 1 makes the first step the gradient."""
     small = [*SMALL, "method=dropout", "trainer.max_steps=1", "optimizer.lr=1.0", "schedule=constant"]
     small += ["optimizer.momentum=0", "optimizer.weight_decay=0", "trainer.limit_val_batches=0"]
-    assert main([*small, "trainer.devices=2", f"paths.run={tmp_path}", "selection=last"]) == 0
-    config = load_run_config(tmp_path)
+    on_two_ranks([*small, f"paths.run={tmp_path}/run", "selection=last"], tmp_path)
+    config = load_run_config(tmp_path / "run")
     data = construct(config.data)
     data.setup()
     method = build_method(config, data.spec)
@@ -104,7 +82,7 @@ def test_first_gradients_are_those_of_the_halves(tmp_path: Path) -> None:
         for name, p in method.named_parameters():
             assert p.grad is not None
             total[name] += p.grad / 2
-    after = weights(tmp_path)
+    after = weights(tmp_path / "run")
     for name, gradient in total.items():
         torch.testing.assert_close(before[name] - after[name], gradient, atol=1e-5, rtol=1e-4)
 
@@ -126,7 +104,7 @@ def test_ranks_agree_on_what_they_learned(method: str, tmp_path: Path) -> None:
     keys, learned = AGREED[method]
     small = [*SMALL, f"method={method}", *keys, "data.num_modalities=3", "trainer.max_epochs=2"]
     small += [f"paths.outputs={tmp_path}/out", f"paths.run={tmp_path}/run", witness(tmp_path / "seen")]
-    assert main([*small, "trainer.devices=2"]) == 0
+    on_two_ranks(small, tmp_path)
     found = seen(tmp_path / "seen")
     first, second = found["run"]
     for name, total in learned.items():
@@ -136,8 +114,8 @@ def test_ranks_agree_on_what_they_learned(method: str, tmp_path: Path) -> None:
 
 
 def test_one_rank_that_fails_stops_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    fault = "+callbacks.fault={_target_: tests.faults.Fails, rank: 1}"
-    assert main([*SMALL, "trainer.devices=2", f"paths.run={tmp_path}", fault]) == 2
+    fails = "+callbacks.fault={_target_: tests.faults.Fails, rank: 1}"
+    assert main([*SMALL, "trainer.devices=2", f"paths.run={tmp_path}", fails]) == 2
     ended = time.time()
     printed = capfd.readouterr().err
     assert "rank 1 fails on purpose" in printed
@@ -146,8 +124,7 @@ def test_one_rank_that_fails_stops_all(tmp_path: Path, capfd: pytest.CaptureFixt
 
 
 def test_one_rank_that_is_killed_stops_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 2, number: 9, marker: {tmp_path}/m}}"
-    run = [*SMALL, "trainer.devices=2", f"paths.run={tmp_path}/run", f"+callbacks.fault={fault}"]
+    run = [*SMALL, "trainer.devices=2", f"paths.run={tmp_path}/run", fault("batch", 2, 9, tmp_path)]
     assert main(run) == 2
     printed = capfd.readouterr().err
     assert "was ended by SIGKILL (by the system, if memory ran out); go on with" in printed
@@ -159,8 +136,7 @@ def test_a_signal_stops_all_ranks(tmp_path: Path) -> None:
     """One rank is asked, all stop together, and the run goes on where it was."""
     small = [*SMALL, "method=dropout", "encoder.norm=group", "data.num_train=640"]  # 20 batches an epoch
     assert main([*small, f"paths.run={tmp_path}/one"]) == 0
-    fault = f"{{_target_: tests.faults.Signal, where: batch, count: 5, number: 15, marker: {tmp_path}/m}}"
-    argv = [*small, "trainer.devices=2", f"paths.run={tmp_path}/two", f"+callbacks.fault={fault}"]
+    argv = [*small, "trainer.devices=2", f"paths.run={tmp_path}/two", fault("batch", 5, 15, tmp_path)]
     assert main(argv) != 0
     last = torch.load(tmp_path / "two/checkpoints/last.ckpt", weights_only=True)
     assert last["steps"] == 10

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mmrobust import keyed
+from mmrobust.data.files.jpeg import zeroed
 from mmrobust.errors import UserError
 
 if TYPE_CHECKING:
@@ -122,6 +123,10 @@ def _decoded(path: Path, how: int) -> np.ndarray:
     cut = data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < max(data.rfind(b"\xff\xda"), 0)
     if cut or (data.startswith(b"\x89PNG") and b"IEND" not in data):
         raise UserError(f"image {path} is cut short after {len(data)} bytes; get or extract it again")
+    if data.startswith(b"\xff\xd8") and zeroed(data):
+        raise UserError(
+            f"image {path} has a stretch of zeros within its pixels, as an interrupted copy leaves; get or extract it again"
+        )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), how) if data else None
     except (cv2.error, MemoryError) as error:  # too many pixels, as a rule

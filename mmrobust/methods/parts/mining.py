@@ -197,7 +197,7 @@ def _chosen(names: Mapping[int, str], given: Sequence[str], what: str) -> Tensor
     """A mask over codes of the combinations that the user names, in any order of their modalities."""
     mask = torch.zeros(len(names) + 1, dtype=torch.bool)
     for name in given:
-        codes = [code for code, known in names.items() if set(known.split("+")) == set(name.split("+"))]
+        codes = [code for code, known in names.items() if set(known.split("+")) == set(str(name).split("+"))]
         if not codes:
             raise UserError(f"{what} combination {name!r} is none of {', '.join(names.values())}")
         mask[codes[0]] = True

@@ -1,0 +1,1 @@
+"""Experiments on what the four papers claim: `make claims`."""
