@@ -46,7 +46,7 @@ def _main(argv: list[str]) -> int:
 
         return verify(arguments.dataset, module, arguments.path("out"), arguments.options, arguments.workers)
     from mmrobust.prepare.plan import download_at
-    from mmrobust.prepare.work import prepare
+    from mmrobust.prepare.prepare import prepare
 
     lists = arguments.path("lists") if arguments.values.get("lists") else None
     raw, out = arguments.path("raw"), arguments.path("out")

@@ -121,7 +121,7 @@ def clips(sounds_of: Mapping[str, Path], frames_of: Mapping[str, Path], rate: st
         none("clips without a sound", [name for name, path in sounds_of.items() if not path.is_file()]),
         none("clips without frames", [name for name, found in frames.items() if not found]),
         *sounds(there, rate),
-        spread("frames a clip", [len(found) for found in frames.values()]),
+        spread("frames a clip", [len(found) for found in frames.values() if found]),
         *pictures([found[0] for found in frames.values() if found], "first frames", ""),
     ]
 

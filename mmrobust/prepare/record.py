@@ -71,10 +71,10 @@ class Manifest:
     records: list[Record]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Items that were made, by split and class."""
+        """Samples that were made, by split and class; lists are none."""
         found: dict[str, Counter[str]] = {}
         for record in self.records:
-            if record.split and not record.why:
+            if record.outputs and (record.split or record.label):
                 found.setdefault(record.split, Counter())[record.label] += 1
         return {split: dict(sorted(counter.items())) for split, counter in found.items()}
 

@@ -164,6 +164,22 @@ def test_command_lines_that_are_wrong(capsys):
     assert "name the folder raw=" in refused(capsys, "cremad", "out=x")
 
 
+def test_what_was_made_outlives_a_download_that_was_lost(raw, tmp_path, capsys):
+    out, name = tmp_path / "out", "1001_IEO_ANG_XX"
+    assert prepare(raw, out) == 0
+    frames = sorted((out / "Image-01-FPS" / name).iterdir())
+    (raw / f"VideoFlash/{name}.flv").write_bytes(LFS)
+    capsys.readouterr()
+    assert prepare(raw, out) == 1
+    assert f"{name}: " in (told := capsys.readouterr().out)
+    assert "what was made before is kept" in told
+    assert sorted((out / "Image-01-FPS" / name).iterdir()) == frames
+    for path in raw.glob("*/*.[wf][al]v"):
+        path.write_bytes(LFS)
+    assert prepare(raw, out) == 1
+    assert sorted((out / "Image-01-FPS" / name).iterdir()) == frames
+
+
 def test_other_options_need_another_folder(raw, tmp_path, capsys):
     assert prepare(raw, tmp_path / "out", "fps=2") == 0
     assert len(list((tmp_path / "out/Image-02-FPS/1001_IEO_ANG_XX").iterdir())) == 5
@@ -205,15 +221,15 @@ def test_changes_are_found(frames, tmp_path, capsys):
 
 def test_a_full_disk_ends_it_and_it_goes_on(frames, tmp_path, capsys, monkeypatch):
     out, begun = tmp_path / "out", []
-    clear = work.clear
+    put = work.put
 
-    def fills_up(item, root):
-        begun.append(item.name)
-        if len(begun) > 9:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(root / "x.png"))
-        clear(item, root)
+    def fills_up(source, target):
+        begun.append(target)
+        if len(begun) > 9 * 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        put(source, target)
 
-    monkeypatch.setattr(work, "clear", fills_up)
+    monkeypatch.setattr(work, "put", fills_up)
     told = refused(capsys, "cityscapes", f"raw={frames}", f"out={out}", "workers=1")
     assert "No space left on device; make room" in told
     assert not out.exists()

@@ -62,6 +62,7 @@ def plan(download: Download) -> Plan:
         lines = []
         for name in of_split:
             parts = {part: only_file(samples / name / part, ends, folders) for part, ends in PARTS.items()}
+            lines.append(f"{name}/image/{parts['image'].name}")  # the official lists, whatever is absent
             if lacking := [part for part, path in parts.items() if not path.is_file()]:
                 found.items.append(absent(name, f"no {' and '.join(lacking)} in {samples / name}"))
                 continue
@@ -72,7 +73,6 @@ def plan(download: Download) -> Plan:
             make = partial(make_sample, parts, here, tables, rows[name], label)
             sources = (*here.values(), *files)
             found.items.append(Item(name, sources, (*here, label), make, split, name.partition("/")[0]))
-            lines.append(f"{name}/image/{parts['image'].name}")
         listed = f"{split}_rgb.txt"
         found.items.append(Item(listed, (allsplit,), (listed,), partial(write_lines, listed, lines)))
     return found
