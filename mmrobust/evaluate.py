@@ -5,7 +5,10 @@
     checkpoint=best       best | last
     missing=... missing.test.rate=...   another protocol for the test; default: the run's own
     noise/pattern@noise.test=gaussian noise.test.level=10 noise.seed=...   other noise in the test
-    data.root=... data.manifest=... data.batch_size=... data.workers=... trainer.accelerator=... trainer.precision=...
+    data.manifest=other.csv   another labelled table, of a run that was made with data=manifest: all of it is tested, or of
+                          a column split the rows of test; data.root=<folder> if its names do not start from its folder
+    keep_masks=true       of segmentation: every sample's classes as a PNG, in masks/
+    data.root=... data.batch_size=... data.workers=... trainer.accelerator=... trainer.precision=...
     paths.cache=...       where decoded files are kept; default: as MMROBUST_CACHE says
     allow=[my_package]    packages of yours whose classes the run is made of, as it was given to the run
     verify=true           recompute every number from predictions.npz instead, and say whether they agree

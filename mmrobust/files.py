@@ -14,6 +14,8 @@ from typing import Any
 
 from mmrobust.errors import UserError
 
+LFS = b"version https://git-lfs"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -92,6 +94,12 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether this is the small text file that a git clone without LFS leaves in a file's place."""
+    with path.open("rb") as file:
+        return file.read(len(LFS)) == LFS
+
+
 def foreign_content(path: Path) -> str:
     """What a file may be that could not be loaded as tensors, by its first bytes."""
     with path.open("rb") as file:
@@ -100,7 +108,7 @@ def foreign_content(path: Path) -> str:
         return "it is empty"
     if head.startswith(b"<"):
         return "it is a web page, such as a failed download leaves"
-    if head.startswith(b"version https://git-lfs"):
+    if head.startswith(LFS):
         return "it is a git-LFS pointer; run `git lfs pull`"
     return (
         "it is cut short, another kind of file, or holds more than tensors and plain values, which is refused"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mmrobust.report import main
-from tests.test_report import put, result
+from tests.results import put, result
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / ".github" / "results.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import mmrobust
 from mmrobust.evaluate import main
 from mmrobust.evaluation.results import read_predictions, read_results, write_predictions
 from mmrobust.run import main as run
+from tests.data.manifest_tree import make_manifest, read_rows, write_table
 from tests.runs import tiny
 
 SMALL = tiny("data.num_val=64", "data.num_test=64", "data.batch_size=32", "trainer.max_epochs=2", "keep=all")
@@ -84,6 +86,66 @@ def test_verify_finds_a_changed_number(
     printed = capsys.readouterr().out
     assert "/combinations/m1/metrics/accuracy: stored" in printed
     assert "23 of 24" in printed
+
+
+def test_another_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Labelled files that the run was not made with, beside which a modality is missing altogether."""
+    keys = [
+        "encoder=tiny",
+        "encoder.width=8",
+        "trainer.max_epochs=1",
+        "trainer.accelerator=cpu",
+        "logger=none",
+    ]
+    table = make_manifest(tmp_path / "data", 12)
+    of_run = [f"data.manifest={table}", "data.columns=[rgb,depth,vector]", "data.workers=0"]
+    assert run(["method=dropout", "data=manifest", *of_run, *keys, f"paths.run={tmp_path}/run"]) == 0
+    rows = [{k: r[k] for k in ("id", "label", "rgb", "vector")} for r in read_rows(table)][:7]
+    other = write_table(tmp_path / "data/other.csv", rows)
+    assert main([f"run={tmp_path}/run", f"data.manifest={other}"]) == 0
+    (new,) = (tmp_path / "run/evaluations").glob("external-*")
+    found = read_results(new)
+    assert {n: row["n"] for n, row in found["combinations"].items()} == {
+        **dict.fromkeys(["rgb", "vector", "rgb+vector"], 7),
+        **dict.fromkeys(["depth", "rgb+depth", "depth+vector", "rgb+depth+vector"], 0),
+    }
+    assert found["protocol"]["manifest"] == str(other)
+    kept = read_predictions(new / "predictions.npz")
+    assert kept["ids"].tolist() == [row["id"] for row in rows]
+    assert kept["classes"].tolist() == ["cat", "dog"]
+    assert "other.csv" in capsys.readouterr().out
+    assert main([f"run={new}", "verify=true"]) == 0
+    # The answers are those for the same files when they were in the run's own table.
+    model = mmrobust.load(tmp_path / "run", device="cpu")
+    for i, row in enumerate(rows):
+        odds = model.predict({m: tmp_path / "data" / row[m] for m in ("rgb", "vector")}).probabilities
+        logits = kept["logits"][i, list(kept["combinations"]).index("rgb+vector")]
+        np.testing.assert_allclose(list(odds.values()), np.exp(logits) / np.exp(logits).sum(), atol=1e-5)
+
+
+def test_another_table_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = [
+        "encoder=tiny",
+        "encoder.width=8",
+        "trainer.max_epochs=1",
+        "trainer.accelerator=cpu",
+        "logger=none",
+    ]
+    table = make_manifest(tmp_path / "data", 12)
+    of_run = [f"data.manifest={table}", "data.columns=[vector]", "data.workers=0"]
+    assert run(["method=fusion", "data=manifest", *of_run, *keys, f"paths.run={tmp_path}/run"]) == 0
+    rows = [{k: r[k] for k in ("id", "label", "vector")} for r in read_rows(table)]
+    cases = {
+        "labels that data.classes has not: 1 (line 2: cow)": [rows[0] | {"label": "cow"}],
+        "has no column label, and this run does classification": [{"id": "a", "vector": "x", "value": "1"}],
+        "has no column of this run's modalities (vector)": [{"id": "a", "label": "cat", "nose": "x.npy"}],
+        "names no row of test; leave the column out": [rows[0] | {"split": "train"}],
+        "no such files below": [rows[0] | {"vector": "nowhere.npy"}],
+    }
+    for words, content in cases.items():
+        other = write_table(tmp_path / "data/other.csv", content)
+        assert main([f"run={tmp_path}/run", f"data.manifest={other}"]) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,14 @@ LAYERS = (
     ("reporting",),
     ("training",),
     ("sweeps",),
-    ("testing", "prepare", "run", "evaluate", "report", "dashboard"),
+    ("predict",),
+    ("testing", "prepare", "run", "evaluate", "report", "dashboard", "export"),
 )
 
 # Imports that still point upwards: this list only shrinks.
 UPWARDS: set[tuple[str, str]] = set()
 
-COMMANDS = ("run", "evaluate", "report", "dashboard", "prepare.__main__")
+COMMANDS = ("run", "evaluate", "report", "dashboard", "export", "predict.__main__", "prepare.__main__")
 
 # The modules that conf/data names.
 DATASETS = {
@@ -130,6 +131,9 @@ def test_packages_say_what_they_are_and_no_more() -> None:
     for path in packages:
         statements = ast.parse(path.read_text()).body[1:]
         allowed = path.parent.name in ("loggers", "tasks", "testing")
+        if path.parent.name == "mmrobust":
+            assert not set(imported(statements)), path
+            continue
         assert allowed or not statements, path
 
 

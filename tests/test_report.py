@@ -1,6 +1,5 @@
 """The report: what shares a cell, what never does, and the numbers in it."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -9,83 +8,14 @@ import pytest
 
 from mmrobust.evaluation.results import write_results
 from mmrobust.report import main
+from tests.results import EVIL, put, result
 
 COMBINATIONS = ("audio", "visual", "audio+visual")
-
-
-def result(
-    scores: dict[str, float | None] | None = None,
-    *,
-    method: str = "dropout",
-    seed: int = 0,
-    overrides: tuple[str, ...] = (),
-    train: tuple[str, dict[str, Any]] = ("none", {"name": "complete"}),
-    test_hash: str = "full",
-    seconds: float = 10.0,
-    config_hash: str = "c0",
-    n: int = 8,
-    **protocol: Any,
-) -> dict[str, Any]:
-    """A `results.json` as `evaluation.description` makes it."""
-    scores = scores or {"audio": 0.5, "visual": 0.6, "audio+visual": 0.7}
-    rows = {
-        name: None if value is None else {"n": n, "metrics": {"accuracy": value, "ece": 1 - value}}
-        for name, value in scores.items()
-    }
-    values = [value for value in scores.values() if value is not None]
-    average = sum(values) / len(values)
-    return {
-        "schema": 1,
-        "status": "complete",
-        "identity": {
-            "method": method,
-            "data": "avmnist",
-            "encoder": "tiny",
-            "fusion": "concat",
-            "experiment": None,
-            "task": "classification",
-            "seed": seed,
-            "config_hash": config_hash,
-            "recipe_hash": "r0",
-            "overrides": [f"method={method}", f"seed={seed}", *overrides],
-            "teacher": None,
-        },
-        "protocol": {
-            "split": "test",
-            "data_fingerprint": "d0",
-            "classes": 10,
-            "modalities": ["audio", "visual"],
-            "selection": "mean",
-            "missing": {
-                "train": {"protocol": train[1], "hash": train[0], "realised_rate": {}},
-                "test": {"protocol": {"name": "complete"}, "hash": test_hash, "realised_rate": {}},
-            },
-            **protocol,
-        },
-        "primary": {"metric": "accuracy", "direction": "max"},
-        "combinations": rows,
-        "aggregates": {
-            "average": {"accuracy": average, "ece": 1 - average},
-            "worst": {"accuracy": min(values), "ece": 1 - min(values)},
-        },
-        "cost": {"train_seconds": seconds},
-    }
 
 
 @pytest.fixture
 def outputs(tmp_path: Path) -> Path:
     return tmp_path / "outputs"
-
-
-def put(outputs: Path, *results: dict[str, Any]) -> list[Path]:
-    """Write results into run folders, each newer than the one before."""
-    paths = []
-    for content in results:
-        number = len(list(outputs.glob("*/*")))
-        path = write_results(outputs / f"{content['identity']['method']}_avmnist" / f"run{number}", content)
-        os.utime(path, (1_000_000 + number, 1_000_000 + number))
-        paths.append(path)
-    return paths
 
 
 def markdown(
@@ -351,9 +281,6 @@ def test_terminal_table_and_markdown_file(outputs, tmp_path, capsys):
     assert "avmnist · test · accuracy (%) · selection mean" in printed
     assert r"method.rule=a\|b" in path.read_text(encoding="utf-8")
     markdown(capsys, outputs)
-
-
-EVIL = "<script>x</script>\n![x](http://x)\x1b]0;y\x07"
 
 
 def test_what_a_result_says_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

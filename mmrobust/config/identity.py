@@ -81,7 +81,17 @@ def load_run_config(folder: Path | str) -> DictConfig:
             f"{folder} is not a run's folder: it has no config.yaml; give a folder that a run printed"
         )
     check_inside(Path(folder))
-    plain = _read(path)
+    return checked_config(_read(path), path)
+
+
+def checked_config(plain: dict[str, Any], path: Path) -> DictConfig:
+    """A run's configuration from plain data that `path` holds.
+
+    Raises:
+        UserError: a part of it is missing; a reference that would be resolved here; a class that must not be built.
+    """
+    if lacking := [key for key in NEEDED if not isinstance(plain.get(key), dict)]:
+        raise UserError(f"{path}: its configuration lacks {', '.join(lacking)}")
     if references := sorted(_references(plain)):
         raise UserError(
             f"{path}: {', '.join(references[:3])} refers to something else (${{...}}), and a run's configuration holds "
@@ -100,6 +110,7 @@ def upgrade(config: DictConfig) -> DictConfig:
     later: dict[str, Any] = {
         "init": "default",
         "keep": "all",
+        "keep_masks": False,
         "test_rates": [],
         "allow": [],
         "combinations": "all",

@@ -62,7 +62,7 @@ class AVE(ClipModule):
                 frames=f"<id>/*.jpg in {folder}",
                 get_frames=f"run {prepare}" + (", then keep those of the events" if cut else ""),
             )
-        return self.described(CLASSES, parts, self.spectrogram.seconds)
+        return self.described(CLASSES, parts)
 
     def clip(self, row: Row, folder: Path, cut: bool) -> Clip:
         """`cut`: the folder holds the event's frames only."""

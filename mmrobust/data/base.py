@@ -18,6 +18,7 @@ from mmrobust.data.audit import Audit
 from mmrobust.data.kinds import KINDS as KINDS
 from mmrobust.data.loading import Collate, KeyedSampler, keyed_loader
 from mmrobust.data.noise import Clean, SplitNoise
+from mmrobust.data.reader import Reader
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Split
 from mmrobust.data.table.csv_file import SUMMARIES
@@ -56,6 +57,8 @@ class DataModule(LightningDataModule, ABC):
         self.seed, self.run_seed, self.corrupt, self.missing = seed, run_seed, corrupt, missing
         self.noise = noise
         self.validation_split = "val"  # "test" for selection=paper
+        # What a run was trained with, where other data than its own is tested; there is no split train then.
+        self.trained_on: DataSpec | None = None
         self.position = (0, 0)  # epoch and batches after which a resumed run goes on
         self.splits: dict[str, Split] = {}
         self.masks: dict[str, np.ndarray] = {}
@@ -68,6 +71,21 @@ class DataModule(LightningDataModule, ABC):
         Raises:
             UserError: something is missing or damaged; names it and the remedy.
         """
+
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        """How one input of a modality is read and prepared as in testing; asked of a module that is not set up.
+
+        Args:
+            modality: its name.
+            spec: of the data that was trained with; `statistics` has what was measured over it.
+
+        Raises:
+            UserError: this dataset cannot say so.
+        """
+        raise UserError(
+            f"{type(self).__name__} does not say how a single input of {modality} is read; give tensors of the shape "
+            f"{list(spec.modalities[modality].shape)}, prepared as the dataset prepares them"
+        )
 
     @contextmanager
     def open_root(
@@ -132,6 +150,8 @@ class DataModule(LightningDataModule, ABC):
             self.masks[split] = missing.masks(protocol, names, self.missing["seed"], split, data.present)
             if self.corrupt == "skip":
                 self._leave_out_damaged(split, data)
+        if self.trained_on is not None:
+            return
         self.spec = replace(self.spec, num_train=len(self.splits["train"]))
         if self.spec.task == "regression":
             mean, std = target_statistics(self.splits["train"].targets)

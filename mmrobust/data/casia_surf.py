@@ -17,6 +17,7 @@ from mmrobust.data.base import DataModule
 from mmrobust.data.families.casia_surf_lists import CLASSES, MODALITIES, SOURCE, Triplets, read_triplets
 from mmrobust.data.files import images
 from mmrobust.data.files.folders import exists
+from mmrobust.data.reader import Reader, picture_reader
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import UserError
@@ -54,12 +55,7 @@ class Faces(Split):
         return dict(zip(MODALITIES, faces, strict=True))
 
     def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
-        return Sample({m: self.scaled(raw[m]) for m in MODALITIES}, self.targets[key.index])
-
-    def scaled(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (3, H, W) float32, (x - 127.5) / 128."""
-        ordered = image[..., ::-1].copy() if self.channels == "bgr" else image
-        return ((torch.from_numpy(ordered).float() - 127.5) / 128).movedim(-1, 0)
+        return Sample({m: scaled(raw[m], self.channels) for m in MODALITIES}, self.targets[key.index])
 
 
 class CASIASURF(DataModule):
@@ -86,6 +82,9 @@ class CASIASURF(DataModule):
         super().__init__(**base)
         self.lists, self.image_size, self.channels, self.primary = lists, image_size, channels, primary
 
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        return picture_reader(spec.modalities[modality], lambda image: scaled(image, self.channels))
+
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         root = Path(self.root)
         if self.channels not in ("rgb", "bgr"):
@@ -110,3 +109,9 @@ class CASIASURF(DataModule):
         modalities = {m: Modality("image", shape) for m in MODALITIES}
         spec = DataSpec("classification", len(CLASSES), len(splits["train"]), modalities, CLASSES)
         return replace(spec, metrics=("presentation_attack",), primary=self.primary), splits
+
+
+def scaled(image: np.ndarray, channels: str) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32, (x - 127.5) / 128."""
+    ordered = image[..., ::-1].copy() if channels == "bgr" else image
+    return ((torch.from_numpy(ordered).float() - 127.5) / 128).movedim(-1, 0)

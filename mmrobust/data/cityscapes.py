@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from mmrobust.data.audit import Audit
 from mmrobust.data.families.cityscapes_files import (
     CLASSES,
@@ -46,11 +48,18 @@ class Cityscapes(RGBD):
 
     choices: ClassVar = {"depth": ("disparity", "depth")}
     published: ClassVar = (512, 1024)
+    statistics: ClassVar = STATISTICS
     layout = f"leftImg8bit, gtFine, disparity and camera, or ESANet's folders train and valid: {SOURCE}"
 
     def __init__(self, *, depth: str, **base: Any) -> None:
         super().__init__(task="segmentation", **base)
         self.depth = depth
+
+    def depth_file(self, path: Path) -> np.ndarray:
+        """Disparities; of depth in metres, a `.npy` file of the prepared form, or disparities in a tree with cameras."""
+        if self.depth == "disparity":
+            return super().depth_file(path)
+        return prepared_depth(path) if path.suffix == ".npy" else official_depth(path)
 
     def index(self, root: Path, audit: Audit) -> Contents:
         prepared = (root / "train/rgb").is_dir()
@@ -72,7 +81,7 @@ class Cityscapes(RGBD):
             partial(label_map, table=table),
         )
         form = "prepared" if prepared else "official"
-        return Contents(form, frames, source, STATISTICS[self.depth], CLASSES)
+        return Contents(form, frames, source, CLASSES)
 
     def _files(self, root: Path, folder: str, rgb: Path, prepared: bool) -> Frame:
         city, name = rgb.parent.name, rgb.stem.removesuffix("_leftImg8bit")

@@ -78,7 +78,7 @@ class CREMAD(ClipModule):
             before, after = ({stem[:4] for stem in clips} for clips in (train, test))
             told = "%d of %d actors occur in train and test; data.split=actor keeps them apart"
             log.info(told, len(before & after), len(before | after))
-        return self.described(EMOTIONS, parts, self.spectrogram.seconds)
+        return self.described(EMOTIONS, parts)
 
 
 def by_actor(clips: Mapping[str, Clip], seed: int) -> dict[str, Mapping[str, Clip]]:

@@ -54,16 +54,16 @@ class KineticsSounds(ClipModule):
         super().__init__(**base)
         self.split, self.validation, self.drop_overlap = split, validation, drop_overlap
         self.names = tuple(dict.fromkeys(normalised(name) for name in classes))
-        self.min_frames, self.tiled = min_frames, tiled
+        self.min_frames, self.heard = min_frames, tiled
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         if self.split not in ("folders", "lists"):
             raise UserError(
                 f"data.split={self.split} is not a split of Kinetics-Sounds; use folders or lists"
             )
-        if self.tiled < self.spectrogram.seconds:
+        if self.heard < self.spectrogram.seconds:
             raise UserError(
-                f"data.tiled={self.tiled} is shorter than data.seconds={self.spectrogram.seconds}; raise it"
+                f"data.tiled={self.heard} is shorter than data.seconds={self.spectrogram.seconds}; raise it"
             )
         root = Path(self.root)
         prepare = PREPARE.format("kinetics_sounds", self.fps)
@@ -103,7 +103,7 @@ class KineticsSounds(ClipModule):
         train = without(train, overlap, self.drop_overlap, "test")
         targets = [clip.target for clip in train.values()]
         parts = with_validation(train, test, targets, self.validation, self.seed, "clips")
-        return self.described(classes, parts, self.tiled)
+        return self.described(classes, parts)
 
     def folders(self, split: str) -> tuple[Path, Path]:
         """Of the frames and of the sounds."""

@@ -4,8 +4,10 @@ Imports no torch."""
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import stat
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +19,8 @@ from mmrobust.errors import UserError
 
 COMPARED = 5000  # files of equal sizes whose content is looked at, at most
 PART = 4096  # bytes at either end, which tell most files apart
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,15 @@ def changed_since(stamp: Mapping[str, Any] | None, now: Mapping[str, Any]) -> st
     if (stamp["files"], stamp["sizes"]) != (now["files"], now["sizes"]):
         return "files of other sizes"
     return "files that are newer or older"
+
+
+def warn_of_changes(table: Path, stamp: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Say once, in the log and on the terminal, that files differ from those of an earlier stamp."""
+    if how := changed_since(stamp, now):
+        told = f"{table} names {how} than the run was made with"
+        log.warning("%s", told)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"warning: {told}", file=sys.stderr, flush=True)
 
 
 def changed_files(data: Mapping[str, Any]) -> str:

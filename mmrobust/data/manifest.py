@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from mmrobust.data.audit import Audit
 from mmrobust.data.base import DataModule
-from mmrobust.data.listing import changed_since
+from mmrobust.data.listing import warn_of_changes
+from mmrobust.data.reader import Reader
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Split
 from mmrobust.data.table.columns import Column
 from mmrobust.data.table.csv_file import TARGETS, content_hash
 from mmrobust.data.table.description import description
+from mmrobust.data.table.external import read_external
 from mmrobust.data.table.inference import Inference
-from mmrobust.data.table.masks import VOID, MaskLabels
-from mmrobust.data.table.rows import Rows
+from mmrobust.data.table.masks import VOID
+from mmrobust.data.table.rows import as_tensors
 from mmrobust.data.table.samples import OPTIONS, Samples, read_samples
 from mmrobust.errors import UserError
 from mmrobust.files import expanded
@@ -72,32 +73,29 @@ class Manifest(DataModule):
     def setup(self, stage: str | None = None) -> None:
         super().setup(stage)
         world = int(os.environ.get("WORLD_SIZE", 1))
-        least = max(len(self.splits["train"]) // world, 1) * world
+        first, split = next(iter(self.splits.items()))
+        least = max(len(split) // world, 1) * world
         if least < self.batch_size:
-            log.info("train has %d samples: data.batch_size=%d", len(self.splits["train"]), least)
+            log.info("%s has %d samples: data.batch_size=%d", first, len(split), least)
             self.batch_size = least
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         inferred = self.inferred or self.infer()
+        splits = as_tensors(self.samples, inferred, self.augment, self.run_seed)
+        if self.trained_on is not None:
+            return self.trained_on, splits
         log.info("what the files are:\n%s", self.told(inferred))
         for shared in self.samples.shared:
             log.warning("%s", shared)
-        if how := changed_since(inferred.get("files"), self.samples.listing.stamp()):
-            told = f"{self.manifest} names {how} than the run was made with"
-            log.warning("%s", told)
-            if os.environ.get("RANK", "0") == "0":
-                print(f"warning: {told}", file=sys.stderr, flush=True)
-        columns = {m: Column.from_dict(plain) for m, plain in inferred["modalities"].items()}
-        masks = MaskLabels.from_dict(inferred["masks"]) if inferred["masks"] else None
-        classes, seeds = tuple(inferred["classes"]), {"train": self.run_seed}  # the others: None
-        splits: dict[str, Split] = {
-            split: Rows(rows, columns, self.samples.target, classes, masks, self.augment, seeds.get(split))
-            for split, rows in self.samples.entries.items()
-        }
-        modalities = {m: column.modality for m, column in columns.items()}
-        task, void = TARGETS[self.samples.target], VOID if masks else -100
+        warn_of_changes(self.manifest, inferred.get("files"), self.samples.listing.stamp())
+        classes = tuple(inferred["classes"])
+        modalities = {m: Column.from_dict(plain).modality for m, plain in inferred["modalities"].items()}
+        void, task = VOID if inferred["masks"] else -100, TARGETS[self.samples.target]
         train, weights = len(splits["train"]), tuple(inferred["class_weights"])
         return DataSpec(task, len(classes), train, modalities, classes, void, weights), splits
+
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        return Column.from_dict((self.inferred or {})["modalities"][modality]).reader
 
     @cached_property
     def samples(self) -> Samples:
@@ -110,6 +108,9 @@ class Manifest(DataModule):
         if self.augment not in AUGMENTATIONS:
             told = f"data.augment={self.augment} is not known; choose {', '.join(AUGMENTATIONS)}"
             audit.problems.append(told)
+        shared: dict[str, Any] = {"of_masks": self.of_masks, "audit": audit}
+        if self.trained_on is not None:
+            return read_external(self.manifest, expanded(self.root), self.trained_on, **shared)
         return read_samples(
             self.manifest,
             expanded(self.root),
@@ -117,10 +118,9 @@ class Manifest(DataModule):
             modalities=self.modalities,
             target=self.target,
             classes=self.classes,
-            of_masks=self.of_masks,
             shares=self.shares,
             seed=self.seed,
-            audit=audit,
+            **shared,
         )
 
     def infer(self) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class NYUv2(RGBD):
 
     choices: ClassVar = {"task": ("segmentation", "scene"), "classes": (40, 13), "depth": ("refined", "raw")}
     published: ClassVar = (480, 640)
+    statistics: ClassVar = {which: Statistics(MEAN, STD, raw=which == "raw") for which in ("refined", "raw")}
     layout = f"{MAT}, splits.mat and classMapping40.mat, or the folders train and test with train.txt and test.txt: {SOURCE}"
 
     def __init__(
@@ -76,8 +77,7 @@ class NYUv2(RGBD):
 
     def _contents(self, form: str, frames: Parts, source: Source) -> Contents:
         classes = CLASSES_40 if self.classes == 40 else CLASSES_13
-        statistics = Statistics(MEAN, STD, raw=self.depth == "raw")
-        return Contents(form, frames, source, statistics, SCENES if self.task == "scene" else classes)
+        return Contents(form, frames, source, SCENES if self.task == "scene" else classes)
 
     def _official(self, root: Path, audit: Audit) -> Contents:
         problems, labelled = audit.problems, self.task == "segmentation"

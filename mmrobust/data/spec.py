@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mmrobust.data.kinds import KINDS, Kind
@@ -51,6 +51,8 @@ class DataSpec:
         float, ...
     ] = ()  # of a regression's targets over train, one a number; filled in by `setup`
     target_std: tuple[float, ...] = ()
+    # What else was measured over train and prepares inputs, plain data by modality; see `DataModule.reader`.
+    statistics: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -16,6 +16,7 @@ from mmrobust.data.families.sunrgbd_toolbox import (
     CLASSES,
     SCENES,
     SOURCE,
+    depth_image,
     find_labels,
     label_array,
     label_of,
@@ -27,7 +28,6 @@ from mmrobust.data.files import images
 from mmrobust.data.files.folders import PICTURES, find
 from mmrobust.errors import Problems
 
-FARTHEST = 8000.0  # mm; what lies beyond is no measurement
 # Of training depth, mm. ESANet's are those of the files' numbers, 8 times as many (their low three bits are 0).
 STATISTICS = {
     "refined": Statistics(19025.14930492213 / 8, 9880.916071806689 / 8, raw=False),
@@ -56,6 +56,7 @@ class SUNRGBD(RGBD):
 
     choices: ClassVar = {"task": ("segmentation", "scene"), "depth": ("refined", "raw")}
     published: ClassVar = (480, 640)
+    statistics: ClassVar = STATISTICS
     layout = f"the folder SUNRGBD with the samples, and the folder SUNRGBDtoolbox: {SOURCE}"
 
     def __init__(
@@ -63,6 +64,9 @@ class SUNRGBD(RGBD):
     ) -> None:
         super().__init__(task=task, image_size=scene_size if task == "scene" else image_size, **base)
         self.depth = depth
+
+    def depth_file(self, path: Path) -> np.ndarray:
+        return depth_image(path)
 
     def index(self, root: Path, audit: Audit) -> Contents:
         folders: dict[str, set[str]] = {}
@@ -98,7 +102,7 @@ class SUNRGBD(RGBD):
             for split, part in splits.items()
         }
         classes = SCENES if self.task == "scene" else CLASSES
-        return Contents(form, frames, source, STATISTICS[self.depth], classes)
+        return Contents(form, frames, source, classes)
 
     def _splits(
         self, root: Path, near: Sequence[Path], problems: Problems
@@ -131,9 +135,3 @@ class SUNRGBD(RGBD):
             remedy = f"get them again ({SOURCE}), or leave these samples out: data.corrupt=skip"
             problems.add(f"no scene.txt in {samples}/", absent, remedy)
         return scenes
-
-
-def depth_image(path: Path) -> np.ndarray:
-    """(H, W) float32, mm, at most 8 m: the file's 16 bits are rotated by three."""
-    rotated = images.read_map(path).astype(np.uint16)
-    return np.minimum(((rotated >> 3) | (rotated << 13)).astype(np.float32), np.float32(FARTHEST))

@@ -7,6 +7,7 @@ import multiprocessing.queues
 import os
 import resource
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +73,14 @@ def _product(shape: Sequence[int]) -> int:
 
 
 def start_worker(number: int) -> None:
-    """In a new worker: whatever keeps a batch from being handed over ends it, and with it the others' waiting."""
+    """In a new worker: whatever keeps a batch from being handed over ends it, and with it the others' waiting.
+
+    A signal that reaches every process of a run, such as Ctrl-C or one of a cluster, is for the main process alone, which
+    still needs batches to save its state. A second SIGTERM ends a worker: the main process no longer waits for it.
+    """
+    for shared in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(shared, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     queue: Any = multiprocessing.queues.Queue
     queue._on_queue_feeder_error = staticmethod(_end)
     sys.excepthook = _end_without_files

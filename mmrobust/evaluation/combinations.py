@@ -166,7 +166,7 @@ class CombinationScores:
         rows = len(self.served) + 1  # the last: as available
         self.counts = Counted({"samples": torch.zeros(rows, dtype=torch.int64), **task.zeros(rows)})
         self.added = AddedScores(metrics, rows) if metrics else None
-        self.kept: list[dict[str, Tensor]] = []
+        self.kept: list[dict[str, np.ndarray]] = []
         # Of every batch: the ids, and (B,) whether a counted logit is no number.
         self.bad: list[tuple[list[str], Tensor]] = []
         self.clock = Clock()
@@ -208,7 +208,8 @@ class CombinationScores:
             kept = {"index": batch.index, "available": batch.available}
             kept |= {} if self.task.dense else {"target": batch.target}
             kept[self.task.kept_as] = torch.cat(parts).transpose(0, 1)
-            self.kept.append({name: value.cpu() for name, value in kept.items()})
+            arrays = {name: value.cpu().numpy() for name, value in kept.items()}
+            self.kept.append(arrays | {"ids": np.array(batch.ids)})
 
     def _count(self, rows: slice, counted: Tensor, counts: Counts) -> None:
         """Add the counts of a chunk of combinations; those of the last row, "as available", are summed."""
@@ -297,9 +298,7 @@ class CombinationScores:
             )
 
     def _gathered(self) -> dict[str, np.ndarray]:
-        mine = {
-            name: torch.cat([kept[name] for kept in self.kept]).numpy() for name in (self.kept or [{}])[0]
-        }
+        mine = {name: np.concatenate([kept[name] for kept in self.kept]) for name in (self.kept or [{}])[0]}
         parts: list[Any] = [mine]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             parts = [None] * torch.distributed.get_world_size()
@@ -307,7 +306,8 @@ class CombinationScores:
         parts = [part for part in parts if part]
         order = np.argsort(np.concatenate([part["index"] for part in parts]))
         arrays = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
-        return arrays | {"combinations": np.array(self.served), "modalities": np.array(self.modalities)}
+        names = {"combinations": self.served, "modalities": self.modalities, "classes": self.task.classes}
+        return arrays | {name: np.array(of, dtype=np.str_) for name, of in names.items()}
 
 
 def availability(available: np.ndarray, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -108,7 +108,9 @@ def _missing(config: DictConfig, data: DataModule, part: str, split: str) -> dic
     """What a protocol asked for, and what it did to the split."""
     keys: dict[str, Any] = OmegaConf.to_container(config.missing[part], resolve=True)  # type: ignore[assignment]
     name = keys.pop("_target_").rpartition(".")[2].lower()
-    masks = data.masks["train" if part == "train" else split]
+    masks = data.masks.get("train" if part == "train" else split)
+    if masks is None:  # of other data than the run's, train is not known
+        return {"protocol": {"name": name, **keys}, "hash": None, "realised_rate": None}
     rates = {
         m: round(float(1 - column.mean()), 4) for m, column in zip(data.spec.modalities, masks.T, strict=True)
     }
@@ -122,6 +124,8 @@ def _noise(config: DictConfig, data: DataModule, part: str, split: str) -> dict[
     if name != "clean":
         keys["seed"] = config.noise.seed
     last = max(config.trainer.max_epochs, 1) - 1
+    if part == "train" and "train" not in data.splits:
+        return {"protocol": {"name": name, **keys}, "realised_share": None}
     levels = data.splits["train" if part == "train" else split].noise_levels(last if part == "train" else 0)
     shares = (levels > 0).mean(0).round(4).tolist()
     realised = dict(zip(data.spec.modalities, shares, strict=True))

@@ -126,6 +126,10 @@ class Method(LightningModule):
         """The combinations this method can serve; the others are null in the result."""
         return all_combinations(self.modalities)
 
+    def uncertainty(self, output: Output) -> Tensor | None:
+        """How unsure the method itself is of each row of an output, (B,); None if it does not say."""
+        return None
+
     def resting(self) -> Iterable[nn.Module]:
         """Parts that do not learn in this epoch: their weights and running statistics stay."""
         return ()
@@ -139,8 +143,7 @@ class Method(LightningModule):
 
     def new_fusion(self) -> nn.Module:
         """A second fusion of the same kind and for the same encoders, with weights of its own."""
-        fusion, encoder = self._fusion
-        assert fusion is not None
+        fusion, encoder = cast("tuple[Fusion, Mapping[str, Any]]", self._fusion)
         fresh = self.encoders if self.pools else build_encoders(encoder, self.spec, fusion)
         return build_fusion(fusion, fresh, self.spec)
 
@@ -175,8 +178,7 @@ class Method(LightningModule):
     # Optimisation
 
     def configure_optimizers(self) -> Any:
-        parameters = by_lr_factor(self, self._fusion[1])
-        return optimization(parameters, self._optimizer, self._schedule)
+        return optimization(by_lr_factor(self, self._fusion[1]), self._optimizer, self._schedule)
 
     def on_train_start(self) -> None:
         self.start()

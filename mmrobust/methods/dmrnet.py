@@ -99,6 +99,12 @@ class DMRNet(Method):
         z = with_deepest(fused, sample_gaussian(mean, log_variance) if self.sample else mean)
         return Output(self.predict(z), extras={"z": z, "mean": mean, "log_variance": log_variance})
 
+    def uncertainty(self, output: Output) -> Tensor:
+        """The mean variance of the distribution from which features are drawn in training."""
+        assert output.fused is not None
+        log_variance = self.log_variance(deepest(output.fused))
+        return log_variance.clamp(-self.max_log_variance, self.max_log_variance).exp().flatten(1).mean(1)
+
     @property
     def selectable_from(self) -> int:
         return self.mining.epochs if self.hard_weight else 0

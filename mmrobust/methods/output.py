@@ -17,7 +17,11 @@ Features = Any  # any nest (dict, list, tuple) of tensors, rows first
 
 @dataclass
 class Output:
-    """What `fuse` returns: the prediction, and whatever else the losses need, rows first."""
+    """What `fuse` returns: the prediction, and whatever else the losses need, rows first.
+
+    `weights` or `confidence` in `extras`, (B, M) or (B, M, ...), say how much each modality counts; they are shown
+    beside predictions.
+    """
 
     prediction: Prediction
     unimodal: dict[str, Prediction] = field(default_factory=dict)  # what heads say of one modality alone

@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 import soundfile
 
-from mmrobust.data.files.audio import is_lfs_pointer
 from mmrobust.errors import UserError
-from mmrobust.files import naming
+from mmrobust.files import is_pointer, naming
 
 if TYPE_CHECKING:
     import av
@@ -46,7 +45,7 @@ def in_folders(raw: Path, folders: Iterable[str]) -> list[Path]:
 def check_usable(path: Path) -> None:
     """Raises: UserError: there is no such file, it is empty or a git-LFS pointer."""
     try:
-        empty, pointer = path.stat().st_size == 0, is_lfs_pointer(path)
+        empty, pointer = path.stat().st_size == 0, is_pointer(path)
     except OSError as error:
         raise UserError(f"{path} cannot be opened: {error.strerror}") from error
     if empty:

@@ -40,6 +40,7 @@ class Task(ABC):
     predictions what the task says.
 
     Attributes:
+        classes: their names, none where the dataset has none.
         dense: whether features and logits are maps.
         metrics: what `measure` gives.
         primary: the metric that selects and is reported.
@@ -55,7 +56,7 @@ class Task(ABC):
 
     def __init__(self, spec: DataSpec) -> None:
         self.families: Mapping[str, Family] = {}
-        self.num_classes = spec.num_classes
+        self.num_classes, self.classes = spec.num_classes, spec.classes
         self.ignore_index = spec.ignore_index
         self.size: tuple[int, ...] = ()
 
@@ -90,6 +91,10 @@ class Task(ABC):
 
     def certainty(self, logits: Tensor) -> Tensor | None:
         """How sure each prediction is, in [0, 1]: (K, B, ...) of logits (K, B, C, ...); None if that means nothing."""
+        return None
+
+    def probabilities(self, logits: Tensor) -> Tensor | None:
+        """Of every class or label, (B, C, ...) of logits (B, C, ...); None if there are none."""
         return None
 
     @abstractmethod

@@ -36,6 +36,9 @@ class Classification(Task):
     def certainty(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(2).amax(2)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().softmax(1)
+
     def pairs(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> tuple[Tensor, Tensor]:
         """Probabilities (N, C) and classes (N,)."""
         valid = target != self.ignore_index

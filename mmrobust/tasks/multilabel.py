@@ -32,6 +32,9 @@ class Multilabel(Task):
         """Logits (K, B, C) to what is more probable than not, (K, B, C)."""
         return (logits > 0).long()
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().sigmoid()
+
     def pairs(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> tuple[Tensor, Tensor]:
         """Probabilities (N, C) and labels (N, C)."""
         return logits.float().sigmoid(), target

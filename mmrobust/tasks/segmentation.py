@@ -116,6 +116,9 @@ class Segmentation(Task):
     def certainty(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(2).amax(2)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().softmax(1)
+
     def pairs(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> tuple[Tensor, Tensor]:
         """Probabilities (P, C) and classes (P,) of the pixels that are not void, at the labels' resolution."""
         probabilities, classes = [logits.new_zeros(0, self.num_classes)], [target.new_zeros(0)]

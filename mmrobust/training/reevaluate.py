@@ -15,6 +15,7 @@ from mmrobust.config.confined import confined
 from mmrobust.config.identity import load_run_config
 from mmrobust.config.overrides import parse, with_quotes
 from mmrobust.config.rules import with_checked
+from mmrobust.data.table.csv_file import content_hash
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import is_complete, read_results
 from mmrobust.files import short_hash
@@ -33,7 +34,16 @@ def changed(config: DictConfig, changes: Sequence[str]) -> DictConfig:
     """The run's configuration with a new missing protocol, new test noise and the keys that an evaluation may change."""
     group = [text for text in changes if text.startswith(("missing", "noise"))]
     others = [text for text in changes if text not in group]
+    own = config.data.get("manifest")
     config = with_checked(config, others)
+    if (
+        own is not None
+        and config.data.manifest != own
+        and content_hash(config.data.manifest) != config.data.content
+    ):
+        config.data.content = None  # another table, with another folder of its own
+        if not any(text.startswith("data.root=") for text in others):
+            config.data.root = None
     if group:
         data = [f"data={config.choices.data}"]
         named = {key: config.data[key] for key in SAY_MODALITIES if key in config.data}
@@ -72,27 +82,36 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
         UserError: the data is not what the run was made with.
     """
     from mmrobust.evaluation.description import describe
-    from mmrobust.training.checkpoints import checkpoint_path
+    from mmrobust.training.checkpoints import checkpoint_path, load_checkpoint, read_spec
     from mmrobust.training.outputs import write_outputs
     from mmrobust.training.session import begin, open_data, trained_method
     from mmrobust.training.trainer import evaluation_trainer
 
     begin(folder, config)
-    data = open_data(config)
-    refuse_other_data(folder, config, data, split)
-    method = trained_method(config, data.spec, checkpoint_path(folder, checkpoint))
+    path, external = checkpoint_path(folder, checkpoint), is_external(config)
+    data = open_data(config, read_spec(load_checkpoint(path), path) if external else None)
+    refuse_other_data(None if external else folder, config, data, split)
+    method = trained_method(config, data.spec, path)
     evaluation_trainer(config, folder).test(method, data.loader(split), verbose=False)
     results = describe(config, data, method.results, split)
     results["identity"]["checkpoint"] = checkpoint
-    out = folder / "evaluations" / f"{split}-{checkpoint}-{_protocol_hash(results['protocol'])}"
+    name = f"{split}-{checkpoint}-{_protocol_hash(results['protocol'])}"
     if sample := results["protocol"].get("sample"):
-        out = out.with_name(f"{out.name}-{sample['combinations']}")
+        name = f"{name}-{sample['combinations']}"
+    if external:
+        results["protocol"]["manifest"] = str(config.data.manifest)
+        name = f"external-{data.fingerprint[:8]}-{name}"
+    out = folder / "evaluations" / name
     out.mkdir(parents=True, exist_ok=True)
     title = f"{results['identity']['method']} on {results['identity']['data']}, {split} split, {checkpoint} checkpoint"
     words = measured_under(results["protocol"])
+    if external:
+        title += f", {Path(config.data.manifest).name}"
     if words:
         title += f", {words}"
-    paths = write_outputs(out, method, data, results, split=split, title=title, panel_title=title)
+    paths = write_outputs(
+        out, method, data, results, split=split, title=title, panel_title=title, keep_masks=config.keep_masks
+    )
     if job() is None:
         show(results, title, paths)
     else:
@@ -100,11 +119,16 @@ def evaluate(folder: Path, config: DictConfig, *, split: str, checkpoint: str) -
     return results
 
 
-def refuse_other_data(folder: Path, config: DictConfig, data: DataModule, split: str) -> None:
-    """Raises: UserError: there is no such split, or the samples are not those of the run's result."""
+def is_external(config: DictConfig) -> bool:
+    """Whether `changed` put another table in the place of the one that the run was made with."""
+    return "content" in config.data and config.data.content is None
+
+
+def refuse_other_data(folder: Path | None, config: DictConfig, data: DataModule, split: str) -> None:
+    """Raises: UserError: there is no such split, or the samples are not those of the result of the run in `folder`."""
     if split not in data.splits:
         raise UserError(f"this dataset has no split {split!r}, only {', '.join(data.splits)}")
-    before = read_results(folder) if is_complete(folder) else None
+    before = read_results(folder) if folder is not None and is_complete(folder) else None
     if before and before["protocol"]["data_fingerprint"] != data.fingerprint:
         raise UserError(
             f"the data in {config.data.get('root')} is not what {folder} was made with (fingerprint "
@@ -115,7 +139,7 @@ def refuse_other_data(folder: Path, config: DictConfig, data: DataModule, split:
 def evaluate_rates(folder: Path, rates: Sequence[float]) -> None:
     """Evaluate a complete run's tested checkpoint with this share of the test's modalities missing, at random; rates
     that were evaluated before are left out. `report --curves` shows them."""
-    before = [read_results(path.parent) for path in folder.glob("evaluations/*/results.json")]
+    before = [read_results(path.parent) for path in folder.glob("evaluations/test-*/results.json")]
     protocols = [
         r["protocol"]["missing"]["test"]["protocol"] for r in before if r["protocol"]["split"] == "test"
     ]

@@ -10,6 +10,7 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -30,12 +31,12 @@ from mmrobust.training.checkpoints import (
     check_fits,
     checkpoint_path,
     load_checkpoint,
-    load_weights,
     read_spec,
 )
 from mmrobust.training.devices import threads
 from mmrobust.training.log_file import start_log
 from mmrobust.training.progress import Position
+from mmrobust.training.run_file import read_run_file
 from mmrobust.training.trainer import build_trainer, compile_encoders, monitored
 
 THREADS = torch.get_num_threads()  # torch's own choice, before a run changes it
@@ -99,13 +100,18 @@ def peak_memory() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
 
 
-def open_data(config: DictConfig) -> DataModule:
+def open_data(config: DictConfig, trained_on: DataSpec | None = None) -> DataModule:
     """The data of a configuration, set up. With selection=paper the test split takes the place of validation.
+
+    Args:
+        config: the run's.
+        trained_on: what the run was trained with, if this is other data, which is only tested.
 
     Raises:
         UserError: something is missing or damaged.
     """
     data: DataModule = construct(config.data)
+    data.trained_on = trained_on
     data.validation_split = "test" if config.selection == "paper" else "val"
     data.setup()
     return data
@@ -125,9 +131,15 @@ def build_method(config: DictConfig, spec: DataSpec) -> Method:
 def trained_method(config: DictConfig, spec: DataSpec, checkpoint: Path) -> Method:
     """The method of a run's configuration with the weights of a checkpoint; the pretrained ones that training began from
     need not be there. Raises as `load_weights`."""
+    return with_weights(config, spec, load_checkpoint(checkpoint), checkpoint)
+
+
+def with_weights(config: DictConfig, spec: DataSpec, checkpoint: dict[str, Any], path: Path) -> Method:
+    """The same with what a checkpoint at `path` holds."""
     with without_pretrained_weights():
         method = build_method(config, spec)
-    load_weights(method, checkpoint)
+    check_fits(method, checkpoint, path)
+    method.load_state_dict(checkpoint["state_dict"])
     return method
 
 
@@ -161,19 +173,26 @@ def open_training(
     return Training(config, folder, data, method, trainer, position, resumed)
 
 
-def open_trained(folder: Path | str, which: str = "best") -> Trained:
-    """A trained run from its folder alone: the description of its data comes from the checkpoint, and the data need not
-    be there. Classes of your own packages are built within `config.trust.trusting(["my_package"])` alone.
+def open_trained(run: Path | str, which: str = "best") -> Trained:
+    """A trained run from its folder, or from the file that was made of it, alone: the description of its data comes from
+    the checkpoint, and the data need not be there. Classes of your own packages are built within
+    `config.trust.trusting(["my_package"])` alone.
 
     Args:
-        folder: the run's.
-        which: checkpoint, `best` or `last`.
+        run: its folder, or a file, see `run_file`.
+        which: checkpoint, `best` or `last`; a file has one.
 
     Raises:
         UserError: a class of another role or package than the configuration's place asks for; see `load_checkpoint`.
     """
-    config = confined(load_run_config(folder), Path(folder), trains=False)
+    path = Path(run)
+    if path.is_file():
+        config, checkpoint = read_run_file(path)
+        config = confined(config, path, trains=False)
+    else:
+        config = confined(load_run_config(run), path, trains=False)
+        path = checkpoint_path(run, which)
+        checkpoint = load_checkpoint(path)
     check_classes(config)
-    path = checkpoint_path(folder, which)
-    spec = read_spec(load_checkpoint(path), path)
-    return Trained(config, spec, trained_method(config, spec, path).eval())
+    spec = read_spec(checkpoint, path)
+    return Trained(config, spec, with_weights(config, spec, checkpoint, path).eval())

@@ -92,6 +92,10 @@ class StopOnSignal(Callback):
 
     def on_exception(self, trainer: Trainer, method: LightningModule, exception: BaseException) -> None:
         self._restore()
+        if self.received is not None and not isinstance(exception, Stopped | KeyboardInterrupt):
+            # else a sweep would take it for a failed run and begin the next one
+            line = f"not saved ({exception}); go on from the checkpoint before with: {resume_command(self.folder)}"
+            raise Stopped(self.received, line) from exception
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

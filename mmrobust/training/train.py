@@ -198,7 +198,14 @@ def write_and_show(run: Training, results: dict[str, Any]) -> None:
     title = f"{identity['method']} on {identity['data']}"
     panel_title = f"{title}, test split, seed {identity['seed']}"
     paths = write_outputs(
-        run.folder, run.method, run.data, results, split="test", title=title, panel_title=panel_title
+        run.folder,
+        run.method,
+        run.data,
+        results,
+        split="test",
+        title=title,
+        panel_title=panel_title,
+        keep_masks=run.config.keep_masks,
     )
     if kept := kept_checkpoint(run.folder, run.config):
         paths["checkpoint"] = kept

@@ -42,6 +42,7 @@ from mmrobust.training.trainer import build_trainer
 from tests.bench import segmentation
 from tests.bench.methods import METHODS, step_seconds
 from tests.bench.plain import autocast, plain_loss, plain_steps
+from tests.bench.predict import predict_rows_per_second_ratio
 from tests.bench.run import cli_error_seconds, peak_memory_ratio, resume_overhead_ratio
 from tests.bench.sweep import sweep_memory_growth, sweep_overhead
 
@@ -305,6 +306,7 @@ def main() -> None:
     whole = {
         "cli_error_seconds": cli_error_seconds,
         "resume_overhead_ratio": resume_overhead_ratio,
+        "predict_rows_per_second_ratio": predict_rows_per_second_ratio,
         "peak_memory_ratio": lambda rounds: peak_memory_ratio(),
         "sweep_overhead_seconds_per_run": lambda rounds: sweep_overhead(rounds == 1),
         "sweep_memory_growth_mib_per_100_runs": lambda rounds: sweep_memory_growth(rounds == 1),

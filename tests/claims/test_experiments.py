@@ -15,7 +15,7 @@ from tests.claims.experiments.experiment import CONF, ROOT, SEEDS, TABLES, Claim
 from tests.claims.experiments.registry import EXPERIMENTS
 from tests.claims.experiments.variance import curvature
 
-MEASURED = [letter for letter in EXPERIMENTS if (TABLES / f"{letter}.csv").is_file()]
+MEASURED = [letter for letter, x in EXPERIMENTS.items() if x.complete(read(TABLES / f"{letter}.csv"))]
 
 
 @pytest.mark.slow
@@ -38,9 +38,8 @@ def test_claims_name_arms(letter: str) -> None:
 
 @pytest.mark.parametrize("letter", MEASURED)
 def test_the_text_tells_what_was_measured(letter: str) -> None:
-    found = read(TABLES / f"{letter}.csv")
-    assert set(found) == {(arm, seed) for arm in EXPERIMENTS[letter].arms for seed in SEEDS}
-    assert EXPERIMENTS[letter].text(found) in (ROOT / ".github" / "results.md").read_text()
+    text = EXPERIMENTS[letter].text(read(TABLES / f"{letter}.csv"))
+    assert text in (ROOT / ".github" / "results.md").read_text()
 
 
 @pytest.mark.parametrize(

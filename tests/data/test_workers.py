@@ -88,3 +88,35 @@ def test_a_thread_that_finds_no_file_ends_its_worker(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(workers.os, "_exit", ended.append)  # type: ignore[attr-defined]
     workers._end_without_files(OSError, OSError(errno.EMFILE, "Too many open files"), None)
     assert ended == [1]
+
+
+ASKED = """
+import os, signal
+from torch.utils.data import DataLoader, Dataset
+from mmrobust.data import workers
+
+class Slow(Dataset):
+    def __len__(self): return 8
+    def __getitem__(self, i): return i
+
+asked = []
+signal.signal(signal.{name}, lambda *_: asked.append(1))
+seen = []
+for batch in DataLoader(Slow(), num_workers=2, worker_init_fn=workers.start_worker):
+    if not asked: os.killpg(0, signal.{name})
+    seen += batch.tolist()
+print(len(asked), sorted(seen))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_to_all_processes_leaves_the_workers_at_work(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASKED.format(name=name)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        start_new_session=True,
+    )
+    assert done.stdout == "1 [0, 1, 2, 3, 4, 5, 6, 7]\n", done.stderr

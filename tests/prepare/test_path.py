@@ -9,7 +9,7 @@ import pytest
 from mmrobust.prepare.__main__ import main
 from mmrobust.prepare.plan import DATASETS
 from mmrobust.prepare.record import MANIFEST, read_manifest
-from tests.data.trees import PREPARED, ready
+from tests.data.trees import PREPARED, SMALL, ready
 
 OF_CLIPS = ("cremad", "ave", "kinetics_sounds")
 
@@ -67,7 +67,7 @@ def test_a_run_learns_from_it(prepared, tmp_path):
     from mmrobust.run import main as run
 
     name = prepared.name
-    keys = [key.format(root=prepared.parent) for key in PREPARED.get(name, ())]
+    keys = [key.format(root=prepared.parent) for key in (*SMALL.get(name, ()), *PREPARED.get(name, ()))]
     argv = [f"data={name}", f"data.root={prepared}", "data.batch_size=4", "data.workers=0", "method=dropout"]
     argv += ["trainer.max_epochs=1", "trainer.accelerator=cpu", "encoder=tiny", "encoder.width=8", *keys]
     assert run([*argv, f"paths.outputs={tmp_path}"]) == 0

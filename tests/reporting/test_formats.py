@@ -14,7 +14,7 @@ import pytest
 from mmrobust.report import main
 from mmrobust.reporting.formats import FORMATS, SUFFIXES, as_latex
 from mmrobust.reporting.tables import Cell, Table, rank
-from tests.test_report import EVIL, put, result
+from tests.results import EVIL, put, result
 
 HEADING = "avmnist · test · accuracy (%) · selection mean"
 PDFLATEX = shutil.which("pdflatex")

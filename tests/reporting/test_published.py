@@ -15,7 +15,7 @@ from mmrobust.evaluation.results import write_results
 from mmrobust.reporting.published import ALWAYS, STATUS, TRUST, beside, published, recipe_status
 from mmrobust.reporting.runs import Run, read_run
 from mmrobust.tasks.metric import METRICS
-from tests.test_report import result
+from tests.results import result
 
 EXPERIMENTS = {path.stem for path in (conf_folder() / "experiment").glob("*.yaml")}
 

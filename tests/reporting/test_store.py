@@ -14,8 +14,8 @@ from mmrobust.reporting.runs import read_run
 from mmrobust.reporting.store import of_metric, read_store
 from mmrobust.reporting.store_rows import COLUMNS
 from mmrobust.run import main as run
-from tests.sweeps.test_studies import SMALL
-from tests.test_report import put, result
+from tests.results import put, result
+from tests.runs import tiny
 
 STORES = sorted((conf_folder().parent / "results").glob("*.csv"))
 
@@ -256,7 +256,7 @@ def test_a_run_reads_back_as_it_was(outputs, store, capsys):
 @pytest.mark.slow
 def test_a_stored_command_gives_its_numbers_again(tmp_path, capsys):
     """And the row has what a run records of itself."""
-    assert run([*SMALL, "seed=3", f"paths.outputs={tmp_path}/out"]) == 0
+    assert run([*tiny("method=fusion", "data.num_test=32"), "seed=3", f"paths.outputs={tmp_path}/out"]) == 0
     told(capsys, tmp_path / "out", "--store", tmp_path / "first.csv")
     before = rows_of(tmp_path / "first.csv")
     (command,) = {row["command"] for row in before}

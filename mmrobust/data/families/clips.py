@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from mmrobust import keyed
 from mmrobust.data.base import DataModule
 from mmrobust.data.files import images
-from mmrobust.data.files.audio import Spectrogram, is_lfs_pointer, read_audio
+from mmrobust.data.files.audio import Spectrogram, read_audio, wave_of
 from mmrobust.data.files.folders import PICTURES
+from mmrobust.data.reader import Reader, evenly, frames_of, read_clip
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import Problems, UserError, summarised
+from mmrobust.files import is_pointer
 
 PREPARE = (
     "python -m mmrobust.prepare {} raw=<download> out=<data.root> fps={}"  # the dataset, frames a second
@@ -134,21 +137,45 @@ class ClipModule(DataModule, ABC):
     ) -> None:
         super().__init__(**base)
         self.fps = fps
+        # Seconds to which sounds are tiled or cut before a stretch of `seconds` is shown.
+        self.heard = seconds
         self.spectrogram = Spectrogram(sample_rate, seconds, n_fft, hop, standardise)
         self.visual = Modality("video", (3, frames, image_size, image_size))
         self.frames_folder = f"Image-{fps:02d}-FPS"
 
-    def described(
-        self, classes: tuple[str, ...], parts: Parts, tiled: float
-    ) -> tuple[DataSpec, dict[str, Split]]:
+    def described(self, classes: tuple[str, ...], parts: Parts) -> tuple[DataSpec, dict[str, Split]]:
         """What `load` returns. Only train is augmented."""
         modalities = {"audio": Modality("spectrogram", self.spectrogram.shape), "visual": self.visual}
         seeds = {"train": self.run_seed}  # the others: None
         splits: dict[str, Split] = {
-            name: Clips(clips, self.visual, self.spectrogram, tiled, seeds.get(name))
+            name: Clips(clips, self.visual, self.spectrogram, self.heard, seeds.get(name))
             for name, clips in parts.items()
         }
         return DataSpec("classification", len(classes), len(parts["train"]), modalities, classes), splits
+
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        """`visual` is a folder of frames, of which evenly spaced ones are taken; of a sound all counts."""
+        if modality == "audio":
+            rate, shown = self.spectrogram.sample_rate, self.spectrogram.samples
+            samples = round(self.heard * rate)
+
+            def finish_sound(wave: np.ndarray) -> Tensor:
+                middle = np.resize(wave, samples)[(samples - shown) // 2 :][:shown]
+                return self.spectrogram.finish(self.spectrogram.magnitude(middle))
+
+            return Reader(
+                spec.modalities[modality],
+                lambda path: read_audio(path, rate),
+                lambda raw: wave_of(raw, rate),
+                finish_sound,
+            )
+        count, side = self.visual.shape[1:3]
+
+        def finish(frames: np.ndarray) -> Tensor:
+            chosen = evenly(frames, count)
+            return images.normalised(images.transformed(images.resize(side), 0, images=chosen)["images"])
+
+        return Reader(spec.modalities[modality], read_clip, frames_of, finish, folder=True)
 
 
 def frames_in(folder: Path) -> list[Path]:
@@ -176,7 +203,7 @@ def note_absent(
         if folder.is_dir():
             sizes |= {os.fspath(folder / file.name): file.stat().st_size for file in os.scandir(folder)}
     size = {name: sizes.get(os.fspath(clip.sound), -1) for name, clip in clips.items()}
-    pointers = [n for n, clip in clips.items() if 0 <= size[n] < 1024 and is_lfs_pointer(clip.sound)]
+    pointers = [n for n, clip in clips.items() if 0 <= size[n] < 1024 and is_pointer(clip.sound)]
     problems.add(f"no {sounds}", [n for n in clips if size[n] < 0], get_sounds)
     problems.add(f"only a git-LFS pointer as {sounds}", pointers, "run `git lfs pull` in its clone")
     problems.add(f"no {frames}", [n for n, clip in clips.items() if not clip.frames], get_frames)

@@ -108,12 +108,18 @@ def read_recordings(
                 damaged.append(path.stem)
     waves = np.zeros((len(names), samples), dtype=np.float32)
     for row, wave in zip(waves, sounds, strict=True):
-        wave = wave[max(len(wave) - samples, 0) // 2 :][:samples]
-        start = (samples - len(wave)) // 2
-        row[start : start + len(wave)] = wave / max(float(np.sqrt(np.mean(wave**2))), 1e-6)
+        row[:] = centred(wave, samples)
     digits, speakers, numbers = (np.array([name[i] for name in names]) for i in (1, 2, 3))
     pool = Pool(waves, digits.astype(int), np.array([name[0].removesuffix(".wav") for name in names]))
     return pool, speakers, numbers.astype(int)
+
+
+def centred(wave: np.ndarray, samples: int) -> np.ndarray:
+    """A recording (T,) of unit power in the middle of silence, or its own middle: (samples,) float32."""
+    wave = wave[max(len(wave) - samples, 0) // 2 :][:samples]
+    start, row = (samples - len(wave)) // 2, np.zeros(samples, dtype=np.float32)
+    row[start : start + len(wave)] = wave / max(float(np.sqrt(np.mean(wave**2))), 1e-6)
+    return row
 
 
 def ensure(root: Path, download: bool) -> None:

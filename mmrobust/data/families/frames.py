@@ -52,6 +52,13 @@ class Statistics:
     std: float
     raw: bool
 
+    def normalised(self, depth: np.ndarray) -> Tensor:
+        """(H, W) -> (1, H, W) float32."""
+        normal = (depth - np.float32(self.mean)) / np.float32(self.std)
+        if self.raw:
+            normal[depth == 0] = 0
+        return torch.from_numpy(normal.astype(np.float32)).unsqueeze(0)
+
 
 class Frames(Split):
     """One split of frames; with run_seed None, for testing, nothing is random and labels keep their own size.
@@ -117,15 +124,8 @@ class Frames(Split):
         rgb, depth, label = raw["rgb"], raw["depth"], raw["label"]
         inputs = {
             "rgb": None if rgb is None else images.normalised(rgb),
-            "depth": None if depth is None else self.normalised(depth),
+            "depth": None if depth is None else self.statistics.normalised(depth),
         }
         if label is None:
             return Sample(inputs, self.targets[key.index])
         return Sample(inputs, torch.from_numpy(label.astype(np.int64)))
-
-    def normalised(self, depth: np.ndarray) -> Tensor:
-        """(H, W) -> (1, H, W) float32."""
-        normal = (depth - np.float32(self.statistics.mean)) / np.float32(self.statistics.std)
-        if self.statistics.raw:
-            normal[depth == 0] = 0
-        return torch.from_numpy(normal.astype(np.float32)).unsqueeze(0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from mmrobust import keyed
@@ -25,6 +26,19 @@ class Signal:
     n_fft: int
     hop: int
     resolution: tuple[int, int]
+
+    def magnitude(self, wave: np.ndarray) -> np.ndarray:
+        """|STFT| of (T,): (F, T') float32."""
+        return magnitude(torch.from_numpy(wave).float(), n_fft=self.n_fft, hop=self.hop).numpy()
+
+    def pixels(self, image: np.ndarray) -> Tensor:
+        """(H, W) uint8 -> (1, H, W) in [-1, 1]."""
+        return torch.from_numpy(image).float()[None] / 127.5 - 1
+
+    def spectrogram(self, magnitude: np.ndarray) -> Tensor:
+        """(F, T') -> (1, *resolution), logarithmic, with mean 0 and standard deviation 1."""
+        x = adaptive_avg_pool2d(log(torch.from_numpy(magnitude))[None], self.resolution)
+        return ((x - x.mean()) / (x.std() + 1e-6)).float()
 
 
 def deal(wanted: np.ndarray, targets: np.ndarray, *salts: int | str) -> np.ndarray:
@@ -86,9 +100,7 @@ class Pairs(Split):
     def augment(self, raw: dict[str, np.ndarray], key: Key) -> dict[str, np.ndarray]:
         """`image` (28, 28) uint8 and `audio`, the |STFT| (F, T) float32, both with the noise of `disturb`."""
         image, audio = self.disturb(raw, key)
-        wave = torch.from_numpy(audio).float()
-        spectrogram = magnitude(wave, n_fft=self.signal.n_fft, hop=self.signal.hop)
-        return {"image": image.astype(np.uint8), "audio": spectrogram.numpy()}
+        return {"image": image.astype(np.uint8), "audio": self.signal.magnitude(audio)}
 
     def disturb(self, raw: dict[str, np.ndarray], key: Key) -> tuple[np.ndarray, np.ndarray]:
         """Pixels and waveform with the noise that makes this dataset hard, whatever `noise` adds."""
@@ -103,8 +115,5 @@ class Pairs(Split):
 
     def finish(self, raw: dict[str, np.ndarray], key: Key) -> Sample:
         """`image` (1, 28, 28) in [-1, 1]; `audio` (1, *resolution) with mean 0 and standard deviation 1."""
-        image = torch.from_numpy(raw["image"]).float()[None]
-        spectrogram = log(torch.from_numpy(raw["audio"]))[None]
-        spectrogram = adaptive_avg_pool2d(spectrogram, self.signal.resolution)
-        spectrogram = (spectrogram - spectrogram.mean()) / (spectrogram.std() + 1e-6)
-        return Sample({"image": image / 127.5 - 1, "audio": spectrogram.float()}, self.targets[key.index])
+        inputs = {"image": self.signal.pixels(raw["image"]), "audio": self.signal.spectrogram(raw["audio"])}
+        return Sample(inputs, self.targets[key.index])

@@ -15,10 +15,12 @@ from mmrobust.data.audit import Audit
 from mmrobust.data.base import DataModule
 from mmrobust.data.families import frame_augmentation
 from mmrobust.data.families.frames import Frame, Frames, Source, Statistics
-from mmrobust.data.families.maps import VOID, median_frequency
+from mmrobust.data.families.maps import VOID, depth_map, median_frequency
+from mmrobust.data.files import images
 from mmrobust.data.files.folders import exists
 from mmrobust.data.files.kept import cached, home
 from mmrobust.data.held_out import share_problem, with_validation
+from mmrobust.data.reader import Reader, colours_of, depth_of
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Split
 from mmrobust.errors import Problems, UserError, summarised
@@ -35,7 +37,6 @@ class Contents:
     form: str
     frames: Parts
     source: Source
-    statistics: Statistics
     classes: tuple[str, ...]
 
 
@@ -60,6 +61,8 @@ class RGBD(DataModule, ABC):
 
     choices: ClassVar[Mapping[str, tuple[str | int, ...]]]  # of keys that have few values
     published: ClassVar[tuple[int, int]]  # (height, width) for which papers took frames as they lie on disk
+    statistics: ClassVar[Mapping[str, Statistics]]  # of every kind of depth, of which `depth` says one
+    depth: str
     layout: ClassVar[str]  # what lies at `root`, and where it comes from
 
     def __init__(
@@ -117,7 +120,7 @@ class RGBD(DataModule, ABC):
                 rescale_depth=self.rescale_depth,
             )
         )
-        shared = contents.source, contents.statistics, (height, width), scenes, augmented
+        shared = contents.source, self.statistics[self.depth], (height, width), scenes, augmented
         splits: dict[str, Split] = {
             name: Frames(part, *shared, self.run_seed if name == "train" else None)
             for name, part in self.frames.items()
@@ -130,6 +133,32 @@ class RGBD(DataModule, ABC):
         if scenes:
             return DataSpec("classification", len(classes), count, modalities, classes), splits
         return DataSpec("segmentation", len(classes), count, modalities, classes, VOID), splits
+
+    def depth_file(self, path: Path) -> np.ndarray:
+        """A single file of depth in the dataset's unit, (H, W) float32; raises as `Source.depth`."""
+        return depth_map(path)
+
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        """A colour image; depth in the dataset's unit, as its prepared form has it."""
+        _, height, width = spec.modalities[modality].shape
+        statistics = self.statistics[self.depth]
+
+        def scaled(x: np.ndarray) -> np.ndarray:
+            frame = {"rgb": None, "depth": None} | {modality: x}
+            small = frame_augmentation.moved(frame_augmentation.resized((height, width)), 0, frame)[modality]
+            assert small is not None
+            return small
+
+        if modality == "rgb":
+            return Reader(
+                spec.modalities[modality],
+                images.read_image,
+                colours_of,
+                lambda x: images.normalised(scaled(x)),
+            )
+        return Reader(
+            spec.modalities[modality], self.depth_file, depth_of, lambda x: statistics.normalised(scaled(x))
+        )
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:

@@ -11,6 +11,7 @@ import numpy as np
 from mmrobust.data.audit import Audit
 from mmrobust.data.families.indoor_classes import CLASSES_40
 from mmrobust.data.families.maps import as_classes, from_one
+from mmrobust.data.files import images
 from mmrobust.data.files.arrays import read_array
 from mmrobust.data.files.folders import find, names_in
 from mmrobust.data.files.hdf5 import Tables
@@ -20,6 +21,7 @@ from mmrobust.errors import Problems, UserError
 
 CLASSES = tuple({"refridgerator": "fridge", "television": "tv"}.get(name, name) for name in CLASSES_40[:37])
 SOURCE = "SUNRGBD.zip and SUNRGBDtoolbox.zip of rgbd.cs.princeton.edu"
+FARTHEST = 8000.0  # mm; what lies beyond is no measurement
 LABELS = "SUNRGBD2Dseg/seglabel"  # in SUNRGBD2Dseg.mat
 
 # Those with more than 80 frames in Song et al.; office_kitchen, with 81, is not among them.
@@ -103,3 +105,9 @@ def only_file(folder: Path, suffixes: tuple[str, ...], folders: dict[str, set[st
     """The first file with one of the suffixes, or a path that does not exist."""
     names = [n for n in names_in(folder, folders) if n.endswith(suffixes) and not n.startswith(".")]
     return folder / (min(names) if names else f"*{suffixes[0]}")
+
+
+def depth_image(path: Path) -> np.ndarray:
+    """(H, W) float32, mm, at most 8 m: the file's 16 bits are rotated by three."""
+    rotated = images.read_map(path).astype(np.uint16)
+    return np.minimum(((rotated >> 3) | (rotated << 13)).astype(np.float32), np.float32(FARTHEST))

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from mmrobust.data.base import DataModule
+from mmrobust.data.files.arrays import read_array
 from mmrobust.data.held_out import hold_out, hold_out_validation
+from mmrobust.data.reader import Reader, vector_reader
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
+from mmrobust.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class Views:
     def and_then(self, other: Views) -> Views:
         features = {view: np.concatenate([x, other.features[view]]) for view, x in self.features.items()}
         return Views(self.ids + other.ids, np.concatenate([self.classes, other.classes]), features)
+
+    def scaled(self, shift: Mapping[str, np.ndarray], spread: Mapping[str, np.ndarray]) -> Views:
+        """Each view minus its shift, divided by its spread, (D,) each."""
+        features = {view: (x - shift[view]) / spread[view] for view, x in self.features.items()}
+        return Views(self.ids, self.classes, features)
 
     def divided(self, share: float, seed: int) -> tuple[Views, Views]:
         """Without a share of every class, and that share; the same for the same seed."""
@@ -77,24 +85,31 @@ class ViewsModule(DataModule):
         rows = hold_out_validation(learned.classes.tolist(), self.validation, self.seed, "samples")
         train, val = map(learned.rows, rows)
         parts = {name: x for name, x in (("train", train), ("val", val), ("test", test)) if x.ids}
+        shift, spread = scaling(train.features, self.scaling)
         splits: dict[str, Split] = {
-            name: ViewsSplit(part) for name, part in scaled(parts, self.scaling).items()
+            name: ViewsSplit(part.scaled(shift, spread)) for name, part in parts.items()
         }
         modalities = {view: Modality("vector", (x.shape[1],)) for view, x in train.features.items()}
-        return DataSpec("classification", len(names), len(train.ids), modalities, names), splits
+        measured = {m: {"shift": shift[m].tolist(), "spread": spread[m].tolist()} for m in modalities}
+        count = len(train.ids)
+        return DataSpec("classification", len(names), count, modalities, names, statistics=measured), splits
+
+    def reader(self, modality: str, spec: DataSpec) -> Reader:
+        """A vector in a `.npy` file, or an array, scaled as train was."""
+        if modality not in spec.statistics:
+            raise UserError(
+                f"this run does not say how {modality} was scaled: it is of a version that did not keep it; train it again"
+            )
+        measured = spec.statistics[modality]
+        return vector_reader(spec.modalities[modality], read_array, measured["shift"], measured["spread"])
 
 
-def scaled(parts: Mapping[str, Views], scaling: str) -> dict[str, Views]:
-    """Every feature by its values in the part `train`: `standard`, to mean 0 and deviation 1, or `range`, to [0, 1].
-    One that never varies there is only shifted."""
-    low, span = {}, {}
-    for view, x in parts["train"].features.items():
-        low[view] = x.min(0) if scaling == "range" else x.mean(0)
-        spread = x.max(0) - low[view] if scaling == "range" else x.std(0)
-        span[view] = np.where(spread > 0, spread, 1)
-    return {
-        name: Views(
-            part.ids, part.classes, {view: (x - low[view]) / span[view] for view, x in part.features.items()}
-        )
-        for name, part in parts.items()
-    }
+def scaling(train: Mapping[str, np.ndarray], how: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What is subtracted from every feature, and by what it is divided, from its values in train (N, D): `standard`, to
+    mean 0 and deviation 1, or `range`, to [0, 1]. One that never varies is only shifted."""
+    shift, spread = {}, {}
+    for view, x in train.items():
+        shift[view] = x.min(0) if how == "range" else x.mean(0)
+        span = x.max(0) - shift[view] if how == "range" else x.std(0)
+        spread[view] = np.where(span > 0, span, 1)
+    return shift, spread

@@ -7,28 +7,22 @@ import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
 import soxr
 
 from mmrobust.errors import UserError
+from mmrobust.files import LFS
 
 if TYPE_CHECKING:
     from torch import Tensor  # imported late elsewhere: files are read without it
 
-_LFS = b"version https://git-lfs"
 MOST_SAMPLES_A_BYTE = 10_000  # of any format; the silence of FLAC has 5,000
 LOUDEST = 10.0  # beyond it a waveform is in other units than [-1, 1]
 
 _LOGGER = logging.getLogger(__name__)
-
-
-def is_lfs_pointer(path: Path) -> bool:
-    """Whether this is the small text file that a git clone without LFS leaves in a file's place."""
-    with path.open("rb") as file:
-        return file.read(len(_LFS)) == _LFS
 
 
 def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
@@ -43,7 +37,7 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"sound file {path} cannot be opened: {error.strerror}") from error
-    if data.startswith(_LFS):
+    if data.startswith(LFS):
         raise UserError(
             f"{path} is a git-LFS pointer, not a sound file; run `git lfs pull` in the dataset's folder"
         )
@@ -67,22 +61,57 @@ def read_audio(path: Path | str, sample_rate: int) -> np.ndarray:
         raise UserError(f"{path} holds no samples; get the file again or take it out of the lists")
     if len(wave) < promised:
         raise UserError(f"{path} is cut short: {len(wave)} of {promised} samples; get the file again")
+    return checked_wave(wave, rate, sample_rate, str(path))
+
+
+def checked_wave(wave: np.ndarray, rate: int, sample_rate: int, where: str) -> np.ndarray:
+    """A waveform (T, channels) float32 at `rate` (Hz) as mono at `sample_rate`, (T,).
+
+    Args:
+        where: it comes from, for messages.
+
+    Raises:
+        UserError: it holds NaN, infinity or numbers that are far from [-1, 1].
+    """
     peak = float(np.abs(wave).max())
     if not np.isfinite(peak):
-        raise UserError(f"{path} holds NaN or infinity; mend it or leave it out")
+        raise UserError(f"{where} holds NaN or infinity; mend it or leave it out")
     if peak > LOUDEST:
         raise UserError(
-            f"{path} reaches {peak:.4g}, where a sound lies in [-1, 1]; divide it by what its numbers count up to "
+            f"{where} reaches {peak:.4g}, where a sound lies in [-1, 1]; divide it by what its numbers count up to "
             "(16 bits: 32768), or save it as integers"
         )
     if peak > 1:
-        _warn_of_clipping(path, peak)
+        _warn_of_clipping(where, peak)
     mono = wave.mean(1)
     return soxr.resample(mono, rate, sample_rate) if rate != sample_rate else mono
 
 
+def wave_of(raw: Any, sample_rate: int) -> np.ndarray:
+    """A sound that is held in memory as `read_audio` gives one that lies in a file.
+
+    Args:
+        raw: (T,) or (T, channels), floats in [-1, 1] or whole numbers as a file holds them, at `sample_rate`; or it and
+            its rate (Hz).
+
+    Raises:
+        UserError: it is no sound.
+    """
+    paired = isinstance(raw, tuple) and len(raw) == 2 and isinstance(raw[1], int | float)
+    numbers, rate = raw if paired else (raw, sample_rate)
+    wave = np.asarray(numbers)
+    if wave.dtype.kind not in "if" or wave.ndim not in (1, 2) or not wave.size or rate < 1:
+        raise UserError(
+            f"the sound is {type(numbers).__name__} {wave.shape} of {wave.dtype}; expected (T,) or (T, channels), or a "
+            "pair of that and its sample rate"
+        )
+    scale = np.float32(1 if wave.dtype.kind == "f" else -float(np.iinfo(wave.dtype).min))
+    wave = wave.astype(np.float32).reshape(len(wave), -1) / scale
+    return checked_wave(wave, int(rate), sample_rate, "the sound")
+
+
 @cache
-def _warn_of_clipping(path: Path, peak: float) -> None:
+def _warn_of_clipping(path: str, peak: float) -> None:
     """Once for each file and process."""
     _LOGGER.warning("%s reaches %.4g; what lies beyond [-1, 1] is cut off", path, peak)
 

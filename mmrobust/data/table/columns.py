@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from mmrobust.data.files import images
 from mmrobust.data.files.arrays import channels_last, read_array, shape_of, type_of
-from mmrobust.data.files.audio import Spectrogram
+from mmrobust.data.files.audio import Spectrogram, wave_of
 from mmrobust.data.kinds import encode_text
+from mmrobust.data.reader import Reader, colours_of, numbers_of, text_of
 from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 
@@ -63,6 +65,20 @@ class Column:
     def spectrogram(self) -> Spectrogram:
         return Spectrogram(self.sample_rate, self.seconds, self.n_fft, self.hop, standardise=False)
 
+    @property
+    def reader(self) -> Reader:
+        """Of one file or sentence, or of what a program holds."""
+        return Reader(self.modality, self.read, self._held, lambda x: self.finish(self.prepare(x)))
+
+    def _held(self, raw: Any) -> Any:
+        """What is in memory as `read` gives it."""
+        if self.kind == "text":
+            return text_of(raw)
+        if self.kind == "spectrogram":
+            return np.resize(wave_of(raw, self.sample_rate), self.spectrogram.samples)
+        coloured = isinstance(raw, Image) and self.kind == "image" and self.shape[0] == 3
+        return self.accept(colours_of(raw) if coloured else numbers_of(raw), "what was given")
+
     def read(self, path: Path | str) -> Any:
         """Text as it stands in the table; image (H, W, C), uint8 as a rule; depth (H, W) float32 in metres, 0 where unknown; spectrogram: waveform
         (T,); video (T, H, W, 3) uint8 or (C, T, H, W); sequence (C, T); vector (D,).
@@ -74,29 +90,45 @@ class Column:
             return path
         if self.kind == "spectrogram":
             return self.spectrogram.read(path)
-        array = type_of(path) == "arrays"
+        if type_of(path) == "arrays" or not self.is_map:
+            return self.accept(read_array(path), str(path))
+        return self.accept(
+            images.read_map(path) if self.kind == "depth" else images.read_image(path), str(path)
+        )
+
+    def accept(self, x: np.ndarray, where: str) -> np.ndarray:
+        """Numbers as a file holds them, checked: what `read` gives of the file.
+
+        Args:
+            x: of an image (H, W, C) or (C, H, W), of depth (H, W), and so on, see `arrays.shape_of`.
+            where: they come from, for messages.
+
+        Raises:
+            UserError: they are not what the column holds.
+        """
         if self.kind == "depth":
-            x = channels_last(read_array(path))[..., 0] if array else images.read_map(path)
+            x = channels_last(x)[..., 0]
             if self.bits and bits_of(x.dtype) != self.bits:
                 raise UserError(
-                    f"{path} has {x.dtype} numbers, where {self.bits} bits were expected, as the first file has: its unit "
+                    f"{where} has {x.dtype} numbers, where {self.bits} bits were expected, as the first file has: its unit "
                     "would be another; convert it, or give such files a column of their own"
                 )
             x = x.astype(np.float32)
             return np.where(np.isfinite(x) & (x > 0), x, 0) * np.float32(self.unit)
         if self.kind == "image":
-            x = channels_last(read_array(path)) if array else images.read_image(path)
+            x = channels_last(x)
             found, expected = x.shape[-1:], self.shape[:1]
         else:
-            x = read_array(path)
             x = x.ravel() if self.kind == "vector" else x
             found, expected = shape_of(self.kind, x.shape, x.dtype), self.shape
         if found != expected:
             what = "channels" if self.kind == "image" else "shape"
-            raise UserError(f"{path} has {what} {found}, where {expected} was expected; mend or leave it out")
+            raise UserError(
+                f"{where} has {what} {found}, where {expected} was expected; mend or leave it out"
+            )
         x = x if x.dtype == np.uint8 and self.kind in ("image", "video") else x.astype(np.float32)
         if x.dtype != np.uint8 and not np.isfinite(x).all():
-            raise UserError(f"{path} holds NaN or infinity; mend it or leave it out")
+            raise UserError(f"{where} holds NaN or infinity; mend it or leave it out")
         return x
 
     def prepare(self, x: Any) -> Any:

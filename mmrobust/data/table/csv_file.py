@@ -102,6 +102,17 @@ def modality_columns(path: Path | str, chosen: Sequence[str] | None = None) -> l
     return names
 
 
+def open_table(path: Path | str) -> tuple[tuple[str, ...], Iterator[tuple[int, list[str]]]]:
+    """The header of a CSV, and its rows one after the other: the line where each begins, and its stripped cells.
+
+    Raises:
+        UserError: it is missing or no CSV; where it stops being one, there.
+    """
+    path = Path(path)
+    lines = _lines(path)
+    return _header(path, next(lines, (1, []))[1]), lines
+
+
 def read_table(path: Path | str) -> Table:
     """Read a CSV, separated by commas, semicolons or tabs, in UTF-8 with or without a byte-order mark.
 
@@ -109,8 +120,7 @@ def read_table(path: Path | str) -> Table:
         UserError: it is missing, no CSV, or has rows of another length than its header.
     """
     path = Path(path)
-    lines = _lines(path)
-    header = _header(path, next(lines, (1, []))[1])
+    header, lines = open_table(path)
     rows, wrong = [], []
     for line, cells in lines:
         if len(cells) != len(header):
@@ -144,23 +154,30 @@ def _header(path: Path, cells: Sequence[str]) -> tuple[str, ...]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, with the line where each begins."""
-    data = _bytes(path)
-    if data.startswith(EXCEL):
-        raise UserError(f"data.manifest={path} is an Excel file; save it as CSV (UTF-8) and name that")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:4096]:
-        raise UserError(f"data.manifest={path} is UTF-16 or no text at all; save it as CSV in UTF-8")
+    """The rows that are not blank, with the line where each begins; never holds the whole file."""
     try:
-        text = data.decode("utf-8-sig")
+        with expanded(path).open("rb") as file:
+            _check_text(path, file.read(4096))
+            file.seek(0)
+            yield from _records(path, io.TextIOWrapper(file, encoding="utf-8-sig", newline=""))
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = _line_of(path, error)
         raise UserError(f"data.manifest={path}: line {line} is not UTF-8; save it as CSV in UTF-8") from error
-    first = next((line for line in io.StringIO(text) if line.strip()), "")
-    separator, before = max(",;\t", key=first.count), 0
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _records(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
+    first, before = text.readline(), 0
+    while first and not first.strip():
+        first, before = text.readline(), before + 1
+    separator = max(",;\t", key=first.count)
     if said := re.fullmatch(r'"?sep=([,;\t])"?', first.strip(" \r\n")):  # as Excel writes it
-        end = text.index(first) + len(first)
-        separator, before, text = said[1], text.count("\n", 0, end), text[end:]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        separator, before = said[1], before + 1
+    else:
+        text.seek(0)
+        before = 0
+    reader = csv.reader(text, delimiter=separator, strict=True)
     skipped = before
     try:
         for cells in reader:
@@ -173,13 +190,31 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
+def _check_text(path: Path, head: bytes) -> None:
+    """Raises: UserError: a file begins so that is no text in UTF-8."""
+    if head.startswith(EXCEL):
+        raise UserError(f"data.manifest={path} is an Excel file; save it as CSV (UTF-8) and name that")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head:
+        raise UserError(f"data.manifest={path} is UTF-16 or no text at all; save it as CSV in UTF-8")
+
+
+def _line_of(path: Path, error: UnicodeDecodeError) -> int:
+    """Where a table is not UTF-8; a stream tells the place in its buffer alone."""
+    data = _bytes(path)
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as whole:
+        error = whole
+    return data.count(b"\n", 0, error.start) + 1
+
+
 def _bytes(path: Path) -> bytes:
     try:
         return expanded(path).read_bytes()
     except OSError as error:
-        what = (
-            "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        )
-        raise UserError(
-            f"data.manifest={path} {what}; name your CSV: data.manifest=my.csv (here: {Path.cwd()})"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    what = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+    return UserError(f"data.manifest={path} {what}; name your CSV: data.manifest=my.csv (here: {Path.cwd()})")

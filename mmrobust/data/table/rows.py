@@ -15,10 +15,30 @@ from mmrobust.data.split import Key, Sample, Split
 from mmrobust.data.table.columns import Column
 from mmrobust.data.table.entries import Entry
 from mmrobust.data.table.masks import MaskLabels, unlike
+from mmrobust.data.table.samples import Samples
 from mmrobust.data.targets import TARGET_COLUMNS
 from mmrobust.errors import UserError
 
 SMALLEST = 0.5  # share of the area that a crop keeps
+
+
+def as_tensors(
+    samples: Samples, inferred: Mapping[str, Any], augment: str, run_seed: int
+) -> dict[str, Split]:
+    """The splits of a table. Only train is augmented.
+
+    Args:
+        samples: the rows.
+        inferred: what the files are, see `Inference`.
+        augment, run_seed: see `Manifest`.
+    """
+    columns = {m: Column.from_dict(plain) for m, plain in inferred["modalities"].items()}
+    masks = MaskLabels.from_dict(inferred["masks"]) if inferred["masks"] else None
+    classes, seeds = tuple(inferred["classes"]), {"train": run_seed}  # the others: None
+    return {
+        split: Rows(rows, columns, samples.target, classes, masks, augment, seeds.get(split))
+        for split, rows in samples.entries.items()
+    }
 
 
 class Rows(Split):

@@ -64,8 +64,8 @@ def plan(download: Download) -> Plan:
         )
     if others:
         found.notes.append(f"{sum(others.values())} clips of {len(others)} other classes are left out")
-    lists = [path for name in LISTS.values() if (path := download.find(name))]
-    found.items.extend(copied(path, path.name) for path in lists)
+    lists = [download.find(name) for name in LISTS.values()]
+    found.items.extend(copied(there, there.name) for there in lists if there)
     return found
 
 

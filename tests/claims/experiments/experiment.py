@@ -103,6 +103,10 @@ class Experiment:
                 found[arm, seed] = self.measure(folder)
                 write(table, found)
 
+    def complete(self, found: Found) -> bool:
+        """Whether every arm has every seed."""
+        return set(found) == {(arm, seed) for arm in self.arms for seed in SEEDS}
+
     def text(self, found: Found) -> str:
         """Markdown: the arms, the claims, mean ± standard deviation over the seeds."""
         lines = [f"### {self.title}", "", self.setting, ""]
