@@ -8,13 +8,15 @@ state, and it is vectorised: the same code runs on NumPy arrays and on tensors o
 from __future__ import annotations
 
 import zlib
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-Array = TypeVar("Array", np.ndarray, Tensor)
+if TYPE_CHECKING:  # whoever has tensors has imported it
+    import torch
+    from torch import Tensor
+
+Array = TypeVar("Array", np.ndarray, "Tensor")
 
 _GOLDEN, _FIRST, _SECOND = (
     c - (1 << 64) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -40,9 +42,9 @@ def hashed(key: Array, *salts: int | str) -> Array:
 def uniform(key: Array, *salts: int | str) -> Array:
     """Uniform numbers in [0, 1), float64, one for each key."""
     bits = (hashed(key, *salts) >> 11) & ((1 << 53) - 1)
-    if isinstance(bits, Tensor):
-        return bits.to(torch.float64) * 2.0**-53
-    return bits.astype(np.float64) * 2.0**-53
+    if isinstance(bits, np.ndarray):
+        return bits.astype(np.float64) * 2.0**-53
+    return bits.double() * 2.0**-53
 
 
 def uniforms(count: int, *salts: int | str) -> np.ndarray:
@@ -57,6 +59,8 @@ def seed_of(*salts: int | str) -> int:
 
 def seed_torch(device: torch.device, *salts: int | str) -> None:
     """Start the generators that a step on this device draws from."""
+    import torch
+
     seed = seed_of(*salts)
     # torch.manual_seed would take 0.3 ms, for devices not in use.
     torch.default_generator.manual_seed(seed)

@@ -266,7 +266,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "missing root": (shutil.rmtree, ["cremad does not exist; set it, or paths.data"]),
     "missing CSV": (lambda t: (t / "test.csv").unlink(), ["test.csv; take it from", "data.split=actor"]),
     "missing wav": (lambda t: clip(t)[1].unlink(), ["no <id>.wav in", "1 (1001_IOM_NEU_XX)", SKIP]),
-    "missing frame folder": (lambda t: shutil.rmtree(clip(t)[2].parent), ["no <id>/*.jpg in", "ffmpeg", SKIP]),
+    "missing frame folder": (lambda t: shutil.rmtree(clip(t)[2].parent), ["no <id>/*.jpg in", "mmrobust.prepare", SKIP]),
     "git-LFS pointer": (lambda t: clip(t)[1].write_bytes(LFS), ["git-LFS pointer", "run `git lfs pull`", SKIP]),
     "truncated wav": (lambda t: cut(clip(t)[1]), ["sample 1001_IOM_NEU_XX: ", ".wav is cut short: ", "get the file again", SKIP]),
     "NaN in a wav of test": (lambda t: no_numbers(t, "test"), ["sample 1001_IOM_NEU_XX: ", ".wav holds NaN or infinity", SKIP]),

@@ -27,13 +27,13 @@ LAYERS = (
     ("training",),
     ("sweeps",),
     ("predict",),
-    ("testing", "run", "evaluate", "report", "dashboard", "export"),
+    ("testing", "prepare", "run", "evaluate", "report", "dashboard", "export"),
 )
 
 # Imports that still point upwards: this list only shrinks.
 UPWARDS: set[tuple[str, str]] = set()
 
-COMMANDS = ("run", "evaluate", "report", "dashboard", "export", "predict.__main__")
+COMMANDS = ("run", "evaluate", "report", "dashboard", "export", "predict.__main__", "prepare.__main__")
 
 # The modules that conf/data names.
 DATASETS = {

@@ -14,23 +14,19 @@ from torch import Tensor
 
 from mmrobust import keyed
 from mmrobust.data.base import DataModule
+from mmrobust.data.families.casia_surf_lists import CLASSES, MODALITIES, SOURCE, Triplets, read_triplets
 from mmrobust.data.files import images
-from mmrobust.data.files.folders import exists, picture
-from mmrobust.data.files.lists import read_list
+from mmrobust.data.files.folders import exists
 from mmrobust.data.reader import Reader, picture_reader
 from mmrobust.data.spec import DataSpec, Modality
 from mmrobust.data.split import Key, Sample, Split
-from mmrobust.errors import Problems, UserError
+from mmrobust.errors import UserError
 
-MODALITIES = ("rgb", "depth", "ir")
-CLASSES = ("spoof", "live")
-SOURCE = "the ChaLearn face anti-spoofing challenge of 2019, on request from its authors"
 DEGREES = 30  # largest rotation
 CANVAS = 0.8  # of the rotated image's bounding box
 ENLARGED = 144 / 112  # side before the crop over the side after it
 
 log = logging.getLogger(__name__)
-Triplets = dict[str, tuple[tuple[Path, ...], int]]  # {id: ((rgb, depth, ir), class)}
 
 
 class Faces(Split):
@@ -119,32 +115,3 @@ def scaled(image: np.ndarray, channels: str) -> Tensor:
     """(H, W, 3) uint8 -> (3, H, W) float32, (x - 127.5) / 128."""
     ordered = image[..., ::-1].copy() if channels == "bgr" else image
     return ((torch.from_numpy(ordered).float() - 127.5) / 128).movedim(-1, 0)
-
-
-def as_on_disk(path: Path, folders: dict[str, set[str]]) -> Path:
-    """The name without `_resized`, or with another ending of pictures, where only that exists."""
-    found = picture(path, folders)
-    shorter = picture(path.with_stem(path.stem.removesuffix("_resized")), folders)
-    return shorter if not exists(found, folders) and exists(shorter, folders) else found
-
-
-def read_triplets(root: Path, name: str, folders: dict[str, set[str]], problems: Problems) -> Triplets:
-    """The triplets of a list by the name of their colour image. Adds to `problems`."""
-
-    def parse(line: str) -> tuple[str, tuple[tuple[Path, ...], int]] | None:
-        fields = [field.strip() for field in (line.split(",") if "," in line else line.split())]
-        if not any(fields) or fields[0] == "rgb":
-            return None
-        rgb, depth, ir, label = fields
-        paths = tuple(as_on_disk(root / path, folders) for path in (rgb, depth, ir))
-        return rgb, (paths, ("0", "1").index(label))
-
-    return read_list(
-        root / name,
-        parse,
-        problems,
-        lacking=f"it belongs to {SOURCE}; or name another one: data.lists",
-        expected="`rgb depth ir label` with label 1 (live) or 0 (spoof)",
-        mend="take the list with labels (…_private_list), or mend them",
-        samples="samples",
-    )

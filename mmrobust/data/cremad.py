@@ -10,17 +10,12 @@ from typing import Any
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.families.clips import Clip, ClipModule, frames_in, note_absent
-from mmrobust.data.files.lists import parsed, read_lines, unique
+from mmrobust.data.families.clips import PREPARE, Clip, ClipModule, frames_in, note_absent
+from mmrobust.data.families.cremad_lists import EMOTIONS, LISTS, SOURCE, read_labels
 from mmrobust.data.held_out import with_validation
 from mmrobust.data.spec import DataSpec
 from mmrobust.data.split import Split
-from mmrobust.errors import Problems, UserError
-
-# Ids are like 1001_DFA_ANG_XX: actor id[:4], sentence, emotion id[9:12], level.
-EMOTIONS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")  # the order of OGM-GE and all that build on it
-SOURCE = "github.com/CheyneyComputerScience/CREMA-D"
-LISTS = "data/CREMAD of github.com/GeWu-Lab/OGM-GE_CVPR2022"
+from mmrobust.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +41,10 @@ class CREMAD(ClipModule):
             raise UserError(f"data.split={self.split} is not a split of CREMA-D; use ogm or actor")
         root = Path(self.root)
         folder = root / self.frames_folder
-        extract = self.extract_frames("VideoFlash/*.flv", folder)
+        prepare = PREPARE.format("cremad", self.fps)
         expected = (
             f"where AudioWAV, {folder.name}, train.csv and test.csv lie. AudioWAV and the videos are in {SOURCE} (with "
-            f"git-LFS), the lists in {LISTS}; the frames are made of the videos: in the clone, run {extract}"
+            f"git-LFS), the lists in {LISTS}; the frames are made of the videos: {prepare}"
         )
         with self.open_root(expected, samples="clips") as audit:
             lists = [root / "train.csv", root / "test.csv"]
@@ -73,7 +68,7 @@ class CREMAD(ClipModule):
                 sounds=f"<id>.wav in {root / 'AudioWAV'}",
                 get_sounds=f"get them from {SOURCE}",
                 frames=f"<id>/*.jpg in {folder}",
-                get_frames=f"in the clone, run {extract}",
+                get_frames=f"run {prepare}",
             )
         if self.split == "actor":
             parts = by_actor(train | test, self.seed)
@@ -95,24 +90,3 @@ def by_actor(clips: Mapping[str, Clip], seed: int) -> dict[str, Mapping[str, Cli
     count = max(1, round(0.15 * len(actors)))
     groups = {"train": order[2 * count :], "val": order[count : 2 * count], "test": order[:count]}
     return {n: {s: clip for s, clip in clips.items() if s[:4] in group} for n, group in groups.items()}
-
-
-def read_labels(source: Path, problems: Problems) -> dict[str, int]:
-    """The clips of a list of rows `id,EMOTION` or of the folder AudioWAV; adds to `problems`."""
-    lines: list[str] = []
-    if source.is_dir():
-        lines = [f"{path.stem},{path.stem[9:12]}" for path in sorted(source.glob("[!.]*.wav"))]
-    elif source.is_file():
-        lines = read_lines(source)
-    else:
-        problems.append(f"no {source}; take it from {LISTS}, or go without lists: data.split=actor")
-        return {}
-
-    def parse(line: str) -> tuple[str, int]:
-        stem, _, emotion = (part.strip() for part in line.partition(","))
-        if not stem:
-            raise ValueError
-        return stem, EMOTIONS.index(emotion)
-
-    expected = f"`id,EMOTION` with one of {', '.join(EMOTIONS)}"
-    return unique(source, parsed(source, lines, parse, problems, expected=expected), problems)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mmrobust.data.families.clips import Clip, ClipModule, frames_in, note_absent, without
+from mmrobust.data.families.clips import PREPARE, Clip, ClipModule, frames_in, note_absent, without
 from mmrobust.data.families.kinetics_lists import SOURCE, category, identity, listed, normalised
 from mmrobust.data.held_out import with_validation
 from mmrobust.data.spec import DataSpec
@@ -16,10 +16,6 @@ from mmrobust.data.split import Split
 from mmrobust.errors import Problems, UserError, summarised
 
 FOLDERS = {"train": ("train_img", "train"), "test": ("val_img", "test")}  # of visual, of audio
-EXTRACT = (  # in a folder with <class>/<stem>.mp4
-    'for f in */*.mp4; do s="${{f%.mp4}}"; mkdir -p {frames}/"$s" {sounds}/"${{s%/*}}"; '
-    'ffmpeg -nostdin -i "$f" -vf fps={fps} -q:v 2 {frames}/"$s"/%05d.jpg -vn -ac 1 -ar {rate} {sounds}/"$s.wav"; done'
-)
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +66,11 @@ class KineticsSounds(ClipModule):
                 f"data.tiled={self.heard} is shorter than data.seconds={self.spectrogram.seconds}; raise it"
             )
         root = Path(self.root)
+        prepare = PREPARE.format("kinetics_sounds", self.fps)
         expected = (
             f"the folder (often called kinect_sound) that holds visual/{{train_img,val_img}}/{self.frames_folder}/<class>/"
-            f"<stem>/*.jpg and audio/{{train,test}}/<class>/<stem>.wav, made from the clips of {SOURCE}"
+            f"<stem>/*.jpg and audio/{{train,test}}/<class>/<stem>.wav, made from the clips of {SOURCE}: "
+            f"{prepare}"
         )
         with self.open_root(expected, samples="clips", folders=("visual", "audio")) as audit:
             halves = {split: self.find(split) for split in FOLDERS}
@@ -94,7 +92,7 @@ class KineticsSounds(ClipModule):
                 }
                 for split, half in halves.items()
             )
-            self.note_absent(train | test, audit.damaged)
+            self.note_absent(train | test, audit.damaged, f"run {prepare}")
         lacking = [name for name in self.names if name not in classes]
         told = "%d classes; of data.classes, not on disk: %s"
         log.info(told, len(classes), summarised(lacking) if lacking else 0)
@@ -131,12 +129,8 @@ class KineticsSounds(ClipModule):
             log.info(told, split, self.min_frames, summarised(short))
         return found
 
-    def note_absent(self, clips: Mapping[str, Clip], damaged: Problems) -> None:
-        """Adds to `damaged` what the clips lack, and the command that makes it."""
-        frames, sounds = (folder.absolute() for folder in self.folders("train"))
-        rate = self.spectrogram.sample_rate
-        extract = EXTRACT.format(frames=frames, sounds=sounds, fps=self.fps, rate=rate)
-        remedy = f"in a folder with <class>/<stem>.mp4 of {SOURCE} (here for train), run {extract}"
+    def note_absent(self, clips: Mapping[str, Clip], damaged: Problems, remedy: str) -> None:
+        """Adds to `damaged` what the clips lack, and the remedy."""
         note_absent(
             clips,
             damaged,

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmrobust.data.audit import Audit
-from mmrobust.data.families.frames import Frame, Source, Statistics, depth_map, from_one, label_map
+from mmrobust.data.families.frames import Frame, Source, Statistics
 from mmrobust.data.families.indoor_classes import CLASSES_13, CLASSES_40, of_40
+from mmrobust.data.families.maps import depth_map, from_one, label_map
 from mmrobust.data.families.nyuv2_mat import (
+    MAT,
     SCENES,
     SOURCE,
     check_axes,
@@ -25,7 +27,6 @@ from mmrobust.data.files import images
 from mmrobust.data.files.folders import find, picture
 from mmrobust.data.files.hdf5 import Tables
 
-MAT = "nyu_depth_v2_labeled.mat"
 # Of refined depth in training, mm; ESANet, MMANet and DMRNet normalise raw depth with these as well.
 MEAN, STD = 2841.94941272766, 1417.2594281672277
 

@@ -14,24 +14,20 @@ from mmrobust.data.families.frames import Frame, Source, Statistics
 from mmrobust.data.families.rgbd import RGBD, Contents
 from mmrobust.data.families.sunrgbd_toolbox import (
     CLASSES,
+    SCENES,
     SOURCE,
     depth_image,
     find_labels,
     label_array,
     label_of,
+    only_file,
     read_splits,
     sample_name,
 )
 from mmrobust.data.files import images
-from mmrobust.data.files.folders import PICTURES, find, names_in
+from mmrobust.data.files.folders import PICTURES, find
 from mmrobust.errors import Problems
 
-# Those with more than 80 frames in Song et al.; office_kitchen, with 81, is not among them.
-SCENES = (
-    "bathroom", "bedroom", "classroom", "computer_room", "conference_room", "corridor", "dining_area", "dining_room",
-    "discussion_area", "furniture_store", "home_office", "kitchen", "lab", "lecture_theatre", "library", "living_room",
-    "office", "rest_space", "study_space",
-)  # fmt: skip
 # Of training depth, mm. ESANet's are those of the files' numbers, 8 times as many (their low three bits are 0).
 STATISTICS = {
     "refined": Statistics(19025.14930492213 / 8, 9880.916071806689 / 8, raw=False),
@@ -139,9 +135,3 @@ class SUNRGBD(RGBD):
             remedy = f"get them again ({SOURCE}), or leave these samples out: data.corrupt=skip"
             problems.add(f"no scene.txt in {samples}/", absent, remedy)
         return scenes
-
-
-def only_file(folder: Path, suffixes: tuple[str, ...], folders: dict[str, set[str]]) -> Path:
-    """The first file with one of the suffixes, or a path that does not exist."""
-    names = [n for n in names_in(folder, folders) if n.endswith(suffixes) and not n.startswith(".")]
-    return folder / (min(names) if names else f"*{suffixes[0]}")

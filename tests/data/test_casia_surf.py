@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmrobust.data.casia_surf import MODALITIES, read_triplets
+from mmrobust.data.families.casia_surf_lists import MODALITIES, read_triplets
 from mmrobust.data.split import Key
 from mmrobust.errors import Problems, UserError
 from tests.data.trees import dataset, refused

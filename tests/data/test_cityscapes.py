@@ -5,10 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mmrobust.data.cityscapes import CLASSES, LABEL_IDS, STATISTICS, official_depth
+from mmrobust.data.cityscapes import STATISTICS
+from mmrobust.data.families.cityscapes_files import CLASSES, LABEL_IDS, official_depth
 from mmrobust.data.split import Key
 from mmrobust.errors import UserError
-from tests.data.cityscapes_tree import make_cityscapes
+from mmrobust.prepare.synthetic.cityscapes import make as make_cityscapes
 from tests.data.trees import problem, ready
 
 SAMPLE = "lindau_000001_000019"

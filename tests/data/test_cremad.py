@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from mmrobust.data.cremad import EMOTIONS, read_labels
+from mmrobust.data.families.cremad_lists import EMOTIONS, read_labels
 from mmrobust.data.split import Key
 from mmrobust.errors import Problems, UserError
 from tests.data.cremad_tree import make_cremad
@@ -208,9 +208,9 @@ def test_all_problems_are_told_at_once(tree):
     assert "no <id>.wav" in told
     assert f"5 ({', '.join(data.splits['train'].ids[:3])}, …)" in told.replace("\n", "")
     assert f"git-LFS pointer as <id>.wav in {tree / 'AudioWAV'}: 1 ({gone}); run `git lfs pull`" in told
-    assert f"no <id>/*.jpg in {tree / 'Image-01-FPS'}: 2 ({gone}, {empty}); in the clone, run" in told
-    assert "ffmpeg" in told
-    assert "fps=1 " in told
+    assert f"no <id>/*.jpg in {tree / 'Image-01-FPS'}: 2 ({gone}, {empty}); run python -m" in told
+    assert "mmrobust.prepare cremad" in told
+    assert "fps=1;" in told
 
 
 def test_frames_at_another_rate(tree):

@@ -67,7 +67,7 @@ def test_what_has_no_partner_is_told(tree):
     told = problem(tree)
     assert f"no <class>/<stem>.wav in {tree}/audio/{{train,test}}: 1 (train/bowling/{sound.stem})" in told
     assert f"1 (test/bowling/{folder.name}); " in told
-    assert "ffmpeg" in told
+    assert "mmrobust.prepare kinetics_sounds" in told
     assert told.endswith("data.corrupt=skip")
     skipped = ready(tree, corrupt="skip", validation=0).skipped
     assert skipped == {"train": [f"train/bowling/{sound.stem}"], "test": [f"test/bowling/{folder.name}"]}

@@ -14,7 +14,9 @@ from mmrobust.data.files.matlab import read_mat
 from mmrobust.data.nyuv2 import MEAN, STD
 from mmrobust.data.split import Key
 from mmrobust.errors import Problems, UserError
-from tests.data.nyuv2_tree import KINDS, MAP_CLASS, make_nyuv2, prepare_nyuv2
+from mmrobust.prepare.synthetic.nyuv2 import KINDS, MAP_CLASS
+from mmrobust.prepare.synthetic.nyuv2 import make as make_nyuv2
+from tests.data.nyuv2_tree import prepare_nyuv2
 from tests.data.trees import problem, ready
 
 META = Path(os.environ.get("MMROBUST_DATA", "data")) / "nyuv2_meta"

@@ -7,11 +7,20 @@ import h5py
 import numpy as np
 import pytest
 
-from mmrobust.data.families.sunrgbd_toolbox import CLASSES, label_array, read_splits, sample_name
+from mmrobust.data.families.sunrgbd_toolbox import (
+    CLASSES,
+    SCENES,
+    label_array,
+    only_file,
+    read_splits,
+    sample_name,
+)
 from mmrobust.data.split import Key
-from mmrobust.data.sunrgbd import SCENES, STATISTICS, depth_image, only_file
+from mmrobust.data.sunrgbd import STATISTICS, depth_image
 from mmrobust.errors import Problems, UserError
-from tests.data.sunrgbd_tree import make_sunrgbd, prepare_sunrgbd, rotated
+from mmrobust.prepare.synthetic.sunrgbd import make as make_sunrgbd
+from mmrobust.prepare.synthetic.sunrgbd import rotated
+from tests.data.sunrgbd_tree import prepare_sunrgbd
 from tests.data.trees import problem, ready
 
 DATA = Path(os.environ.get("MMROBUST_DATA", "data"))

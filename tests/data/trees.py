@@ -6,50 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 
 from mmrobust.config.build import construct
 from mmrobust.config.compose import compose_config
 from mmrobust.data.base import DataModule
 from mmrobust.errors import UserError
+from mmrobust.prepare.synthetic import avmnist, casia_surf, cityscapes, nyuv2, sunrgbd
 from tests.data.ave_tree import make_ave
-from tests.data.casia_surf_tree import make_casia_surf
-from tests.data.cityscapes_tree import make_cityscapes
 from tests.data.cremad_tree import make_cremad
 from tests.data.handwritten_tree import make_handwritten
 from tests.data.kinetics_sounds_tree import make_kinetics_sounds
 from tests.data.manifest_tree import make_manifest
 from tests.data.multiview_tree import make_multiview
-from tests.data.nyuv2_tree import make_nyuv2
-from tests.data.sunrgbd_tree import make_sunrgbd
 from tests.data.utd_mhad_tree import make_utd_mhad
-
-
-def make_avmnist(root: Path) -> None:
-    """120 and 12 images of every digit, twelve recordings of every digit by one speaker."""
-    rng = np.random.default_rng(0)
-    for half, count in (("train", 1200), ("t10k", 120)):
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        write_idx(
-            root / f"MNIST/raw/{half}-images-idx3-ubyte",
-            rng.integers(0, 256, (count, 28, 28), dtype=np.uint8),
-        )
-        write_idx(root / f"MNIST/raw/{half}-labels-idx1-ubyte", labels)
-    folder = root / "free-spoken-digit-dataset/recordings"
-    folder.mkdir(parents=True)
-    for digit in range(10):
-        for number in (0, 1, *range(5, 15)):
-            wave = 0.1 * rng.standard_normal(3000)
-            soundfile.write(folder / f"{digit}_theo_{number}.wav", wave, 8000, subtype="PCM_16")
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    """MNIST's format: magic number 2048 + dimensions, big-endian sizes, bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = np.array([2048 + array.ndim, *array.shape], dtype=">i4").tobytes()
-    path.write_bytes(head + array.astype(np.uint8).tobytes())
 
 
 def ready(name: str, data_folder: Path, *overrides: str) -> DataModule:
@@ -107,16 +77,16 @@ def make_manifest_tree(root: Path) -> None:
 
 TREES: dict[str, Callable[[Path], None]] = {
     "ave": make_ave,
-    "avmnist": make_avmnist,
-    "casia_surf": make_casia_surf,
-    "cityscapes": make_cityscapes,
+    "avmnist": avmnist.make,
+    "casia_surf": casia_surf.make,
+    "cityscapes": cityscapes.make,
     "cremad": make_cremad_tree,
     "handwritten": make_handwritten_tree,
     "kinetics_sounds": make_kinetics_sounds,
     "manifest": make_manifest_tree,
     "multiview": make_multiview,
-    "nyuv2": make_nyuv2,
-    "sunrgbd": make_sunrgbd,
+    "nyuv2": nyuv2.make,
+    "sunrgbd": sunrgbd.make,
     "utd_mhad": make_utd_mhad,
 }
 
@@ -151,4 +121,11 @@ SMALL: dict[str, list[str]] = {
     "multiview": ["data.file=set.mat", "data.validation=0.2"],
     "nyuv2": ["data.image_size=[32,48]"],
     "sunrgbd": ["data.image_size=[32,48]"],
+}
+
+# Overrides that suit what is prepared of generated downloads.
+PREPARED: dict[str, list[str]] = {
+    "ave": ["data.image_size=16", "data.seconds=1"],
+    "cremad": ["data.image_size=16", "data.seconds=1"],
+    "kinetics_sounds": ["data.image_size=16", "data.seconds=1", "data.tiled=1", "data.validation=0.34"],
 }

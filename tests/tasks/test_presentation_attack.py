@@ -15,6 +15,7 @@ from mmrobust.errors import UserError
 from mmrobust.evaluation.combinations import CombinationScores, Results, from_predictions
 from mmrobust.evaluation.results import read_predictions, read_results, write_predictions
 from mmrobust.methods.base import Method
+from mmrobust.prepare.synthetic.casia_surf import make as make_casia_surf
 from mmrobust.run import main as run
 from mmrobust.tasks.metric import direction
 from mmrobust.tasks.presentation_attack import (
@@ -26,7 +27,6 @@ from mmrobust.tasks.presentation_attack import (
     scores,
 )
 from mmrobust.testing import describe_data, make_batch
-from tests.data.casia_surf_tree import make_casia_surf
 
 Arrays = tuple[np.ndarray, np.ndarray]
 

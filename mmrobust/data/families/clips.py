@@ -24,14 +24,9 @@ from mmrobust.data.split import Key, Sample, Split
 from mmrobust.errors import Problems, UserError, summarised
 from mmrobust.files import is_pointer
 
-EXTRACT_FRAMES = (  # glob and suffix of the videos, folder, frames a second
-    'for f in {}; do d={}/$(basename "$f" {}); mkdir -p "$d"; '
-    'ffmpeg -nostdin -i "$f" -vf fps={} -q:v 2 "$d/%05d.jpg"; done'
+PREPARE = (
+    "python -m mmrobust.prepare {} raw=<download> out=<data.root> fps={}"  # the dataset, frames a second
 )
-EXTRACT_SOUNDS = (  # folder, glob of the videos, rate, folder, suffix
-    'mkdir -p {}; for f in {}; do ffmpeg -nostdin -i "$f" -vn -ac 1 -ar {} {}/"$(basename "$f" {}).wav"; done'
-)
-
 
 log = logging.getLogger(__name__)
 
@@ -181,16 +176,6 @@ class ClipModule(DataModule, ABC):
             return images.normalised(images.transformed(images.resize(side), 0, images=chosen)["images"])
 
         return Reader(spec.modalities[modality], read_clip, frames_of, finish, folder=True)
-
-    def extract_frames(self, videos: str, folder: Path) -> str:
-        """The command that makes the frames in `folder` of the videos, a glob."""
-        return EXTRACT_FRAMES.format(videos, folder.absolute(), Path(videos).suffix, self.fps)
-
-    def extract_sounds(self, videos: str, folder: Path) -> str:
-        """The command that makes the sounds in `folder` of the videos, a glob."""
-        sounds = folder.absolute()
-        rate, suffix = self.spectrogram.sample_rate, Path(videos).suffix
-        return EXTRACT_SOUNDS.format(sounds, videos, rate, sounds, suffix)
 
 
 def frames_in(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmrobust.data.families.frames import VOID, from_one
+from mmrobust.data.families.maps import VOID, from_one
 
 CLASSES_40 = (
     "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture", "counter",

@@ -1,15 +1,18 @@
-"""The names of clips and classes in Kinetics-Sounds, and the lists of them that released codes come with."""
+"""The names of clips and classes in Kinetics-Sounds, and the lists of them that released codes come with. Imports no torch."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmrobust.data.audit import Audit
-from mmrobust.data.families.clips import Clip
 from mmrobust.data.files.lists import read_list
 from mmrobust.errors import Problems
+
+if TYPE_CHECKING:
+    from mmrobust.data.families.clips import Clip
 
 LISTS = {"train": "my_train.txt", "test": "my_test.txt"}
 SOURCE = "github.com/cvdfoundation/kinetics-dataset"

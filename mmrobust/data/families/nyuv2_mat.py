@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrobust.data.families.frames import VOID, as_classes
 from mmrobust.data.families.indoor_classes import of_40
+from mmrobust.data.families.maps import VOID, as_classes
 from mmrobust.data.files.hdf5 import Tables
 from mmrobust.data.files.matlab import read_mat
 from mmrobust.errors import Problems
 
+MAT = "nyu_depth_v2_labeled.mat"
 SOURCE = "cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html"
 SCENES = (
     "bathroom", "bedroom", "bookstore", "classroom", "dining_room", "home_office", "kitchen", "living_room", "office",

@@ -14,15 +14,8 @@ import numpy as np
 from mmrobust.data.audit import Audit
 from mmrobust.data.base import DataModule
 from mmrobust.data.families import frame_augmentation
-from mmrobust.data.families.frames import (
-    VOID,
-    Frame,
-    Frames,
-    Source,
-    Statistics,
-    depth_map,
-    median_frequency,
-)
+from mmrobust.data.families.frames import Frame, Frames, Source, Statistics
+from mmrobust.data.families.maps import VOID, depth_map, median_frequency
 from mmrobust.data.files import images
 from mmrobust.data.files.folders import exists
 from mmrobust.data.files.kept import cached, home

@@ -7,16 +7,17 @@ import logging
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
 import soxr
-import torch
-from torch import Tensor
 
 from mmrobust.errors import UserError
 from mmrobust.files import LFS
+
+if TYPE_CHECKING:
+    from torch import Tensor  # imported late elsewhere: files are read without it
 
 MOST_SAMPLES_A_BYTE = 10_000  # of any format; the silence of FLAC has 5,000
 LOUDEST = 10.0  # beyond it a waveform is in other units than [-1, 1]
@@ -141,6 +142,8 @@ def _cut_short(data: bytes) -> str:
 def magnitude(wave: Tensor, *, n_fft: int, hop: int) -> Tensor:
     """|STFT| with a Hann window of n_fft, frames centred (the ends mirrored):
     (..., T) -> (..., n_fft // 2 + 1, T // hop + 1). T must exceed n_fft / 2."""
+    import torch
+
     window = torch.hann_window(n_fft, device=wave.device)
     return torch.stft(wave, n_fft, hop, window=window, center=True, return_complex=True).abs()
 
@@ -181,10 +184,14 @@ class Spectrogram:
 
     def magnitude(self, wave: np.ndarray) -> np.ndarray:
         """|STFT| of (samples,), clipped to [-1, 1] before: (F, T) float32. Noise acts on it."""
+        import torch
+
         return magnitude(torch.from_numpy(wave).clamp(-1, 1), n_fft=self.n_fft, hop=self.hop).numpy()
 
     def finish(self, magnitude: np.ndarray) -> Tensor:
         """(F, T) -> `shape`, logarithmic."""
+        import torch
+
         x = log(torch.from_numpy(magnitude))[None]
         if not self.standardise:
             return x.float()

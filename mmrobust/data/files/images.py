@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from mmrobust import keyed
 from mmrobust.data.files.jpeg import zeroed
@@ -21,6 +19,7 @@ from mmrobust.errors import UserError
 
 if TYPE_CHECKING:
     import albumentations as A  # imported late elsewhere: it takes seconds, and not every run needs it
+    from torch import Tensor  # imported late, too: files are read without it
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import would ask the network for news
 cv2.setNumThreads(0)  # the loader's workers are the parallelism; OpenCV's threads would only fight them
@@ -233,5 +232,7 @@ def transformed(pipeline: A.Compose, seed: int, **targets: np.ndarray) -> dict[s
 
 def normalised(frames: np.ndarray) -> Tensor:
     """(..., H, W, 3) uint8 -> (3, ..., H, W) float32 with ImageNet's mean and standard deviation."""
+    import torch
+
     mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
     return ((torch.from_numpy(frames).float() / 255 - mean) / std).movedim(-1, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmrobust import keyed
-from mmrobust.data.families.frames import median_frequency
+from mmrobust.data.families.maps import median_frequency
 from mmrobust.data.files.arrays import header, last_shape, shape_of, type_of
 from mmrobust.data.files.audio import read_audio
 from mmrobust.data.progress import told

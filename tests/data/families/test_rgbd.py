@@ -12,11 +12,12 @@ from mmrobust.data.families import frame_augmentation
 from mmrobust.data.split import Key
 from mmrobust.errors import UserError
 from mmrobust.evaluation.results import read_results
+from mmrobust.prepare.synthetic import cityscapes, nyuv2, sunrgbd
 from mmrobust.run import main
 from mmrobust.testing import check_dataset
-from tests.data.cityscapes_tree import make_cityscapes, prepare_cityscapes
-from tests.data.nyuv2_tree import make_nyuv2, prepare_nyuv2
-from tests.data.sunrgbd_tree import make_sunrgbd, prepare_sunrgbd
+from tests.data.cityscapes_tree import prepare_cityscapes
+from tests.data.nyuv2_tree import prepare_nyuv2
+from tests.data.sunrgbd_tree import prepare_sunrgbd
 from tests.data.trees import SMALL, problem, ready
 
 NAMES = ["nyuv2", "sunrgbd", "cityscapes"]
@@ -27,12 +28,12 @@ def shared(tmp_path_factory) -> Path:
     """Folders `official` and `prepared` with all datasets."""
     root = tmp_path_factory.mktemp("rgbd")
     official, prepared = root / "official", root / "prepared"
-    make_nyuv2(official / "nyuv2")
+    nyuv2.make(official / "nyuv2")
     prepare_nyuv2(official / "nyuv2", prepared / "nyuv2")
-    make_sunrgbd(official / "sunrgbd")
-    make_sunrgbd(prepared / "sunrgbd")
+    sunrgbd.make(official / "sunrgbd")
+    sunrgbd.make(prepared / "sunrgbd")
     prepare_sunrgbd(prepared / "sunrgbd")
-    make_cityscapes(official / "cityscapes")
+    cityscapes.make(official / "cityscapes")
     prepare_cityscapes(official / "cityscapes", prepared / "cityscapes")
     return root
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmrobust.data.families.frames import VOID, as_classes, from_one, median_frequency
+from mmrobust.data.families.maps import VOID, as_classes, from_one, median_frequency
 from mmrobust.errors import UserError
 
 

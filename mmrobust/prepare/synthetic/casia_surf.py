@@ -1,4 +1,4 @@
-"""A small CASIA-SURF in the challenge's layout, made up: `make_casia_surf(root)`."""
+"""A small CASIA-SURF, made up, in the challenge's layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 SIZES = {"color": (40, 30), "depth": (24, 20), "ir": (28, 24)}  # (height, width): they differ
 
 
-def make_casia_surf(root: Path, *, each: int = 4) -> None:
+def make(root: Path, *, each: int = 4) -> None:
     """`each` live and spoof triplets in val and test, twice as many in train, and the lists."""
     for name, folder, count in (
         ("train_list", "Training", 2 * each),

@@ -1,0 +1,1 @@
+"""From a download to the files that datasets read. Imports no torch."""
