@@ -11,7 +11,7 @@ from mmrobust.data.kinds import KINDS, Kind
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The fields of `DataSpec` that JSON stores as lists; each may be empty.
+# The fields of `DataSpec` that `from_dict` restores as tuples; each may be empty.
 LISTS = ("classes", "class_weights", "metrics", "target_mean", "target_std")
 
 

@@ -49,9 +49,8 @@ class Method(LightningModule):
     tasks: tuple[str, ...] = ("classification", "segmentation")
     # True if the method reads its modules' parameters() or state_dict(). FSDP shards them, so such methods refuse it.
     reads_parameters: bool = False
-    unverified: ClassVar[str] = (
-        ""  # details of the published method that no source confirms; shown in reports
-    )
+    # Details of the published method that no source confirms; reports show them.
+    unverified: ClassVar[str] = ""
     drop: bool = False  # whether the default `losses` applies modality dropout
 
     def __init__(
