@@ -137,7 +137,7 @@ def tell_changed_files(folder: Path, config: DictConfig) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder; a second process waits for it. Also checks that no link leads out of the folder."""
+    """Hold the lock of a run's folder, for which a second process waits; no link may lead out of the folder."""
     check_inside(folder)
     with locked(folder / ".lock", waiting=f"{folder} is being run by another process; waiting for it"):
         # A killed process leaves its unfinished files.
