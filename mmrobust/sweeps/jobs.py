@@ -33,7 +33,7 @@ from mmrobust.training.children import stop_signals
 from mmrobust.training.claims import POOL, Pool
 from mmrobust.training.devices import place
 from mmrobust.training.lifecycle import execute
-from mmrobust.training.processes import led
+from mmrobust.training.processes import on_leader
 from mmrobust.training.terminal import as_job, say
 
 AGAIN = "the same command goes on with what is not complete"
@@ -57,17 +57,17 @@ class Outcome:
     message: str = ""
 
 
-def write_outcome(told: Path, outcome: Outcome) -> None:
+def write_outcome(outcomes_dir: Path, outcome: Outcome) -> None:
     """Write an outcome to the outcomes folder. Without the folder, the sweep has ended and the outcome is dropped."""
-    part = told / f"{outcome.number:06}.part"
+    part = outcomes_dir / f"{outcome.number:06}.part"
     with suppress(FileNotFoundError):
         part.write_text(json.dumps(asdict(outcome)))
         part.replace(part.with_suffix(".json"))
 
 
-def read_outcomes(told: Path) -> list[Outcome]:
+def read_outcomes(outcomes_dir: Path) -> list[Outcome]:
     """Read the outcomes that exist so far, in the order of the jobs."""
-    return [Outcome(**json.loads(path.read_text())) for path in sorted(told.glob("*.json"))]
+    return [Outcome(**json.loads(path.read_text())) for path in sorted(outcomes_dir.glob("*.json"))]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Task:
         numbers: the numbers of the launcher's jobs within the sweep, in their order.
         more: overrides with the entries of modalities that a manifest names.
         config_dir: the user's folder of further configurations.
-        told: the outcomes folder.
+        outcomes_dir: the outcomes folder.
         pool: the devices that the jobs share.
         sweep: the process id of the sweep.
         trust: packages that the sweep's command line allows.
@@ -89,7 +89,7 @@ class Task:
     numbers: tuple[int, ...]
     more: tuple[str, ...]
     config_dir: str | None
-    told: Path
+    outcomes_dir: Path
     pool: Pool
     sweep: int
     trust: tuple[str, ...]
@@ -109,14 +109,14 @@ def run_job(config: DictConfig, *, task: Task) -> None:
             as_job(number, parallel=task.engine in PARALLEL),
             _stoppable(task, number),
         ):
-            led(lambda: _run(config, choices, overrides, number, task))
+            on_leader(lambda: _run(config, choices, overrides, number, task))
     except Stopped as stop:
         if task.engine == "submitit_slurm":
             _queue_again(stop)
         folder = run_folder(_own(config, choices, overrides, task))
         saved = (folder / "checkpoints" / "last.ckpt").is_file()
         status = "saved" if saved else "unstarted"
-        write_outcome(task.told, Outcome(number, overrides, status, str(folder), str(stop)))
+        write_outcome(task.outcomes_dir, Outcome(number, overrides, status, str(folder), str(stop)))
         # After any other exception, Hydra's launcher would start the next job.
         if task.engine == "basic":
             raise KeyboardInterrupt from stop
@@ -152,7 +152,7 @@ def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, ta
         else:
             traceback.print_exc()
         outcome |= {"status": "failed", "message": str(mistake or repr(error)).partition("\n")[0]}
-    write_outcome(task.told, Outcome(**outcome))
+    write_outcome(task.outcomes_dir, Outcome(**outcome))
 
 
 def _own(config: DictConfig, choices: Any, overrides: list[str], task: Task) -> DictConfig:
@@ -197,11 +197,11 @@ def _stoppable(task: Task, number: int) -> Iterator[None]:
     with suppress(OSError):
         os.setpgid(0, 0)
     before = signal.signal(signal.SIGTERM, stop)
-    mark = task.told / f"{number:06}.pid"
+    mark = task.outcomes_dir / f"{number:06}.pid"
     try:
         with suppress(FileNotFoundError):
             mark.write_text(str(os.getpid()))
-        if _orphan(task) or not mark.is_file() or (task.told / STOP).exists():
+        if _orphan(task) or not mark.is_file() or (task.outcomes_dir / STOP).exists():
             raise Stopped(signal.SIGTERM, AGAIN)
         yield
     finally:
@@ -210,14 +210,14 @@ def _stoppable(task: Task, number: int) -> Iterator[None]:
 
 
 @contextmanager
-def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
+def stop_jobs(engine: str, outcomes_dir: Path, jobs: int) -> Iterator[None]:
     """Stop the jobs on SIGTERM, Ctrl-C or SIGHUP: running jobs save their state and end, and no further job starts.
 
     Jobs that were submitted to Slurm stay in its queue.
 
     Args:
         engine: the launcher's name.
-        told: the outcomes folder.
+        outcomes_dir: the outcomes folder.
         jobs: the number of jobs.
 
     Raises:
@@ -237,8 +237,8 @@ def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
         )
         received.append(number)
         # Created before the pid files are read: a job writes its pid file, then looks for this marker.
-        (told / STOP).touch()
-        for mark in told.glob("*.pid"):
+        (outcomes_dir / STOP).touch()
+        for mark in outcomes_dir.glob("*.pid"):
             with suppress(FileNotFoundError, ProcessLookupError, ValueError):
                 os.kill(int(mark.read_text()), signal.SIGTERM)
 
@@ -249,7 +249,7 @@ def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         # With the basic launcher, the job ran in this process (see `run_job`).
         if isinstance(stop := interrupt.__cause__, Stopped):
-            raise Stopped(stop.status - 128, stopped_line(read_outcomes(told), jobs)) from stop
+            raise Stopped(stop.status - 128, stopped_line(read_outcomes(outcomes_dir), jobs)) from stop
         raise
     except Exception:
         if not received:
@@ -258,7 +258,7 @@ def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if received:
-        raise Stopped(received[0], stopped_line(read_outcomes(told), jobs))
+        raise Stopped(received[0], stopped_line(read_outcomes(outcomes_dir), jobs))
 
 
 # Progress

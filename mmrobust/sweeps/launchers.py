@@ -113,12 +113,12 @@ class Launcher:
                 ExitStack() as stack,
             ):
                 # It lies in paths.outputs, because the nodes of a cluster must see it, too.
-                told = Path(temporary).resolve()
-                stack.enter_context(locked(told / LOCK))
+                outcomes_dir = Path(temporary).resolve()
+                stack.enter_context(locked(outcomes_dir / LOCK))
                 for number, (job, (folder, _)) in enumerate(zip(jobs, looked, strict=True)):
                     if number not in required:
                         print(f"[{number}] {' '.join(job)}\n  complete: {folder}", flush=True)
-                        write_outcome(told, Outcome(number, list(job), "skipped", str(folder)))
+                        write_outcome(outcomes_dir, Outcome(number, list(job), "skipped", str(folder)))
                 pool = prepare(engine, master, [need for need in required.values() if need])
                 if engine == "joblib" and master.hydra.launcher.n_jobs == 1:
                     # joblib with one worker runs the jobs in this process, too.
@@ -130,7 +130,7 @@ class Launcher:
                         tuple(group),
                         tuple(self.more),
                         self.config_dir,
-                        told,
+                        outcomes_dir,
                         pool,
                         os.getpid(),
                         trusted(),
@@ -152,9 +152,9 @@ class Launcher:
                     print(
                         f"logs of the jobs: {Path(master.hydra.sweep.dir, '.submitit').resolve()}", flush=True
                     )
-                with _progress(told, len(jobs)), stop_jobs(engine, told, len(jobs)):
+                with _progress(outcomes_dir, len(jobs)), stop_jobs(engine, outcomes_dir, len(jobs)):
                     _call_all(engine, calls)
-                return read_outcomes(told)
+                return read_outcomes(outcomes_dir)
 
     def _look(self, job: Sequence[str], composer: Composer) -> tuple[Path | None, Need | None]:
         """Look at a job before it is started.
@@ -224,7 +224,7 @@ def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
 
 
 @contextmanager
-def _progress(told: Path, jobs: int) -> Iterator[None]:
+def _progress(outcomes_dir: Path, jobs: int) -> Iterator[None]:
     """Print the sweep's progress whenever a job ends."""
     ended, started = threading.Event(), time.monotonic()
 
@@ -232,8 +232,8 @@ def _progress(told: Path, jobs: int) -> Iterator[None]:
         last, over = 0, False
         while not over:
             over = ended.wait(0.5)
-            outcomes = read_outcomes(told)
-            if len(outcomes) > last and jobs > 1 and not (told / STOP).exists():
+            outcomes = read_outcomes(outcomes_dir)
+            if len(outcomes) > last and jobs > 1 and not (outcomes_dir / STOP).exists():
                 last = len(outcomes)
                 say(progress_line(outcomes, jobs, time.monotonic() - started))
 

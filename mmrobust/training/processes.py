@@ -36,7 +36,7 @@ PATIENCE = timedelta(days=365)
 VISIBLE = 60
 
 
-def led(task: Callable[[], T]) -> T | None:
+def on_leader(task: Callable[[], T]) -> T | None:
     """Run `task` on rank 0, which alone creates folders, teachers and configurations.
 
     The other ranks join each training that it starts, and return None when it is done.
