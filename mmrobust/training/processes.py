@@ -53,14 +53,14 @@ def on_leader(task: Callable[[], T]) -> T | None:
         return task()
     finally:
         _leading.clear()
-        _tell(None)
+        _send(None)
         # The store lives on rank 0, so it waits until the others have left. They may also have ended by an error.
         with contextlib.suppress(Exception):
             _store().wait([f"left/{rank}" for rank in range(1, here.world)], timedelta(seconds=10))
 
 
 _leading: list[bool] = []
-_told = itertools.count()
+_orders = itertools.count()
 
 
 def _adopt() -> None:
@@ -93,8 +93,8 @@ def _store() -> Any:
     return distributed.PrefixStore("mmrobust", store)
 
 
-def _tell(order: Mapping[str, Any] | None) -> None:
-    _store().set(f"order/{next(_told)}", json.dumps(order))
+def _send(order: Mapping[str, Any] | None) -> None:
+    _store().set(f"order/{next(_orders)}", json.dumps(order))
 
 
 def _follow(rank: int) -> None:
@@ -167,7 +167,7 @@ def _start(folder: Path, config: DictConfig, apart: bool) -> None:
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1] if apart else None
-        _tell({"folder": str(folder.resolve()), "port": port})
+        _send({"folder": str(folder.resolve()), "port": port})
         _join(folder, port)
         return
     with claimed(config) as gpus:
