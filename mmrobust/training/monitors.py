@@ -127,7 +127,7 @@ class Shortness(Callback):
     method begins late."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.warned = False
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         method = cast(Method, method)
@@ -149,8 +149,8 @@ class Shortness(Callback):
         self.tell_unreached(trainer.current_epoch, cast(Method, method))
 
     def tell_unreached(self, epochs: int, method: Method) -> None:
-        if epochs <= method.selectable_from and not self.told:
-            self.told = True
+        if epochs <= method.selectable_from and not self.warned:
+            self.warned = True
             tell(
                 f"training ends after epoch {epochs}, and only from epoch {method.selectable_from + 1} on does {type(method).__name__} "
                 "do all that it does: raise trainer.max_epochs, or shorten its phases, see the keys of its file in conf/method/"

@@ -138,25 +138,25 @@ class EpochLines(Callback):
     SECONDS = 60  # between lines within an epoch
 
     def __init__(self) -> None:
-        self.told, self.said = 0, time.monotonic()
+        self.reported, self.last_line = 0, time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, method: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        if time.monotonic() - self.said > self.SECONDS:
+        if time.monotonic() - self.last_line > self.SECONDS:
             self.say(trainer, f"  batch {batch_idx + 1}/{trainer.num_training_batches}")
 
     def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self.told = trainer.current_epoch + 1
+            self.reported = trainer.current_epoch + 1
             self.say(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
-        if self.told <= trainer.current_epoch:
+        if self.reported <= trainer.current_epoch:
             self.say(trainer)
 
     def say(self, trainer: Trainer, where: str = "") -> None:
-        self.said = time.monotonic()
+        self.last_line = time.monotonic()
         if trainer.is_global_zero:
             known = trainer.callback_metrics
             shown = "".join(

@@ -30,7 +30,7 @@ class Pruning(Callback):
     """
 
     def __init__(self, study: Mapping[str, Any], monitor: str, epochs: int) -> None:
-        self.told, self.monitor, self.epochs = study, monitor, epochs
+        self.study, self.monitor, self.epochs = study, monitor, epochs
         self.pruned = False
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
@@ -53,10 +53,10 @@ class Pruning(Callback):
         import_optuna()
         import optuna
 
-        name, number = self.told["name"], self.told["trial"]
+        name, number = self.study["name"], self.study["trial"]
         try:
-            storage = open_storage(self.told["storage"])
-            pruner = make_pruner(self.told["pruner"], self.epochs)
+            storage = open_storage(self.study["storage"])
+            pruner = make_pruner(self.study["pruner"], self.epochs)
             study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
             trial = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
             if storage.get_trial(trial).state.is_finished():  # a run begun anew by hand
