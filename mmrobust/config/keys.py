@@ -30,7 +30,7 @@ class Key:
     text: bool = False
 
 
-# Messages list keys in this order. Names are fnmatch patterns.
+# Messages list keys in this order. A star in a name matches any group.
 KEYS = {
     "paths": Key(hashed=False),
     "paths.data": Key(text=True),
@@ -52,7 +52,7 @@ KEYS = {
     "data.batch_size": Key(evaluate=True),
     "data.workers": Key(hashed=False, resume=True, evaluate=True),
     "data.cache": Key(hashed=False),
-    # Inferred from files and keys that are hashed already.
+    # It follows from values that are hashed.
     "data.inferred": Key(hashed=False),
     "data.corrupt": Key(choices=("error", "skip")),
     "launch": Key(hashed=False),
