@@ -17,7 +17,7 @@ from mmrobust.methods.parts.balance import mean_over_rows
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released code, one switch for each quirk; all off is the method as described.
+    """Deviations of the released code from the paper, one switch each; all off follows the paper.
 
     Args:
         uniform: the coefficients are computed and never used: every encoder's gradient grows by 0.5.

@@ -36,7 +36,8 @@ class Dedicated(Method):
         UserError: 2^M - 1 is above `max_networks`.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     def __init__(
         self, *, fusion: Callable[[Mapping[str, int]], nn.Module], max_networks: int, **base: Any

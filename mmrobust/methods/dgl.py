@@ -35,7 +35,8 @@ class DGL(Method):
         unimodal_weight: alpha, of the unimodal losses, summed over the modalities.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     reads_parameters = True
 

@@ -31,8 +31,8 @@ class Distillation(Method):
     all entries. SP, PKT and DAD relate the rows of one rank.
 
     Args:
-        teacher: `run`, the folder of a complete run, or None; then `method` is trained first. A method built
-            without a run distils nothing.
+        teacher: `run` is the folder of a complete run; without it, the launcher trains `teacher.method` first. A
+            method object without a run distils nothing.
         kind: fitnet (Romero et al., 2015), at (Zagoruyko & Komodakis, 2017), sp (Tung & Mori, 2019), pkt
             (Passalis & Tefas, 2018), dad (cosine similarity matrices), soft_targets (Hinton et al., 2015), logits
             (Ba & Caruana, 2014).

@@ -14,7 +14,7 @@ from mmrobust.tasks.registry import TASKS
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released baseline, one switch for each quirk; all off is the method as described.
+    """Deviations of the released baseline from the paper, one switch each; all off follows the paper.
 
     Args:
         variance_over_absent: the variance sums over all modalities, absent ones as zeros: each adds the squared
@@ -37,7 +37,8 @@ class HeMIS(Method):
         as_released: see `AsReleased`.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
     drop = True
 
     def __init__(self, *, width: int, as_released: Mapping[str, bool], **base: Any) -> None:

@@ -17,11 +17,12 @@ class LateFusion(Method):
     """Unimodal networks whose logits are averaged over the available modalities.
 
     Args:
-        unimodal_weight: of the unimodal losses, summed over the modalities.
+        unimodal_weight: weight of the unimodal losses, which are summed over the modalities.
         fused_weight: of the averaged logits' loss; 0 trains the networks apart (a unimodal ensemble).
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     def __init__(self, *, unimodal_weight: float, fused_weight: float, **base: Any) -> None:
         super().__init__(fusion=None, **base)

@@ -23,7 +23,8 @@ class LCR(Method):
         hidden: of the MLPs that give the coefficients.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
     drop = True
 
     def __init__(self, *, width: int, hidden: int, **base: Any) -> None:

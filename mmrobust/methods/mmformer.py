@@ -23,7 +23,7 @@ from mmrobust.tasks.registry import TASKS
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released baseline, one switch for each quirk; all off is the method as described.
+    """Deviations of the released baseline from the paper, one switch each; all off follows the paper.
 
     Args:
         constant_tokens: nothing is masked in the attention; an absent modality's tokens are what its
@@ -65,7 +65,8 @@ class MMFormer(Method):
         as_released: see `AsReleased`.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from mmrobust.methods.base import Features, Method, Output, Prediction, mean_ove
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released code, one switch for each quirk; all off is the method as described.
+    """Deviations of the released code from the paper, one switch each; all off follows the paper.
 
     Args:
         linear_confidence: the three layers of a confidence network have nothing between them, so that it is
@@ -40,7 +40,7 @@ class PDF(Method):
     the formula is written, and "the other" of the calibration is the mean of the other available ones (ours).
 
     Args:
-        unimodal_weight: of the unimodal losses, summed over the modalities.
+        unimodal_weight: weight of the unimodal losses, which are summed over the modalities.
         confidence_weight: of the confidence losses, summed over the modalities.
         calibrate_in_training: whether the calibration acts in training too.
         as_released: see `AsReleased`.

@@ -17,7 +17,7 @@ from mmrobust.methods.base import Features, Method, Output, Prediction, stacked_
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released code, one switch for each quirk; all off is the method as described.
+    """Deviations of the released code from the paper, one switch each; all off follows the paper.
 
     Args:
         inverted_margin: the margin is subtracted instead of added, max(0, s (e_i - e_j) - |k_i - k_j|) with
@@ -42,7 +42,7 @@ class QMF(Method):
     text-image code (the RGB-D code ranks before it adds).
 
     Args:
-        unimodal_weight: of the unimodal losses, summed over the modalities.
+        unimodal_weight: weight of the unimodal losses, which are summed over the modalities.
         rank_weight: of the rank losses, summed over the modalities.
         temperature: divides log-sum-exp; above 0.
         as_released: see `AsReleased`.

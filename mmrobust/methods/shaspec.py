@@ -22,7 +22,7 @@ from mmrobust.models.pyramid import Pyramid, deepest, levels
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released baseline, one switch for each quirk; all off is the method as described.
+    """Deviations of the released baseline from the paper, one switch each; all off follows the paper.
 
     Args:
         sequential_fill: absent shared features are filled one modality after another, each with the mean over

@@ -25,7 +25,8 @@ class Transformer(Method):
         drop: train with modality dropout; else on all that is available.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     def __init__(
         self, *, width: int, depth: int, heads: int, mlp_width: int, dropout: float, drop: bool, **base: Any
