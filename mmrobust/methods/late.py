@@ -1,4 +1,4 @@
-"""Late fusion: a classifier for every modality, the mean of their logits."""
+"""Late fusion: one network per modality, and the mean of their logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LateFusion(Method):
 
     Args:
         unimodal_weight: weight of the unimodal losses, which are summed over the modalities.
-        fused_weight: of the averaged logits' loss; 0 trains the networks apart (a unimodal ensemble).
+        fused_weight: weight of the averaged logits' loss; 0 trains the networks independently (a unimodal ensemble).
     """
 
     # The method uses the task's head and loss only, so it serves every task.

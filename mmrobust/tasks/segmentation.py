@@ -159,7 +159,7 @@ class Segmentation(Task):
 
 
 def _classes(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """The most probable classes (N, *size) of logits (N, C, h, w); enlarges a few rows at a time to bound the memory."""
+    """The most probable classes (N, *size) of logits (N, C, h, w); enlarges a few rows at a time to save memory."""
     if logits.shape[-2:] == tuple(size):
         return logits.argmax(1)
     rows = max(1, RESIZED_BYTES // (4 * logits.shape[1] * size[0] * size[1]))
