@@ -52,12 +52,12 @@ class MLA(Method):
     """Multimodal learning with alternating unimodal adaptation (Zhang et al., CVPR 2024, arXiv 2311.10707).
 
     In every batch the modalities take turns. Each turn trains the modality's own encoder and a head that all share, so
-    the modalities do not compete. The head's gradient is projected orthogonally to the features of earlier turns, so
+    none depends on another's progress. The head's gradient is projected away from the features of earlier turns, so
     that a turn does not undo the previous ones. Certainty weights the modalities' predictions.
 
     Unverified: the rules are written from memory. Readings: P starts as the identity, is updated with the mean feature
     of every turn (after the turn's step, over the samples that have the modality) and is never reset; it acts on the
-    head's weights, not on its bias. Linear maps project all encoders to the width of the widest.
+    head's weights, not on its bias. Linear maps project narrower encoders to the width of the widest.
 
     Args:
         alpha: regularisation of the recursive least squares.
