@@ -59,8 +59,8 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def one_attempt() -> Iterator[None]:
-    """While it lasts, a connection that failed in one run, in whatever process of this machine, is not tried by the
-    next: a sweep waits for it once."""
+    """A context in which, after one run failed to connect, the later runs of any process on this machine do not try
+    again, so that a sweep waits for the timeout only once."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ[SHARED] = str(Path(folder, "reason"))
         try:
@@ -70,7 +70,7 @@ def one_attempt() -> Iterator[None]:
 
 
 def failure() -> str | None:
-    """Why a run before this one could not be online."""
+    """The reason why an earlier run could not connect to W&B."""
     with suppress(KeyError, OSError):
         return Path(os.environ[SHARED]).read_text()
     return None
@@ -118,14 +118,14 @@ def start_run(arguments: Mapping[str, Any], mode: str, upload_seconds: int) -> A
 
 
 def finish_run(run: Any, exit_code: int) -> None:
-    """End it; what cannot be uploaded in time stays on disk."""
+    """End the run; data that cannot be uploaded in time stays on disk."""
     with not_fatal(run):
         run.finish(exit_code=exit_code)
 
 
 @contextmanager
 def not_fatal(run: Any) -> Iterator[None]:
-    """W&B's troubles do not end a run of ours: they are told, with what to do."""
+    """A context that turns W&B's errors into warnings with a remedy, so that they do not end our run."""
     try:
         yield
     except Exception as error:  # its service, its server or the network: there is no common class
