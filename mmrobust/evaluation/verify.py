@@ -44,9 +44,8 @@ def _verify(folder: Path) -> int:
     if stored["status"] != "complete":
         raise UserError(f"{folder} has no result to verify: it is {stored['status']}")
     task_name, classes = stored["identity"]["task"], stored["protocol"]["classes"]
-    modalities = {
-        m: Modality("image", (1, 1, 1)) for m in stored["protocol"]["modalities"]
-    }  # sizes do not matter
+    # Recomputing metrics needs the modalities' names only, so their sizes are arbitrary.
+    modalities = {m: Modality("image", (1, 1, 1)) for m in stored["protocol"]["modalities"]}
     metrics, primary = tuple(stored["protocol"].get("metrics", ())), stored["primary"]["metric"]
     task = build_task(DataSpec(task_name, classes, 0, modalities, metrics=metrics, primary=primary))
     added = _added_metrics(folder, stored, task)

@@ -210,6 +210,6 @@ def class_name(spec: DataSpec, label: int) -> str:
 
 
 def stretched(x: np.ndarray) -> np.ndarray:
-    """Map normalised values to [0, 1], from the 1st to the 99th percentile."""
+    """Map normalised values to [0, 1]; the percentiles 0.5 and 99.5 become 0 and 1."""
     low, high = np.percentile(x, (0.5, 99.5))
     return np.clip((x - low) / max(high - low, 1e-6), 0, 1)
