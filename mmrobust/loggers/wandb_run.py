@@ -90,13 +90,12 @@ def start_run(arguments: Mapping[str, Any], mode: str, upload_seconds: int) -> A
         finish_run(wandb.run, exit_code=1)
     settings = wandb.Settings(silent=True, init_timeout=CONNECT_SECONDS, finish_timeout_raises=True)
     settings.finish_timeout = upload_seconds
-    logging.getLogger("opentelemetry").setLevel(
-        logging.CRITICAL
-    )  # W&B's telemetry complains without a network
+    # W&B's telemetry logs errors when there is no network.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     wandb.setup(settings)
     reason = f"mode={mode}"
     chosen: Any = mode
-    # W&B records the command line
+    # W&B records the command line, which may contain secrets.
     given, sys.argv = sys.argv, [masked(text) for text in sys.argv]
     try:
         if mode in ("auto", "online"):
@@ -128,7 +127,8 @@ def not_fatal(run: Any) -> Iterator[None]:
     """A context that turns W&B's errors into warnings with a remedy, so that they do not end our run."""
     try:
         yield
-    except Exception as error:  # its service, its server or the network: there is no common class
+    # Errors of W&B's service, of its server and of the network have no common base class.
+    except Exception as error:
         slow = isinstance(error, TimeoutError)
         reason = (
             "the upload takes too long" if slow else f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -138,7 +138,7 @@ def not_fatal(run: Any) -> Iterator[None]:
 
 
 def signed_in() -> bool:
-    """Whether W&B knows an API key; raises its own errors where the server refuses it or cannot be asked."""
+    """Whether W&B has an API key. W&B raises its own errors if the server rejects the key or cannot be reached."""
     import wandb
 
     return bool(wandb.login(prompt=False, verify=True))
@@ -146,7 +146,7 @@ def signed_in() -> bool:
 
 @contextmanager
 def as_our_error(remedy: str) -> Iterator[None]:
-    """Raises: UserError: W&B's server refused something or could not be asked."""
+    """A context that converts W&B's errors. Raises: UserError: the server rejected a request or is unreachable."""
     import wandb
 
     try:
