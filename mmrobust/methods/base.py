@@ -160,7 +160,7 @@ class Method(LightningModule):
         }
 
     def draw(self, batch: Batch) -> Tensor:
-        """Modality dropout, (B, M): a uniform draw from each sample's combinations, equal in all methods of one seed."""
+        """Modality dropout, (B, M): a uniform draw from each sample's combinations, equal for all methods of a seed."""
         return draw_combinations(batch.available, batch.index, self.seed, "draw", self.current_epoch)
 
     def unimodal(self, features: Mapping[str, Features]) -> dict[str, Tensor]:

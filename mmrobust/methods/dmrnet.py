@@ -20,7 +20,7 @@ from mmrobust.tasks.registry import TASKS
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Deviations of the released code from the paper, one switch each; with all off, the method follows the paper.
+    """Deviations of the released code from the paper, one switch each; all off follows the paper.
 
     Args:
         unmasked_hard: the hard term is the number of hard samples times the mean loss of *all* samples: a

@@ -51,7 +51,7 @@ class MMANet(Method):
     DDP, similarities compare the rows of one rank.
 
     Args:
-        teacher: `run` is the folder of a complete run; without it, the launcher trains `teacher.method` first. A
+        teacher: `run` is the folder of a complete run; without it, a run trains `teacher.method` first. A
             method object without a run distils nothing.
         distillation_weight: alpha.
         regularization_weight: beta.

@@ -28,7 +28,7 @@ from mmrobust.models.pyramid import deepest, with_deepest
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Deviations of the released code from the paper, one switch each; with all off, the method follows the paper.
+    """Deviations of the released code from the paper, one switch each; all off follows the paper.
 
     Args:
         regress_std: regress 1 + softplus(u), as the second version does, which cannot reach the clean level 0.
