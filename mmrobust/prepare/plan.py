@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
 from mmrobust.errors import Problems, UserError
-from mmrobust.files import expanded, naming
+from mmrobust.files import expanded
 
 if TYPE_CHECKING:
     from mmrobust.prepare.facts import Fact
@@ -50,36 +48,6 @@ class Item:
     make: Callable[[Path], None]
     split: str = ""
     label: str = ""
-
-
-def absent(name: str, why: str) -> Item:
-    """A sample that the download should have, and has not."""
-
-    def refuse(root: Path) -> None:
-        raise UserError(why)
-
-    return Item(name, (), (), refuse)
-
-
-def copied(source: Path, output: str) -> Item:
-    """A file that stays as it is, such as a list."""
-    return Item(output, (source,), (output,), partial(copy, {output: source}))
-
-
-def copy(files: Mapping[str, Path], root: Path) -> None:
-    """Copy files to where they belong below `root`."""
-    for output, source in files.items():
-        path = root / output
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with source.open("rb") as file, naming(path), path.open("wb") as copied:
-            shutil.copyfileobj(file, copied, 1 << 20)
-
-
-def write_lines(output: str, lines: Sequence[str], root: Path) -> None:
-    """A list, a name a line."""
-    root.mkdir(parents=True, exist_ok=True)
-    with naming(root / output):
-        (root / output).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 @dataclass(frozen=True)

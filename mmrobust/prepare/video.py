@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import soundfile
 
 from mmrobust.errors import UserError
-from mmrobust.files import is_pointer, naming
+from mmrobust.files import is_pointer
+from mmrobust.prepare.written import write_frames, write_sound
 
 if TYPE_CHECKING:
     import av
@@ -152,22 +152,6 @@ def installed() -> Any:
             "videos are decoded with PyAV, which is not installed; pip install 'mmrobust[video]', or: pip install av"
         ) from error
     return av
-
-
-def write_frames(folder: Path, frames: list[bytes]) -> None:
-    """As 00001.jpg and so on."""
-    folder.mkdir(parents=True)
-    for number, frame in enumerate(frames, start=1):
-        path = folder / f"{number:05d}.jpg"
-        with naming(path):
-            path.write_bytes(frame)
-
-
-def write_sound(path: Path, wave: np.ndarray, rate: int) -> None:
-    """As a wav of 16 bits."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with naming(path), path.open("wb") as file:
-        soundfile.write(file, wave, rate, format="WAV", subtype="PCM_16")
 
 
 def extract(video: Path, frames: str, sound: str, fps: int, rate: int, root: Path) -> None:

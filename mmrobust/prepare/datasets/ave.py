@@ -12,7 +12,8 @@ from mmrobust.data.families.ave_lists import CLASSES, LISTS, SOURCE, Row, read_s
 from mmrobust.errors import Problems, UserError
 from mmrobust.prepare import facts, video
 from mmrobust.prepare.facts import Fact
-from mmrobust.prepare.plan import Download, Item, Plan, absent, copied, no_problems
+from mmrobust.prepare.items import absent, copied
+from mmrobust.prepare.plan import Download, Item, Plan, no_problems
 
 TITLE = "AVE"
 MARKS = ("AVE", *LISTS.values())

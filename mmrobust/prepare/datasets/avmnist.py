@@ -15,7 +15,8 @@ from mmrobust.data.files.audio import read_audio
 from mmrobust.errors import UserError
 from mmrobust.prepare import facts
 from mmrobust.prepare.facts import Fact
-from mmrobust.prepare.plan import Download, Item, Plan, copy
+from mmrobust.prepare.items import copy
+from mmrobust.prepare.plan import Download, Item, Plan
 
 TITLE = "AV-MNIST"
 MARKS = tuple(

@@ -13,7 +13,8 @@ from mmrobust.data.files import images
 from mmrobust.errors import Problems
 from mmrobust.prepare import facts
 from mmrobust.prepare.facts import Fact
-from mmrobust.prepare.plan import Download, Item, Plan, absent, copied, copy, defaults, no_problems
+from mmrobust.prepare.items import absent, copied, copy
+from mmrobust.prepare.plan import Download, Item, Plan, defaults, no_problems
 
 TITLE = "CASIA-SURF"
 MARKS = ("train_list.txt", "val_private_list.txt", "Training/*_part")

@@ -22,11 +22,11 @@ from mmrobust.data.families.cityscapes_files import (
 from mmrobust.data.families.maps import depth_map, label_map
 from mmrobust.data.files import images
 from mmrobust.errors import UserError
-from mmrobust.files import naming
 from mmrobust.prepare import facts
 from mmrobust.prepare.facts import Fact
-from mmrobust.prepare.images import write_map
-from mmrobust.prepare.plan import Download, Item, Plan, absent, copy
+from mmrobust.prepare.items import absent, copy
+from mmrobust.prepare.plan import Download, Item, Plan
+from mmrobust.prepare.written import write_array, write_map
 
 TITLE = "Cityscapes"
 MARKS = ("leftImg8bit", "gtFine")
@@ -76,10 +76,7 @@ def make_frame(rgb: Path, label: Path, disparity: Path, outputs: list[str], root
     write_map(root / outputs[1], classes + np.uint8(1))  # void, 255, becomes 0
     for output in outputs[3:]:
         depth = official_depth(disparity).astype(np.float16)
-        path = root / output
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with naming(path), path.open("wb") as file:
-            np.save(file, depth)
+        write_array(root / output, depth)
 
 
 def known(root: Path, options: Mapping[str, Any]) -> list[Fact]:

@@ -14,7 +14,9 @@ from mmrobust.data.files.audio import read_audio
 from mmrobust.errors import Problems, UserError
 from mmrobust.prepare import facts, video
 from mmrobust.prepare.facts import Fact
-from mmrobust.prepare.plan import Download, Item, Plan, copied, copy, no_problems
+from mmrobust.prepare.items import copied, copy
+from mmrobust.prepare.plan import Download, Item, Plan, no_problems
+from mmrobust.prepare.written import write_frames
 
 TITLE = "CREMA-D"
 MARKS = ("AudioWAV", "VideoFlash", "VideoMP4")
@@ -65,7 +67,7 @@ def make_clip(
     read_audio(wav, RATE)
     decoded = video.decode(film, fps, RATE)
     copy({outputs[0]: wav}, root)
-    video.write_frames(root / outputs[1], decoded.frames)
+    write_frames(root / outputs[1], decoded.frames)
 
 
 def known(root: Path, options: Mapping[str, Any]) -> list[Fact]:

@@ -13,7 +13,8 @@ from mmrobust.data.families.kinetics_lists import LISTS, SOURCE, identity, norma
 from mmrobust.errors import Problems, UserError
 from mmrobust.prepare import facts, video
 from mmrobust.prepare.facts import Fact
-from mmrobust.prepare.plan import Download, Item, Plan, copied, defaults, has
+from mmrobust.prepare.items import copied
+from mmrobust.prepare.plan import Download, Item, Plan, defaults, has
 
 TITLE = "Kinetics-Sounds"
 MARKS = tuple(f"{half}/{below}*.mp4" for half in ("train", "val", "test") for below in ("", "*/"))

@@ -16,8 +16,9 @@ from mmrobust.data.files.lists import read_lines
 from mmrobust.errors import Problems, UserError
 from mmrobust.prepare import facts
 from mmrobust.prepare.facts import Fact
-from mmrobust.prepare.images import write_map, write_rgb
-from mmrobust.prepare.plan import Download, Item, Plan, no_problems, write_lines
+from mmrobust.prepare.items import listed
+from mmrobust.prepare.plan import Download, Item, Plan, no_problems
+from mmrobust.prepare.written import write_map, write_rgb
 
 TITLE = "NYU Depth v2"
 MARKS = (MAT,)
@@ -50,9 +51,7 @@ def plan(download: Download) -> Plan:
             make = partial(make_frame, tables, stored, row, outputs)
             found.items.append(Item(name, (mat, splits, mapping), outputs, make, split))
         names = [f"{row + 1:04d}" for row in sorted(of_split)]
-        found.items.append(
-            Item(f"{split}.txt", (splits,), (f"{split}.txt",), partial(write_lines, f"{split}.txt", names))
-        )
+        found.items.append(listed(f"{split}.txt", names, splits))
     return found
 
 

@@ -29,10 +29,11 @@ from mmrobust.data.files.hdf5 import Tables
 from mmrobust.data.files.lists import read_lines
 from mmrobust.data.progress import told
 from mmrobust.errors import Problems, UserError
-from mmrobust.files import naming
 from mmrobust.prepare import facts
 from mmrobust.prepare.facts import Fact
-from mmrobust.prepare.plan import Download, Item, Plan, absent, copy, no_problems, write_lines
+from mmrobust.prepare.items import absent, copy, listed
+from mmrobust.prepare.plan import Download, Item, Plan, no_problems
+from mmrobust.prepare.written import write_array
 
 TITLE = "SUN RGB-D"
 MARKS = ("SUNRGBD", "SUNRGBDtoolbox")
@@ -73,8 +74,7 @@ def plan(download: Download) -> Plan:
             make = partial(make_sample, parts, here, tables, rows[name], label)
             sources = (*here.values(), *files)
             found.items.append(Item(name, sources, (*here, label), make, split, name.partition("/")[0]))
-        listed = f"{split}_rgb.txt"
-        found.items.append(Item(listed, (allsplit,), (listed,), partial(write_lines, listed, lines)))
+        found.items.append(listed(f"{split}_rgb.txt", lines, allsplit))
     return found
 
 
@@ -88,10 +88,8 @@ def make_sample(
         told_sizes = ", ".join(f"{part} {h} × {w}" for part, (h, w) in sizes.items())
         raise UserError(f"its parts differ in size: {told_sizes}; get it again")
     copy(here, root)
-    (root / label).parent.mkdir(parents=True)
-    with naming(root / label), (root / label).open("wb") as file:
-        # On disk 0 is void, and the classes follow.
-        np.save(file, np.where(classes == VOID, 0, classes + 1).astype(np.uint8))
+    # On disk 0 is void, and the classes follow.
+    write_array(root / label, np.where(classes == VOID, 0, classes + 1).astype(np.uint8))
 
 
 def known(root: Path, options: Mapping[str, Any]) -> list[Fact]:
