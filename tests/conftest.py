@@ -71,7 +71,11 @@ def results() -> dict[str, Any]:
     return {
         "schema": 1,
         "status": "complete",
-        "protocol": {},
+        "protocol": {
+            "noise": {split: {"protocol": {"name": "clean"}} for split in ("train", "test")},
+            "trials": None,
+            "chosen": [],
+        },
         "primary": {"metric": "accuracy", "direction": "max"},
         "combinations": {
             "audio": {"n": 7, "metrics": metrics(0.25)},
