@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 def load(
     run: Path | str, *, checkpoint: str = "best", device: str | None = None, allow: Sequence[str] = ()
 ) -> Model:
-    """A trained run, ready to predict: `mmrobust.load(run).predict({"photo": "a.jpg", "sound": None})`.
+    """Load a trained run for prediction: `mmrobust.load(run).predict({"photo": "a.jpg", "sound": None})`.
 
     Args:
-        run: its folder, or the file that `mmrobust.export` made of it.
+        run: the run's folder, or the file that `mmrobust.export` made of it.
         checkpoint: `best` or `last`.
         device: `cpu`, `cuda`, `cuda:1`, ...; None: the first GPU if there is one.
-        allow: packages of yours whose classes the run is made of.
+        allow: further packages whose classes the run's configuration may name.
 
     Raises:
-        UserError: the run is not complete, damaged, or not ours.
+        UserError: the run is incomplete, damaged, or not a run of mmrobust.
     """
-    # Here, so that `import mmrobust` takes no time.
+    # Imported here, because `import mmrobust` must not wait for torch.
     from mmrobust.predict.model import open_model
 
     return open_model(run, checkpoint=checkpoint, device=device, allow=allow)

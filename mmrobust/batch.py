@@ -1,4 +1,4 @@
-"""What flows from the data to a method."""
+"""`Batch`: what a DataLoader yields and a method receives."""
 
 from __future__ import annotations
 
@@ -18,17 +18,23 @@ class Batch:
     `torch.where`, never multiply by the mask.
     """
 
-    inputs: dict[str, Tensor]  # modality -> (B, ...)
-    available: Tensor  # (B, M) bool: what anybody may use; false for holes on disk and for missing data
-    target: Tensor  # (B,) class indices, or (B, H, W) labels, padded where they differ in size
-    noise_level: Tensor  # (B, M) float: 0 is clean
-    index: Tensor  # (B,) int64: position in the split
-    ids: list[str]  # (B,) names of the samples
-    rows: dict[str, Tensor] | None = None  # of each modality that some sample lacks: the rows that have it
-    # (kept since the data came from disk, so that nobody has to ask the device)
-    label_size: Tensor | None = (
-        None  # (B, 2) int64, heights and widths of the labels; None: all fill the target
-    )
+    # modality -> (B, ...)
+    inputs: dict[str, Tensor]
+    # (B, M) bool: false where the modality is absent on disk or taken away by the missing protocol
+    available: Tensor
+    # (B,) class indices, or (B, H, W) labels, padded where they differ in size
+    target: Tensor
+    # (B, M) float: 0 is clean
+    noise_level: Tensor
+    # (B,) int64: position in the split
+    index: Tensor
+    # (B,) names of the samples
+    ids: list[str]
+    # modality -> indices of the rows that have it, for each modality that some row lacks. They are computed on the
+    # host, because reading them from a GPU would synchronise it.
+    rows: dict[str, Tensor] | None = None
+    # (B, 2) int64, heights and widths of the labels; None: all labels fill the target
+    label_size: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -43,16 +49,16 @@ class Batch:
         return tuple(self.inputs)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device, copied to a GPU while the host goes on; called by Lightning."""
+        """Copy the batch to another device; a copy to a GPU is asynchronous. Lightning calls this."""
         wait = torch.device(device).type != "cuda"
         return self._apply(lambda tensor: tensor.to(device, non_blocking=not wait))
 
     def pin_memory(self) -> Batch:
-        """The same batch in pinned memory; called by the DataLoader."""
+        """Copy the batch to pinned memory. The DataLoader calls this."""
         return self._apply(Tensor.pin_memory)
 
     def select(self, rows: Tensor | Sequence[int]) -> Batch:
-        """Some of the samples, in the given order."""
+        """Select rows by index, in the given order, or by a (B,) bool mask."""
         rows = torch.as_tensor(rows, device=self.index.device)
         if rows.dtype == torch.bool:
             rows = rows.nonzero().squeeze(1)

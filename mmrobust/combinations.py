@@ -1,4 +1,4 @@
-"""Combinations of modalities: names, masks, codes, drawing one."""
+"""Combinations of modalities: their names, masks and codes, and how one is drawn per sample."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ def all_combinations(modalities: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def sample_combinations(modalities: Sequence[str], count: int | None) -> list[tuple[str, ...]]:
-    """That many of the non-empty combinations, in their order: the single modalities, those that lack one and the full one,
-    and others, drawn uniformly. The same in all runs; a larger sample holds the smaller ones. None: all."""
+    """Choose `count` of the non-empty combinations, or all of them for None; they keep their order.
+
+    Single modalities, combinations that lack one modality, and the full one come first; the others are drawn uniformly.
+    The choice is the same in all runs, and a larger sample contains every smaller one.
+    """
     combinations, most = all_combinations(modalities), len(modalities)
     if count is None or count >= len(combinations):
         return combinations
@@ -31,7 +34,7 @@ def sample_combinations(modalities: Sequence[str], count: int | None) -> list[tu
 
 
 def combination_name(combination: Sequence[str]) -> str:
-    """`audio+visual`."""
+    """The modalities joined by a plus: `audio+visual`."""
     return "+".join(combination)
 
 
@@ -61,6 +64,8 @@ def draw_combinations(available: Tensor, index: Tensor, *salts: int | str) -> Te
     """
     count = available.sum(1)
     choices = (2**count - 1).to(torch.float64)
-    code = (keyed.uniform(index, *salts) * choices).long() + 1  # 1 ... 2^count - 1
-    rank = available.long().cumsum(1) - 1  # the how-manieth available modality this one is
+    # in 1 ... 2^count - 1, so that no row is empty
+    code = (keyed.uniform(index, *salts) * choices).long() + 1
+    # each modality's position among the available ones of its row
+    rank = available.long().cumsum(1) - 1
     return available & ((code[:, None] >> rank.clamp(min=0)) & 1).bool()

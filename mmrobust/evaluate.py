@@ -61,10 +61,10 @@ def _main(argv: list[str]) -> int:
 
 
 def parse(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Our own options, and the overrides of the run's configuration.
+    """Split the arguments into this command's own options and overrides of the run's configuration.
 
     Raises:
-        UserError: an unknown key or value, or no run.
+        UserError: a key or value is unknown, or `run` is not given.
     """
     options, changes, problems = dict(OWN), [], []
     for text in argv:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, folders without links out of them, and short hashes. Imports no torch."""
+"""Atomic writes, a check for links that leave a folder, and file hashes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LFS = b"version https://git-lfs"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` for a file or a folder to write; it replaces `path` at the end, or is removed if anything fails.
+    """Yield a temporary path beside `path`; what is written there replaces `path` at the end.
 
-    A reader sees an old file or a new one, never half of it. Several processes may do so at once: the last one wins.
-    An error of the disk names `path`.
+    Readers see the old file (or folder) or the new one, never a part of it. The temporary path is removed if anything
+    fails. Several processes may write at once: the last one wins. An OSError names `path`.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -35,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, and onto the disk, so that it outlives a machine that goes down."""
+    """Write a text file atomically, and flush it to the disk, so that it survives a crash of the machine."""
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -44,7 +44,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the operating system within says that it was about this file: that of a write says no name."""
+    """Put the name of this file into an OSError raised within: the error of a failed write names no file."""
     try:
         yield
     except OSError as error:
@@ -54,7 +54,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def expanded(path: Path | str) -> Path:
-    """With `~` as the home folder; of a user that there is not, as it is."""
+    """Expand `~` to the home folder; a path with an unknown user stays unchanged."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -62,11 +62,12 @@ def expanded(path: Path | str) -> Path:
 
 
 def check_inside(folder: Path) -> None:
-    """Look at what lies in a run's folder, which may be somebody else's. W&B's own folder, which only W&B reads, has
-    links to its cache.
+    """Check that no link in a run's folder leads out of it: the folder may come from somebody else.
+
+    The folder `wandb` is left out: only W&B reads it, and W&B puts links to its cache there.
 
     Raises:
-        UserError: a link out of the folder, which nothing must be written through, or something that is no file.
+        UserError: a link leads out of the folder, or an entry is neither a file nor a folder.
     """
     whole = folder.resolve()
     for parent, below, files in os.walk(folder):
@@ -83,25 +84,25 @@ def check_inside(folder: Path) -> None:
 
 
 def short_hash(data: Any, length: int = 16) -> str:
-    """The first letters of the sha256 of a text, of bytes, or of plain data as JSON with its keys sorted."""
+    """The first `length` hex digits of the sha256 of a text, of bytes, or of plain data as JSON with sorted keys."""
     if not isinstance(data, bytes):
         data = (data if isinstance(data, str) else json.dumps(data, sort_keys=True)).encode()
     return hashlib.sha256(data).hexdigest()[:length]
 
 
 def file_hash(path: Path) -> str:
-    """The sha256 of a file, for the record."""
+    """The sha256 of a file as hex digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether this is the small text file that a git clone without LFS leaves in a file's place."""
+    """Whether this file is a git-LFS pointer, which a clone without LFS leaves in the place of the content."""
     with path.open("rb") as file:
         return file.read(len(LFS)) == LFS
 
 
 def foreign_content(path: Path) -> str:
-    """What a file may be that could not be loaded as tensors, by its first bytes."""
+    """Say what a file that could not be loaded as tensors seems to be, judged by its first bytes."""
     with path.open("rb") as file:
         head = file.read(100).lstrip()
     if not head:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-if TYPE_CHECKING:  # whoever has tensors has imported it
+# Not at run time: configuration code imports this module, and torch takes seconds to import.
+if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
@@ -48,21 +49,21 @@ def uniform(key: Array, *salts: int | str) -> Array:
 
 
 def uniforms(count: int, *salts: int | str) -> np.ndarray:
-    """`count` uniform numbers in [0, 1) for one key given as salts: what one sample's augmentation needs."""
+    """`count` uniform numbers in [0, 1) for one key, given as salts. One sample's augmentation uses these."""
     return uniform(np.arange(count, dtype=np.int64), *salts)
 
 
 def seed_of(*salts: int | str) -> int:
-    """A seed in [0, 2**63) for a generator that must be started, e.g. for a permutation."""
+    """A seed in [0, 2**63) for an ordinary generator, e.g. one that draws a permutation."""
     return int(hashed(np.zeros(1, dtype=np.int64), *salts)[0]) & ((1 << 63) - 1)
 
 
 def seed_torch(device: torch.device, *salts: int | str) -> None:
-    """Start the generators that a step on this device draws from."""
+    """Seed torch's generators of the host and of this device, from which a training step draws."""
     import torch
 
     seed = seed_of(*salts)
-    # torch.manual_seed would take 0.3 ms, for devices not in use.
+    # torch.manual_seed would take 0.3 ms per step, because it also seeds devices that are not in use.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

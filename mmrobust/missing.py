@@ -1,8 +1,7 @@
-"""Who is absent: protocols of missing modalities, as pure functions of a seed and a sample.
+"""Protocols of missing modalities, as pure functions of a seed and a sample.
 
-A protocol takes modalities away from a split once; every method, worker and rank sees the same ones. Which
-features a method hides from itself in training (modality dropout) is `draw_combinations`, drawn anew for
-every epoch.
+A protocol decides once for a split which modalities each sample lacks; every method, worker and rank sees the same
+ones. Modality dropout in training is another thing: `combinations.draw_combinations` draws anew in every epoch.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Complete:
         return np.array([float(k == len(combinations) - 1) for k in range(len(combinations))])
 
     def check(self, modalities: Sequence[str]) -> list[str]:
-        """What is wrong with this protocol for these modalities, in words."""
+        """Problems of this protocol with these modalities, one message each; empty if there are none."""
         return []
 
 
@@ -95,15 +94,15 @@ def masks(
     split: str,
     present: np.ndarray,
 ) -> np.ndarray:
-    """What is available of every sample of a split: (N, M) bool.
+    """Which modalities of every sample of a split are available: (N, M) bool.
 
     Args:
         protocol: how modalities go missing.
         modalities: their names, M.
         seed: `missing.seed`.
         split: name of the split, so that two splits never share a pattern.
-        present: (N, M) bool, what lies on disk. A sample that the protocol would leave with nothing keeps
-            what it has on disk.
+        present: (N, M) bool, which modalities lie on disk. A sample that the protocol would leave without any keeps
+            all that it has on disk.
     """
     combinations = all_combinations(modalities)
     edges = np.cumsum(protocol.probabilities(combinations))
@@ -114,5 +113,5 @@ def masks(
 
 
 def fingerprint(masks: np.ndarray) -> str:
-    """A short hash of masks: runs that saw the same ones have the same."""
+    """A short hash of masks: two runs with the same masks have the same fingerprint."""
     return short_hash(np.packbits(masks).tobytes() + str(masks.shape).encode())

@@ -1,4 +1,4 @@
-"""What the ranks of a multi-device run must agree on."""
+"""Sums and means over the ranks of a multi-device run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 
 def active() -> bool:
-    """Whether there are several ranks."""
+    """Whether torch.distributed is initialised: the run has several ranks."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum over all ranks, in a new tensor without gradient: for every increment of a method's state."""
+    """The sum of `x` over all ranks, as a new tensor without gradient. Every increment of a method's state goes through
+    this, so that buffers agree over ranks."""
     x = x.detach().clone()
     if active():
         torch.distributed.all_reduce(x)
@@ -27,7 +28,10 @@ def mean_of(values: Tensor, counted: Tensor) -> Tensor:
 
 
 def average_running_statistics(network: nn.Module) -> None:
-    """Ranks normalise with their own batches; what is validated and saved is the mean of their statistics."""
+    """Set the running statistics of batch norm to their mean over ranks, before validation and before a checkpoint.
+
+    In training, each rank normalises with the statistics of its own batches.
+    """
     if not active():
         return
     for module in network.modules():

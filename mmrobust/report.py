@@ -18,7 +18,7 @@ from mmrobust.reporting.tables import Table, make_tables, without_trials
 
 
 def read_all(places: Sequence[Path], metric: str | None, notes: list[str]) -> Iterator[Run]:
-    """The runs of folders and stores, each once; why others cannot be reported goes to `notes`."""
+    """Yield the runs of folders and stores, each file once; append the reasons for skipped ones to `notes`."""
     seen: set[Path] = set()
     for place in places:
         stores = [place] if place.is_file() else sorted(place.glob("*.csv"))
@@ -101,7 +101,11 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def write(tables: Sequence[Table], style: str, path: Path) -> None:
-    """Raises: UserError: the file cannot be written."""
+    """Write the tables to a file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, FORMATS[style](tables))

@@ -17,14 +17,14 @@ from mmrobust.errors import UserError, guarded
 from mmrobust.loggers.wandb_run import one_attempt
 from mmrobust.training.devices import place
 from mmrobust.training.lifecycle import execute, resume
-from mmrobust.training.processes import led
+from mmrobust.training.processes import on_leader
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
     with trusting(allowed_by(given)):
-        return guarded(lambda: led(lambda: _main(given)) or 0)
+        return guarded(lambda: on_leader(lambda: _main(given)) or 0)
 
 
 def _main(argv: list[str]) -> int:

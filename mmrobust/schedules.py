@@ -1,4 +1,4 @@
-"""How weights are optimised: an optimizer with its schedule, and schedules that torch does not have."""
+"""Optimizer and learning-rate schedule of a run, and a schedule that torch does not have."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def optimization(
     optimizer: Callable[..., Optimizer],
     schedule: Callable[..., Any],
 ) -> dict[str, Any]:
-    """What Lightning asks of `configure_optimizers`.
+    """Build the dictionary that Lightning expects from `configure_optimizers`.
 
     Args:
-        parameters: by the factor of their learning rate.
+        parameters: learning-rate factor -> parameters that are trained with it.
         optimizer: parameters -> optimizer.
         schedule: optimizer -> learning-rate schedule, stepped every epoch.
 
     Raises:
-        UserError: numbers that cannot be.
+        UserError: the optimizer or the schedule refuses its arguments.
     """
     key = "optimizer"
     try:
@@ -56,7 +56,7 @@ def optimization(
         key = "schedule"
         scheduler = schedule(built)
         if isinstance(scheduler, OneCycleLR):
-            # it takes its rates from max_lr, the same for all
+            # OneCycleLR sets the same max_lr for all groups and ignores their own rates.
             scale(built, parameters, "lr", "initial_lr", "max_lr", "min_lr")
         return {"optimizer": built, "lr_scheduler": scheduler}
     except (ValueError, TypeError, ArithmeticError) as error:

@@ -71,6 +71,7 @@ def results() -> dict[str, Any]:
     return {
         "schema": 1,
         "status": "complete",
+        "protocol": {},
         "primary": {"metric": "accuracy", "direction": "max"},
         "combinations": {
             "audio": {"n": 7, "metrics": metrics(0.25)},

@@ -1,4 +1,7 @@
-"""From a `_target_` to an object: a class of the role that its place asks for. Imports no torch by itself."""
+"""Build the object that a `_target_` names, if its class has the role that the key asks for.
+
+This module does not import torch; the classes may.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,27 @@ from mmrobust.config.roles import ARGUMENT, NETWORK, Role, role_of
 from mmrobust.config.trust import trusted
 from mmrobust.errors import UserError
 
-# Keys that have others run what a file holds.
+# Arguments of libraries that let a file's content run as code.
 UNSAFE = ("weights_only", "allow_pickle", "trust_remote_code", "trust_repo")
 
 
 def construct(node: DictConfig, **arguments: Any) -> Any:
-    """Build what `_target_` names. Unlike with Hydra's own function alone, arguments that are objects stay
-    what they are, and an error in the constructor stays itself.
+    """Instantiate `_target_`.
+
+    Unlike `hydra.utils.instantiate`, this passes object arguments through unconverted and does not wrap the
+    constructor's exceptions.
 
     Raises:
-        UserError: a `_target_` that is no class of the role which its place asks for: nothing is called; keys that
-            it does not take.
+        UserError: a class does not have the role that its key asks for (then nothing was called), or does not take the
+            keys of its node.
     """
     plain: Any = OmegaConf.to_container(node, resolve=True)
     check_classes(node)
     build = instantiate(node, _partial_=True, _convert_="all")
     try:
         for name, part in build.keywords.items():
-            if isinstance(part, partial):  # called later, in the midst of training
+            # A partial is called in the midst of training, which is too late to learn of a wrong key.
+            if isinstance(part, partial):
                 _check_keywords(name, part)
         return build(**arguments)
     except TypeError as error:
@@ -53,10 +59,10 @@ def _check_keywords(name: str, part: partial) -> None:
 
 
 def check_classes(node: DictConfig) -> None:
-    """Look at every class that a configuration, or a part of one, names.
+    """Check every class that a configuration, or a part of one, names. Nothing is called.
 
     Raises:
-        UserError: one of them is not of the role which its place asks for. Nothing was called.
+        UserError: a class does not have the role that its key asks for.
     """
     plain, place = OmegaConf.to_container(node, resolve=True), node._get_full_key(None)
     if problems := refused(plain, f"{place}." if place else ""):
@@ -66,17 +72,18 @@ def check_classes(node: DictConfig) -> None:
 
 
 def class_of(target: str, key: str) -> type:
-    """The class that a key means: "method._target_", "encoder.name".
+    """Import the class `target` that stands at `key`, such as "method._target_" or "encoder.name".
 
     Raises:
-        UserError: it cannot be imported, or is no class of the role which the place asks for.
+        UserError: the class cannot be imported, or does not have the role that the key asks for.
     """
     role = role_of(key)
     if problem := _outside(key, target, role):
         raise UserError(problem)
     try:
         found = get_object(target)
-    except Exception as error:  # whatever the import of a module raises
+    # The import of a module may raise anything.
+    except Exception as error:
         reason = str(error.__cause__ or error).strip().splitlines() or [repr(error)]
         raise UserError(
             f"{key}={target} cannot be imported: {reason[-1]}; if it is yours, put its folder on PYTHONPATH"
@@ -96,7 +103,7 @@ def class_of(target: str, key: str) -> type:
 
 
 def _loaded(names: Sequence[str]) -> tuple[type, ...]:
-    """These classes, but for those that nothing has imported: no class that exists is a subclass of them."""
+    """Those of the named classes that are imported. The others need no import: no existing class derives from them."""
     modules = [(sys.modules.get(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
     return tuple(getattr(module, name) for module, name in modules if hasattr(module, name))
 
@@ -106,23 +113,27 @@ def _declared(name: str) -> bool:
 
 
 def _prefixes(allow: Sequence[str]) -> tuple[str, ...]:
-    """What the user declared. Python's own modules, which can do anything, cannot be declared."""
+    """The packages of `allow` as prefixes, without Python's own modules: they could do anything."""
     return tuple(f"{name}." for name in allow if name.partition(".")[0] not in sys.stdlib_module_names)
 
 
 def find_class(path: str) -> Any:
-    """The encoder class of a dotted path; raises as `class_of`."""
+    """The encoder class at a dotted path.
+
+    Raises:
+        UserError: as `class_of`.
+    """
     return class_of(path, "encoder.name")
 
 
 def is_class_path(name: str) -> bool:
-    """`package.Class` and not timm's `model.tag`: classes are written with a capital."""
+    """Whether a name is `package.Class`, not timm's `model.tag`: a class begins with a capital."""
     return "." in name and name.rpartition(".")[2][:1].isupper()
 
 
 def classes_in(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The classes that plain containers name, with their keys: every `_target_` ("callbacks.mine._target_"), and what
-    is an encoder's class ("encoder.audio.name")."""
+    """Yield key and name of each class in plain containers: each `_target_` ("callbacks.mine._target_"), and each
+    `name` of an encoder that is a class ("encoder.audio.name")."""
     if isinstance(node, list):
         for i, child in enumerate(node):
             yield from classes_in(child, f"{path.removesuffix('.')}[{i}].")
@@ -136,8 +147,8 @@ def classes_in(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def refused(node: Any, path: str = "") -> list[str]:
-    """What is wrong with the classes in plain containers, in words, as far as their names alone say; each is named
-    where it lies highest."""
+    """Problems of the class names and unsafe keys in plain containers; nothing is imported. A class that stands at
+    several keys is reported once, at the key of the highest level."""
     problems: dict[str, str] = {}
     for key, target in sorted(classes_in(node, path), key=lambda item: item[0].count(".")):
         if problem := _outside(key, target, role_of(key)):
@@ -151,7 +162,7 @@ def refused(node: Any, path: str = "") -> list[str]:
 
 
 def _outside(key: str, target: str, role: Role) -> str | None:
-    """What is wrong with a name that lies where nothing of its role does."""
+    """The problem of a class name outside the packages that its role allows; None if it is inside."""
     if target.startswith((*role.within, *_prefixes(trusted()))):
         return None
     package = target.partition(".")[0]

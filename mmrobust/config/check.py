@@ -1,4 +1,4 @@
-"""Checks of a command line: all that is wrong, at once, before anything is computed. Imports no torch."""
+"""Check a command line before anything is computed, and report all problems at once. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmrobust.errors import Problems, UserError
 
 CONFIG_ERRORS = (HydraException, OmegaConfBaseException)
 
-# Keys below which users name entries of their own.
+# Keys below which users add entries under names of their own.
 OPEN = ("metrics", "callbacks")
 
 
@@ -29,10 +29,10 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     """Check every override, then the composed configuration.
 
     Returns:
-        Overrides that Hydra needs beside these: entries of modalities that a table of the user's names.
+        Further overrides that Hydra needs: entries for the modalities that the user's manifest names.
 
     Raises:
-        UserError: everything that is wrong, at once, with the nearest valid names.
+        UserError: the command line has problems; the message lists all of them, with the nearest valid names.
     """
     if config_dir and not Path(config_dir).is_dir():
         raise UserError(f"--config-dir {config_dir}: no such folder")
@@ -41,7 +41,8 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     problems: list[str] = []
     given = _parse(overrides, problems)
     options = group_options(config_dir)
-    doubtful: tuple[str, ...] = ()  # keys that nobody can judge, because a choice is wrong
+    # Prefixes of keys that cannot be checked, because the choice that brings them is wrong.
+    doubtful: tuple[str, ...] = ()
     good: list[Override] = []
     for o in given:
         found = []
@@ -65,14 +66,16 @@ def check_command_line(overrides: Sequence[str], config_dir: str | None, multiru
     problems += _check_experiment(good, config_dir)
     names, unread = _columns(good, config_dir)
     problems += unread
-    if unread:  # as after a wrong choice of the data
+    # A manifest that cannot be read leaves the same keys unchecked as a wrong choice of the data.
+    if unread:
         names, doubtful = [], doubtful + COMES_WITH["data"]
         good = [o for o in good if o.key_or_group not in ("data", "experiment")]
         good = [o for o in good if not o.key_or_group.startswith(doubtful)]
     good = _check_keys(good, options, config_dir, problems, entries(names))
     numbers = [o for o in good if o.is_sweep_override() and o.key_or_group not in options and not o.is_add()]
-    kinds = [o for o in good if o not in numbers]  # what other keys may hang on
-    # on which nothing hangs, and of which there are many
+    # Each combination of these choices is composed and checked, because they decide which other keys are valid.
+    kinds = [o for o in good if o not in numbers]
+    # No other key depends on a seed, and a sweep may list many, so each value is checked alone.
     seeds = [o for o in numbers if o.key_or_group in NOT_IN_RECIPE]
     problems += [p for o in seeds for value in values(o) for p in check_numbers(value, o.key_or_group)]
     others = [o for o in numbers if o not in seeds]
@@ -104,7 +107,7 @@ def _parse(overrides: Sequence[str], problems: list[str]) -> list[Override]:
 
 
 def _variants(config: DictConfig, given: Sequence[Override], most: int = 64) -> Iterable[DictConfig]:
-    """The configuration with every further value of each override, one at a time."""
+    """The configuration with each further value of each swept override, one change at a time."""
     for o in given:
         for value in values(o)[1:most]:
             if OmegaConf.select(config, o.key_or_group, default=None) is not None:
@@ -116,7 +119,11 @@ def _variants(config: DictConfig, given: Sequence[Override], most: int = 64) -> 
 def _compose(
     overrides: Sequence[str], config_dir: str | None, problems: list[str]
 ) -> tuple[DictConfig, list[str]]:
-    """Compose; overrides that Hydra refuses are reported and left out. Also returns the others."""
+    """Compose; append the overrides that Hydra refuses to `problems` and leave them out.
+
+    Returns:
+        The configuration, and the overrides that it was composed of.
+    """
     try:
         return compose_config(overrides, config_dir), list(overrides)
     except CONFIG_ERRORS:
@@ -135,7 +142,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _check_experiment(given: Sequence[Override], config_dir: str | None) -> list[str]:
-    """An experiment fixes its method and data."""
+    """Problems of overrides that change the method or data which an experiment fixes."""
     experiment = next((o for o in given if o.key_or_group == "experiment"), None)
     if experiment is None or experiment.is_sweep_override() or experiment.value() is None:
         return []
@@ -149,12 +156,13 @@ def _check_experiment(given: Sequence[Override], config_dir: str | None) -> list
 
 
 def _columns(given: Sequence[Override], config_dir: str | None) -> tuple[list[str], list[str]]:
-    """The columns of the tables that the jobs name as their data, and what is wrong with these."""
+    """Modality columns of the manifests that the jobs name, and the problems of manifests that cannot be read."""
     about = ("data", "experiment", "paths.data")
     given = [o for o in given if f"{o.key_or_group}.".startswith(tuple(f"{key}." for key in about))]
     names: dict[str, None] = {}
     problems: list[str] = []
-    if not any(o.key_or_group in about for o in given):  # the default's modalities are all in conf/
+    # The default data name all their modalities in conf/.
+    if not any(o.key_or_group in about for o in given):
         return [], []
     for job in _jobs([o for o in given if not o.key_or_group.startswith(OF_MODALITIES)]):
         try:
@@ -162,7 +170,8 @@ def _columns(given: Sequence[Override], config_dir: str | None) -> tuple[list[st
         except UserError as error:
             problems.append(str(error))
         except CONFIG_ERRORS:
-            pass  # told where keys are checked
+            # _check_keys reports these.
+            pass
     return list(names), problems
 
 
@@ -176,17 +185,21 @@ def _check_keys(
     problems: list[str],
     more: Sequence[str],
 ) -> list[Override]:
-    """Report keys that do not exist even with the overrides `more`, and values of another type than the key's
-    default; returns the others."""
+    """Append unknown keys, and values whose type is not that of the key's default, to `problems`.
+
+    Keys exist if the overrides `more` create them.
+
+    Returns:
+        The overrides without a problem.
+    """
     choices = [o for o in given if o.key_or_group in groups]
     config, kept = _compose([*more, *map(first, choices)], config_dir, problems)
     plain: Any = OmegaConf.to_container(config)
     known, good = {key for key in _flat_keys(plain) if not key.startswith("sweep.space.")}, []
     for o in given:
         key, found = o.key_or_group, []
-        added = (o.is_add() or o.is_force_add()) and not key.startswith(
-            "trainer."
-        )  # whose keys are all there
+        # conf/trainer holds every key of the Trainer, so that a new one there is a typing error.
+        added = (o.is_add() or o.is_force_add()) and not key.startswith("trainer.")
         if o in choices:
             if o.is_sweep_override() or text_of(o) in kept:
                 good.append(o)
@@ -223,7 +236,7 @@ def _default(config: DictConfig, key: str) -> Any:
 
 
 def _jobs(given: Sequence[Override], most: int = 64) -> list[list[str]]:
-    """The overrides of the first jobs of a sweep."""
+    """The overrides of each of a sweep's first jobs, about `most` of them."""
     jobs: list[list[str]] = [[]]
     for o in given:
         choices = [with_value(o, text) for text in texts(o)] if o.is_sweep_override() else [text_of(o)]

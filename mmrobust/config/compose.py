@@ -1,4 +1,7 @@
-"""Compose a configuration: with the choices made, and the entries of a table's modalities. Imports no torch."""
+"""Compose a configuration with Hydra, record its choices, and add entries for a manifest's modalities.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -20,31 +23,33 @@ from mmrobust.data.table.csv_file import content_hash, modality_columns
 
 
 def conf_folder() -> Path:
-    """The folder of configurations: inside an installed package, beside it in a checkout."""
+    """The folder `conf`: it lies inside an installed package, and beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
 def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
-    """Compose a configuration; `choices` in it says which file of every group was taken.
+    """Compose a configuration; its `choices` say which file of every group was chosen.
 
-    Data with a key `manifest`, a table of the user's, has the columns of that table as modalities, and each of them
-    gets entries of its own, as if the data's file in conf/ had named them.
+    Data with a key `manifest` take the columns of that CSV table as modalities. Each column gets its own entries, as if
+    the data's file in conf/ had named it.
 
     Raises:
-        UserError: the manifest has no columns that could be modalities.
+        UserError: the manifest has no column that could be a modality.
     """
     more = search_override(config_dir)
 
     def composed(texts: Sequence[str]) -> DictConfig:
-        if config_dir:  # whose files we do not watch
+        # Not cached: the cache is keyed by our own files only, and the user's may change.
+        if config_dir:
             return _compose([*texts, *more])
         return _composed(tuple(texts), _state_of_files()).copy()
 
     try:
         config = composed(overrides)
         names = columns_of(config)
-    except HydraException:  # perhaps of entries that are still to come
+    # An override of a modality's entry fails before that entry exists, so the manifest is first read without it.
+    except HydraException:
         others = [o for o in overrides if not o.lstrip("+~").startswith(OF_MODALITIES)]
         names = columns_of(composed(others)) if len(others) < len(overrides) else []
         if not names:
@@ -58,7 +63,10 @@ def compose_config(overrides: Sequence[str], config_dir: str | None = None) -> D
 
 @lru_cache(maxsize=8)
 def _composed(overrides: tuple[str, ...], state: object) -> DictConfig:
-    """What is composed once although a command line is checked, then looked at, then run; few, for a sweep has many."""
+    """Compose our own files, cached: one command line is composed three times (to check, inspect and run it).
+
+    The cache is small, because a sweep composes many command lines.
+    """
     return _compose(overrides)
 
 
@@ -70,26 +78,26 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def _state_of_files() -> tuple[tuple[str, int], ...]:
-    """Which files of ours there are, and when they were last changed."""
+    """Names and modification times of our configuration files."""
     files = (path for path in conf_folder().rglob("*.yaml") if path.is_file())
     return tuple((str(path), path.stat().st_mtime_ns) for path in files)
 
 
 def columns_of(config: DictConfig) -> list[str]:
-    """The modalities that a table of the user's names; none for data without one, or as long as it is not named."""
+    """Modality names in the user's manifest; empty if the data have none or `data.manifest` is not set yet."""
     if OmegaConf.is_missing(config.data, "manifest") or config.data.get("manifest") is None:
         return []
     return modality_columns(config.data.manifest, config.data.get("columns"))
 
 
 def entries(names: Sequence[str]) -> list[str]:
-    """Overrides that give each modality an encoder of its own and the keys of `data.modalities`."""
+    """Overrides that give each modality its own encoder entry and its keys below `data.modalities`."""
     groups = ("encoder@encoder.{}=inherit", "data/modality@data.modalities.{}=inferred")
     return [f"+{group.format(name)}" for name in names for group in groups]
 
 
 def with_choices(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
-    """The configuration without Hydra's own node, with the choices made and the learning rate scaled."""
+    """A copy without Hydra's own node, with the choices recorded and the learning rate scaled."""
     config = config.copy()
     OmegaConf.set_struct(config, False)
     config.pop("hydra", None)
@@ -102,18 +110,18 @@ def with_choices(config: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
 
 
 def our_hydra() -> Any:
-    """A Hydra that knows our folder; also inside a sweep, which has one of its own."""
+    """Initialise Hydra with our folder, as a context manager. A sweep's own Hydra instance is cleared first."""
     GlobalHydra.instance().clear()
     return initialize_config_dir(str(conf_folder()), version_base="1.3")
 
 
 def search_path(config_dir: str) -> str:
-    """A folder as Hydra wants it."""
+    """The folder as an entry of Hydra's search path."""
     return f"file://{Path(config_dir).resolve()}"
 
 
 def search_override(config_dir: str | None) -> list[str]:
-    """The override that has Hydra look into the user's folder as well."""
+    """The override that adds the user's folder to Hydra's search path; empty without such a folder."""
     return (
         [f"hydra.searchpath=[{json.dumps(search_path(config_dir), ensure_ascii=False)}]"]
         if config_dir

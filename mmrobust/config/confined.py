@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mmrobust.config.compose import conf_folder
+from mmrobust.config.trust import trusted
 from mmrobust.errors import Problems, UserError
 from mmrobust.files import expanded
 
@@ -24,7 +25,7 @@ def confined(config: DictConfig, folder: Path, given: Sequence[str] = (), *, tra
     """The configuration of a run's folder, so that what is built of it writes to no other place that it names.
 
     Caches and downloads go where this machine has them. All else stays in the folder, or below the `paths.outputs` of the
-    command line.
+    command line, but for what classes of packages are told that the command line allows.
 
     Args:
         config: as the folder has it.
@@ -95,8 +96,15 @@ def _inside(place: str, folders: Sequence[Path]) -> bool:
     return any(where.resolve().is_relative_to(folder.resolve()) for folder in folders)
 
 
+def _of(packages: Sequence[str], target: str) -> bool:
+    return any(f"{target}.".startswith(f"{package.rstrip('.')}.") for package in packages)
+
+
 def _strings(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(node, dict):
+        # whoever allows a package on the command line lets its classes write where they are told to
+        if _of(trusted(), str(node.get("_target_", ""))):
+            return
         for key, child in node.items():
             yield from _strings(child, f"{path}.{key}" if path else str(key))
     elif isinstance(node, list):

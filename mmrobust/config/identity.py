@@ -1,4 +1,4 @@
-"""A configuration's hash, the folder of its run, and the configuration that lies in a folder. Imports no torch."""
+"""The hash of a configuration, the folder of its run, and reading and writing `config.yaml`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ from mmrobust.config.keys import NOT_IN_HASH, encoder_entries
 from mmrobust.errors import UserError, masked
 from mmrobust.files import check_inside, short_hash, write_text
 
-# What every run's configuration has.
+# Sections that every run's configuration has.
 NEEDED = ("choices", "data", "encoder", "method", "missing", "noise", "paths", "trainer")
-# Of a run's configuration; ours have a few thousand bytes, and ten levels.
+# Limits of the bytes and of the nesting of a run's configuration; ours have a few thousand bytes and ten levels.
 MOST = 2**20
 DEEPEST = 50
 
 
 class DamagedError(UserError):
-    """A run's config.yaml that cannot be read; whoever knows the configuration may write it anew."""
+    """A run's config.yaml cannot be read. A caller that knows the configuration may write the file anew."""
 
 
 def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
-    """Twelve letters that two runs share if and only if they should give the same numbers.
+    """Twelve hex digits that two runs share if and only if they should give the same numbers.
 
     Args:
         config: a composed configuration.
-        without: further keys to leave out: with NOT_IN_RECIPE, runs that differ in the seed share them.
+        without: further keys to leave out: with NOT_IN_RECIPE, runs that differ in the seed have the same hash.
     """
     plain: Any = OmegaConf.to_container(config, resolve=True)
+    # These two keys came later. Their defaults are left out, so that earlier runs keep their hash.
     if not plain.get("metrics"):
-        plain.pop("metrics", None)  # runs from before there were any keep their hash
+        plain.pop("metrics", None)
     if plain.get("combinations") == "all":
-        plain.pop("combinations")  # likewise
+        plain.pop("combinations")
+    # This teacher was trained for this configuration, whose other keys determine it.
     if plain["paths"]["teacher"] is not None:
-        plain["method"]["teacher"]["run"] = None  # made for this configuration, which says all about it
+        plain["method"]["teacher"]["run"] = None
     for key in (*NOT_IN_HASH, *without):
         *parents, last = key.split(".")
         node: Any = plain
@@ -51,7 +53,7 @@ def config_hash(config: DictConfig, without: Sequence[str] = ()) -> str:
 
 
 def run_folder(config: DictConfig) -> Path:
-    """Where this run's files go: `paths.run`, or a folder named after its configuration."""
+    """The folder of this run's files: `paths.run`, or a folder named after its configuration."""
     if config.paths.run is not None:
         return Path(config.paths.run)
     name = f"{config.choices.method}_{config.choices.data}"
@@ -59,7 +61,7 @@ def run_folder(config: DictConfig) -> Path:
 
 
 def save_run_config(config: DictConfig, folder: Path) -> None:
-    """Write `config.yaml`, with every reference resolved and without what is hidden; whole or not at all."""
+    """Write `config.yaml` atomically, with all references resolved and with secrets masked."""
     plain = hide(config)
     for part in ("study", "sweep"):
         if (plain.get(part) or {}).get("storage"):
@@ -68,12 +70,12 @@ def save_run_config(config: DictConfig, folder: Path) -> None:
 
 
 def load_run_config(folder: Path | str) -> DictConfig:
-    """The configuration that a run was made with. The run may be somebody else's.
+    """Read the configuration that a run was made with. The run may come from somebody else, so it is not trusted.
 
     Raises:
-        DamagedError: its config.yaml is no whole configuration.
-        UserError: the folder is not a run's; a reference that would be resolved here, such as to this machine's
-            environment; a class that must not be built; a link out of the folder.
+        DamagedError: config.yaml is not a whole configuration.
+        UserError: the folder is not a run's folder; a value holds a reference, which would be resolved on this machine
+            (its environment, for example); a class is not allowed; a link leads out of the folder.
     """
     path = Path(folder) / "config.yaml"
     if not path.is_file():
@@ -85,10 +87,10 @@ def load_run_config(folder: Path | str) -> DictConfig:
 
 
 def checked_config(plain: dict[str, Any], path: Path) -> DictConfig:
-    """A run's configuration from plain data that `path` holds.
+    """Make a run's configuration from the plain data that `path` holds.
 
     Raises:
-        UserError: a part of it is missing; a reference that would be resolved here; a class that must not be built.
+        UserError: a section is missing; a value holds a reference; a class is not allowed.
     """
     if lacking := [key for key in NEEDED if not isinstance(plain.get(key), dict)]:
         raise UserError(f"{path}: its configuration lacks {', '.join(lacking)}")
@@ -103,9 +105,9 @@ def checked_config(plain: dict[str, Any], path: Path) -> DictConfig:
 
 
 def upgrade(config: DictConfig) -> DictConfig:
-    """The configuration of a run of an earlier version, with the keys that came later set to what it did without them.
+    """Add the keys that a run of an earlier version lacks, with the values that reproduce that version.
 
-    This is the only place that knows older configurations.
+    No other function knows older configurations.
     """
     later: dict[str, Any] = {
         "init": "default",
@@ -140,7 +142,11 @@ def upgrade(config: DictConfig) -> DictConfig:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Raises: DamagedError."""
+    """Read and parse config.yaml.
+
+    Raises:
+        DamagedError: the file is not a whole configuration.
+    """
     try:
         if path.stat().st_size > MOST:
             raise ValueError(f"it has {path.stat().st_size} bytes")
@@ -162,10 +168,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_depth(text: str) -> None:
-    """Look at the tokens alone: what is nested deeply, or refers to itself, takes for ever to read.
+    """Check the nesting by the YAML tokens alone, because parsing deep or self-referring YAML takes for ever.
 
     Raises:
-        ValueError: it is no configuration of ours.
+        ValueError: the text is nested more than DEEPEST levels, or has an alias.
     """
     depth = 0
     for token in yaml.scan(text, yaml.SafeLoader):
@@ -176,7 +182,7 @@ def _check_depth(text: str) -> None:
 
 
 def _references(node: Any, path: str = "") -> Iterator[str]:
-    """The keys of values that refer to others."""
+    """The keys whose value holds a reference, `${...}`."""
     if isinstance(node, dict):
         for key, child in node.items():
             yield from _references(key, f"{path} (a key)")

@@ -1,4 +1,4 @@
-"""What is to be known of single keys of the configuration, beyond their default in conf/. Imports no torch."""
+"""One table of the configuration's keys: what holds for a key beyond its default in conf/. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Key:
-    """What holds for one key, or for all below it.
+    """What holds for one key, or for all keys below it.
 
     Args:
-        hashed: whether it may change the numbers of a run, and so belongs to its hash.
-        choices: the values that it may have; any, if empty.
+        hashed: whether the key may change the numbers of a run, so that it belongs to the run's hash.
+        choices: the values that the key may have; if empty, it may have any.
         typed: whether a value must be of the default's type.
         resume: whether an interrupted run may go on with another value.
         evaluate: whether a trained run may be evaluated with another value.
-        text: whether it is a path or a name, taken as it was typed, whatever Hydra's grammar would make of it.
+        text: whether the value is a path or a name: it is quoted, so that Hydra's grammar cannot change it.
     """
 
     hashed: bool = True
@@ -30,7 +30,7 @@ class Key:
     text: bool = False
 
 
-# Messages list keys in this order. A star stands for any groups.
+# Messages list keys in this order. A star in a name matches any group.
 KEYS = {
     "paths": Key(hashed=False),
     "paths.data": Key(text=True),
@@ -47,12 +47,12 @@ KEYS = {
     "callbacks.learning_rate": Key(hashed=False),
     "callbacks.gradient_norm": Key(hashed=False),
     "data.root": Key(hashed=False, resume=True, evaluate=True, text=True),
-    # the content of the table counts, not its name
+    # The hash holds the table's content (data.content), so that a renamed table is the same data.
     "data.manifest": Key(hashed=False, resume=True, evaluate=True, text=True),
     "data.batch_size": Key(evaluate=True),
     "data.workers": Key(hashed=False, resume=True, evaluate=True),
     "data.cache": Key(hashed=False),
-    # follows from what counts
+    # It follows from values that are hashed.
     "data.inferred": Key(hashed=False),
     "data.corrupt": Key(choices=("error", "skip")),
     "launch": Key(hashed=False),
@@ -98,10 +98,10 @@ NOT_IN_HASH = tuple(name for name, key in KEYS.items() if not key.hashed)
 ON_RESUME = tuple(name for name, key in KEYS.items() if key.resume)
 ON_EVALUATE = tuple(name for name, key in KEYS.items() if key.evaluate)
 
-# Keys in which the runs of one row of a table may differ as well.
+# Besides NOT_IN_HASH: keys in which the runs of one row of a report may differ.
 NOT_IN_RECIPE = ("seed", "data.run_seed", "method.seed", "metrics")
 
-# Where the keys lie that come with a choice, if it is not the folder named like the group.
+# The keys that a choice of this group brings with it. For groups not named here, these are the keys below `<group>.`.
 COMES_WITH = {
     "data": ("data.", "encoder.", "missing."),
     "method": ("method.", "noise."),
@@ -110,10 +110,10 @@ COMES_WITH = {
     "noise/pattern": ("noise.",),
 }
 
-# Where the entries of single modalities lie.
+# Prefixes of the keys and groups that belong to a single modality.
 OF_MODALITIES = ("encoder.", "encoder@", "data.modalities.", "data/modality@")
 
-# What lies under `encoder` beside the entries of modalities.
+# Keys below `encoder` that are not the entry of a modality.
 OF_ENCODERS = ("options", "decoder")
 
 
@@ -124,12 +124,12 @@ def is_typed(key: str) -> bool:
 
 @cache
 def is_text(key: str) -> bool:
-    """Whether it is a path or a name."""
+    """Whether the value of this key is a path or a name."""
     return any(entry.text for name, entry in KEYS.items() if fnmatch(key, name))
 
 
 def encoder_entries(encoder: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The entries under `encoder` that are of a single modality, by its name."""
+    """Modality name -> its entry below `encoder`."""
     return {
         str(name): entry
         for name, entry in encoder.items()
@@ -138,6 +138,6 @@ def encoder_entries(encoder: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def either(choices: Sequence[Any]) -> str:
-    """Choices in words, as they are written in YAML: `false, true or default`."""
+    """The choices as a phrase, with booleans as in YAML: `false, true or default`."""
     words = [str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices]
     return " or ".join([", ".join(words[:-1]), words[-1]])

@@ -1,4 +1,4 @@
-"""What is wrong with the files of a dataset, collected so that it is said all at once."""
+"""Collects the problems with a dataset's files, so that one error reports them all."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mmrobust.errors import Problems, UserError
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found so far.
+    """The problems found so far.
 
     Args:
-        subject: what cannot be used if anything was found, as the user wrote it: `data.root=...`.
-        skip: damaged samples are left out later, data.corrupt=skip, and so are no reason to stop.
-        samples: what they are called.
-        problems: what makes the dataset unusable.
+        subject: the subject of the error, as the user wrote it: `data.root=...`.
+        skip: true for data.corrupt=skip, which leaves damaged samples out later instead of stopping.
+        samples: the word for samples in messages.
+        problems: problems that make the dataset unusable.
         damaged: samples that lack a file.
     """
 
@@ -26,7 +26,7 @@ class Audit:
     damaged: Problems = field(default_factory=Problems)
 
     def check(self) -> None:
-        """Raises: UserError: all that was found, if it is a reason to stop."""
+        """Report the findings. Raises: UserError: there are problems, or damaged samples that `skip` does not cover."""
         if self.problems or (self.damaged and not self.skip):
             found = Problems([*self.problems, *self.damaged])
             if not self.problems:

@@ -1,4 +1,4 @@
-"""What all datasets share: splits, masks, noise, loaders."""
+"""The base class of all datasets: splits, availability masks, noise, loaders."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class DataModule(LightningDataModule, ABC):
 
     Args:
         root: folder of this dataset.
-        batch_size: samples a step, over all devices.
-        workers: processes that read ahead; 0 reads in the training process.
-        seed: splits and pairings (`data.seed`); does not follow the run's seed.
-        run_seed: order and augmentation.
-        corrupt: a sample that cannot be read is an `error`, or left out: `skip`.
-        missing: what is missing: `train` and `test` protocols and a `seed`.
-        noise: what is noisy, and how: `train` and `test` protocols and a `seed`.
+        batch_size: samples per step over all devices.
+        workers: number of worker processes that prefetch; 0 reads in the training process.
+        seed: seed of splits and pairings (`data.seed`), independent of the run's seed.
+        run_seed: seed of order and augmentation.
+        corrupt: `error` stops at an unreadable sample, `skip` leaves it out.
+        missing: protocols of missing modalities, `train` and `test`, and their `seed`.
+        noise: noise protocols, `train` and `test`, and their `seed`.
     """
 
     def __init__(
@@ -57,30 +57,32 @@ class DataModule(LightningDataModule, ABC):
         self.seed, self.run_seed, self.corrupt, self.missing = seed, run_seed, corrupt, missing
         self.noise = noise
         self.validation_split = "val"  # "test" for selection=paper
-        # What a run was trained with, where other data than its own is tested; there is no split train then.
+        # The spec of the training data when a trained run is tested on other data, which has no split train.
         self.trained_on: DataSpec | None = None
-        self.position = (0, 0)  # epoch and batches after which a resumed run goes on
+        # (epoch, batches) that a resumed run has completed
+        self.position = (0, 0)
         self.splits: dict[str, Split] = {}
         self.masks: dict[str, np.ndarray] = {}
-        self.skipped: dict[str, list[str]] = {}  # damaged samples that were left out, by split
+        # ids of the damaged samples that corrupt=skip left out, by split
+        self.skipped: dict[str, list[str]] = {}
 
     @abstractmethod
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
-        """Check and index what lies on disk; splits are called train, val and test.
+        """Check and index the files on disk; return the spec and the splits train, val and test.
 
         Raises:
-            UserError: something is missing or damaged; names it and the remedy.
+            UserError: a file is missing or damaged; the message names the file and the remedy.
         """
 
     def reader(self, modality: str, spec: DataSpec) -> Reader:
-        """How one input of a modality is read and prepared as in testing; asked of a module that is not set up.
+        """The reader that loads one input of a modality and prepares it as for testing. Needs no `setup`.
 
         Args:
-            modality: its name.
-            spec: of the data that was trained with; `statistics` has what was measured over it.
+            modality: the modality's name.
+            spec: description of the training data; `statistics` holds the statistics measured over it.
 
         Raises:
-            UserError: this dataset cannot say so.
+            UserError: the dataset has no reader for single inputs.
         """
         raise UserError(
             f"{type(self).__name__} does not say how a single input of {modality} is read; give tensors of the shape "
@@ -91,15 +93,15 @@ class DataModule(LightningDataModule, ABC):
     def open_root(
         self, expected: str, *, samples: str = "samples", folders: Sequence[str] = ()
     ) -> Iterator[Audit]:
-        """Look into `root`: what is found to be wrong within is said at the end, all at once.
+        """Open `root` for indexing; the problems found within the context are reported together at its end.
 
         Args:
-            expected: where `root` should lead, for those who have none: "... set it to `expected`".
-            samples: what they are called.
-            folders: that there must be.
+            expected: ends the message "... set it to `expected`" if `root` is absent.
+            samples: the word for samples in messages.
+            folders: subfolders that must exist.
 
         Raises:
-            UserError: there is no such folder; what was found.
+            UserError: `root` or a subfolder does not exist, or the audit found problems.
         """
         root = Path(self.root)
         absent = [name for name in folders if not (root / name).is_dir()]
@@ -167,13 +169,13 @@ class DataModule(LightningDataModule, ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the ids and classes of all splits: runs with the same one saw the same data."""
+        """Hash of the ids and targets of all splits; runs with equal fingerprints used the same data."""
         splits = self.splits.items()
         text = repr([(name, list(s.ids), np.asarray(s.targets).tolist()) for name, s in splits])
         return short_hash(text)
 
     def loader(self, split: str, *, shuffle: bool = False) -> DataLoader:
-        """Batches of a split for this rank; training drops the last, incomplete batch."""
+        """The loader of a split for this rank; `shuffle` (training) drops the last, incomplete batch."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         epoch, batches = self.position if shuffle else (0, 0)
         if shuffle:
@@ -207,7 +209,7 @@ class DataModule(LightningDataModule, ABC):
 
 
 def target_statistics(targets: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each number of (N, D); 1 where nothing varies."""
+    """Mean and standard deviation of each column of (N, D); the deviation of a constant column is 1."""
     values = np.asarray(targets, dtype=np.float64)
     mean, std = values.mean(0), values.std(0)
     std = np.where(std > 1e-6 * (1 + np.abs(mean)), std, 1.0)

@@ -1,7 +1,7 @@
-"""Damaged samples, for data.corrupt=skip: find them once, before anything is trained, and leave them out.
+"""Finds damaged samples once, before training, and leaves them out (data.corrupt=skip).
 
-Found at the start and not while training, so that all batches stay full and all ranks, workers and resumed runs
-see the same samples; the price is one pass over the files.
+Because the search comes before training, all batches stay full, and all ranks, workers and resumed runs use the same
+samples. It costs one pass over the files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Kept(Split):
-    """Some samples of a split, with the augmentation and noise that they have there."""
+    """A subset of a split, whose samples keep the augmentation and noise of the whole split."""
 
     def __init__(self, split: Split, rows: Sequence[int]) -> None:
         self.split, self.rows = split, rows
@@ -54,10 +54,10 @@ class _Verdicts(Dataset):
 
 
 def undamaged(name: str, split: Split, workers: int) -> np.ndarray:
-    """The rows of a split whose files can be read; each other one is logged.
+    """Find the rows of a split whose files can be read; log every other row.
 
     Raises:
-        UserError: not one can be read.
+        UserError: no sample can be read.
     """
     loader = DataLoader(_Verdicts(split), batch_size=32, num_workers=workers, collate_fn=list)
     batches = told_of(loader, len(loader), f"reading all samples of {name}, batches")

@@ -1,4 +1,4 @@
-"""What is held out of train where a split has no files of its own: a share of every class, the same for the same seed."""
+"""Holds out a share of every class of train for splits without their own files, reproducibly for a seed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 def share_problem(key: str, share: float, whole: str = "train") -> str:
-    """Why it cannot be held out, in words; empty if it can."""
+    """Say why the share cannot be held out; empty if it can."""
     return "" if 0 <= share < 1 else f"{key}={share} is not a share of {whole}; use 0 <= share < 1"
 
 
 def hold_out(targets: Sequence[int], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into (kept, held out), a `share` of every class, the same for the same seed."""
+    """Split indices into (kept, held out), with a `share` of every class held out; equal seeds yield equal splits."""
     labels = np.asarray(targets)
     held = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
@@ -32,16 +32,16 @@ def hold_out(targets: Sequence[int], share: float, seed: int) -> tuple[np.ndarra
 def hold_out_validation(
     targets: Sequence[int], share: float, seed: int, samples: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of train (kept, held out to validate), as `hold_out`; none is held out for a share of 0.
+    """Split the indices of train into (kept, held out for validation) by `hold_out`; a share of 0 holds out none.
 
     Args:
         targets: (N,) classes of train.
         share: data.validation.
         seed: data.seed.
-        samples: what they are called.
+        samples: the word for samples in messages.
 
     Raises:
-        UserError: it is no share, or leaves nothing for one of the two.
+        UserError: `share` is not in [0, 1), or one of the two parts would be empty.
     """
     if problem := share_problem("data.validation", share):
         raise UserError(problem)
@@ -62,7 +62,8 @@ def with_validation(
     seed: int,
     samples: str,
 ) -> dict[str, Mapping[str, T]]:
-    """The splits {name: {id: sample}} where none is official for validation; no `val` for a share of 0."""
+    """Make the splits {name: {id: sample}} of a dataset without an official validation split; a share of 0 makes no
+    `val`."""
     names = list(train)
     kept, held = (
         {names[i]: train[names[i]] for i in rows}

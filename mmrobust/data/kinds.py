@@ -1,4 +1,4 @@
-"""The kinds of modality: what a sample of each is, what stands where it is absent, how it is looked at."""
+"""The kinds of modality: shapes and types of samples, placeholders for absent ones, and how panels draw them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Kind:
     """One kind of input.
 
     Args:
-        name: as in `Modality.kind`.
-        axes: of a sample, without the batch; the first is the channels, but for text.
-        dtype: of its tensors.
-        noisy: whether a noise protocol acts on it; token ids and the like have no noise.
-        is_map: whether it has a height and a width, last, which an encoder of images reads.
-        picture: whether a person sees it as a picture.
-        example: the shape of made-up samples, see `testing`.
-        drawing: how a panel shows it, a key of `evaluation.cells.DRAWINGS`.
+        name: the value of `Modality.kind`.
+        axes: number of axes of a sample, without the batch; the first axis is the channels, except for text.
+        dtype: type of the tensors.
+        noisy: whether noise protocols act on this kind; code points of text, for example, have no noise.
+        is_map: whether the last two axes are height and width, so that image encoders can read it.
+        picture: whether people view it as a picture.
+        example: shape of synthetic samples, see `testing`.
+        drawing: how a panel draws it, a key of `reporting.cells.DRAWINGS`.
     """
 
     name: str
@@ -33,11 +33,11 @@ class Kind:
     drawing: str
 
     def blank(self, size: int, shape: tuple[int, ...]) -> Tensor:
-        """What stands where nothing is available: (size, *shape) zeros, which are a text's padding, too."""
+        """The placeholder of absent inputs: zeros (size, *shape), which are also the padding of text."""
         return torch.zeros(size, *shape, dtype=self.dtype)
 
     def made_up(self, size: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Random samples (size, *shape): standard normal numbers, or words of small letters."""
+        """Random samples (size, *shape): standard normal numbers, or words of lower-case letters."""
         if self.dtype.is_floating_point:
             return torch.randn(size, *shape, generator=generator)
         letters = torch.randint(ord("a"), ord("z") + 1, (size, *shape), generator=generator)
@@ -59,18 +59,18 @@ KINDS = {
         _floats("sequence", (4, 40), "curves", is_map=False, picture=False),
         _floats("video", (3, 2, 32, 32), "video", is_map=True, picture=True),
         _floats("vector", (12,), "bars", is_map=False, picture=False),
-        # Characters as Unicode code points, 0 behind the last: the encoder makes tokens of them.
+        # Characters are Unicode code points, padded with 0; the encoder tokenizes them.
         Kind("text", 1, torch.int64, False, False, False, (48,), "text"),
     )
 }
 
 
 def encode_text(text: str, length: int) -> Tensor:
-    """A text as code points: (length,) int64, cut or padded with 0."""
+    """Encode a text as code points, (length,) int64, cut or padded with 0."""
     points = [ord(character) for character in text[:length].replace("\0", " ")]
     return torch.tensor(points + [0] * (length - len(points)), dtype=torch.int64)
 
 
 def decode_text(points: Tensor) -> str:
-    """The text of code points, without the padding."""
+    """Decode code points to a text, without the padding."""
     return "".join(map(chr, points[points > 0].tolist()))

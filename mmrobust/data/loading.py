@@ -1,4 +1,4 @@
-"""From a split to batches: the order of keys over epochs and ranks, collating, the loader."""
+"""The loader of a split: the order of samples over epochs and ranks, and collation to batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmrobust.errors import UserError
 
 
 class KeyedSplit(Dataset):
-    """Pairs a split's samples with their keys, for the collating."""
+    """Pairs each sample of a split with its key, which `Collate` needs."""
 
     def __init__(self, split: Split) -> None:
         self.split = split
@@ -35,8 +35,19 @@ class KeyedSplit(Dataset):
 
 
 class KeyedSampler(Sampler[Key]):
-    """Yields keys: a permutation of (seed, epoch) if shuffled, dealt out so that the ranks' n-th batches
-    together are one process's n-th batch. Nothing is repeated to fill up."""
+    """Yields this rank's keys in order, or in a permutation that depends on (seed, epoch) if `shuffle` is set.
+
+    The n-th batches of all ranks together equal the n-th batch of a single process. No sample is repeated as padding.
+
+    Args:
+        length: number of samples of the split.
+        seed: seed of the order.
+        shuffle: whether to permute the samples in every epoch.
+        rank, world: this process and the number of processes.
+        multiple: the pass is cut to a multiple of this many samples, i.e. to whole global batches.
+        epoch: the first epoch.
+        skip: number of this rank's keys that the first pass omits, because a resumed run has used them.
+    """
 
     def __init__(
         self,
@@ -50,13 +61,13 @@ class KeyedSampler(Sampler[Key]):
         epoch: int = 0,
         skip: int = 0,
     ) -> None:
-        self.length = length // multiple * multiple  # whole global batches only
+        self.length = length // multiple * multiple
         self.total, self.seed, self.shuffle, self.rank, self.world = length, seed, shuffle, rank, world
         self.epoch = epoch
-        self.skip = skip  # keys to leave out of the next pass: where a resumed run goes on
+        self.skip = skip
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch."""
+        """Set the epoch; Lightning calls this before every epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Key]:
@@ -75,7 +86,7 @@ class KeyedSampler(Sampler[Key]):
 
 
 class Collate:
-    """Samples to a Batch; `masks` (N, M) is what the missing protocol leaves."""
+    """Collates samples to a Batch. `masks` (N, M) marks the modalities that the missing protocol keeps."""
 
     def __init__(self, split: Split, spec: DataSpec, masks: np.ndarray) -> None:
         self.ids, self.modalities, self.masks = split.ids, spec.modalities, masks
@@ -102,10 +113,10 @@ class Collate:
 
 
 def stack_labels(labels: Sequence[Tensor], ignore_index: int) -> tuple[Tensor, Tensor | None]:
-    """Classes () to (B,), labels (h, w) to (B, H, W): smaller ones are padded at the bottom and the right.
+    """Stack classes () to (B,) or label images (h, w) to (B, H, W); smaller images are padded at the bottom and right.
 
     Returns:
-        Them, and the labels' sizes (B, 2) int64 if they differ, else None.
+        The stacked labels, and the images' sizes (B, 2) int64 if they differ, else None.
     """
     if len({label.shape for label in labels}) == 1:
         return torch.stack(list(labels)), None
@@ -121,10 +132,10 @@ def stack_labels(labels: Sequence[Tensor], ignore_index: int) -> tuple[Tensor, T
 def keyed_loader(
     name: str, split: Split, collate: Collate, *, batch_size: int, workers: int, sampler: KeyedSampler
 ) -> DataLoader:
-    """Batches of a split for one rank.
+    """Build the loader of a split for one rank.
 
     Raises:
-        UserError: numbers of samples, batch and devices that do not go together.
+        UserError: the number of samples, the batch size and the number of devices do not fit together.
     """
     world = sampler.world
     if batch_size % world:
@@ -140,7 +151,8 @@ def keyed_loader(
             f"set data.batch_size to at most {len(split)}"
         )
     size = batch_size // world
-    if not sampler.shuffle:  # ranks that compute together need equally many batches of unequally many samples
+    # Ranks synchronise at every batch, so all need the same number of batches, although some have one sample more.
+    if not sampler.shuffle:
         fewest, more = divmod(len(split), world)
         while more and fewest % size == 0:
             size += 1

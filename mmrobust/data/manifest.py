@@ -1,4 +1,4 @@
-"""Data of a user's own without code: a CSV beside a folder of files, `data=manifest data.manifest=my.csv`."""
+"""A user's own data without code, from a CSV beside a folder of files: `data=manifest data.manifest=my.csv`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 
 
 class Manifest(DataModule):
-    """The modalities are columns of a CSV, whose cells name files; an empty cell: not available.
+    """A dataset whose modalities are columns of a CSV. The cells name files; an empty cell marks an absent modality.
 
-    What the files are is inferred (`infer`): from the first ones kinds and sizes, from some of train means and
-    standard deviations, from all rows the classes. All of it can be set. See `table` for the CSV, `columns` for
-    kinds of files, and conf/data/manifest.yaml for the keys.
+    `infer` infers kinds and sizes from the first files, means and standard deviations from a part of train, and the
+    classes from all rows. Each can also be set. See `table` for the CSV, `columns` for kinds of files, and
+    conf/data/manifest.yaml for the keys.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Manifest(DataModule):
 
     @cached_property
     def samples(self) -> Samples:
-        """What the rows say. Raises: UserError: all that is wrong with them."""
+        """The samples of the table. Raises: UserError: lists all problems with the rows."""
         if self.content not in (None, content_hash(self.manifest)):
             raise UserError(
                 f"data.manifest={self.manifest} has changed since this run was made; take the old one, or make a new run"
@@ -124,7 +124,7 @@ class Manifest(DataModule):
         )
 
     def infer(self) -> dict[str, Any]:
-        """What the files are, see `Inference`."""
+        """Infer kinds, sizes, statistics and classes from the files, see `Inference`."""
         samples = self.samples
         inference = Inference(
             entries=samples.entries,
@@ -146,5 +146,5 @@ class Manifest(DataModule):
         return inferred | {"files": samples.listing.stamp()}
 
     def told(self, inferred: Mapping[str, Any]) -> str:
-        """What was inferred, in words, and how to set it otherwise."""
+        """Describe the inferred properties and the keys that change them."""
         return description(self.samples, inferred, self.batch_size, self.seed)

@@ -207,13 +207,13 @@ class SplitNoise:
     """A protocol at work on one split.
 
     Args:
-        protocol: what is done.
+        protocol: the noise protocol.
         seed: `noise.seed`.
-        split: its name, so that two splits never share noise.
-        count: its samples, N.
-        modalities: their names, M.
-        magnitudes: those of them that are |STFT| before `finish`.
-        noiseless: those that no noise acts on, such as text.
+        split: name of the split; part of every seed, so that two splits never share noise.
+        count: N, the number of samples.
+        modalities: the M modality names.
+        magnitudes: modalities that are |STFT| before `finish`.
+        noiseless: modalities without noise, such as text.
     """
 
     protocol: Clean
@@ -223,12 +223,11 @@ class SplitNoise:
     modalities: Sequence[str]
     magnitudes: frozenset[str]
     noiseless: frozenset[str] = frozenset()
-    drawn: tuple[int, np.ndarray] | None = field(
-        default=None, repr=False
-    )  # the levels of the last epoch asked
+    # Cache: the last requested epoch and its levels.
+    drawn: tuple[int, np.ndarray] | None = field(default=None, repr=False)
 
     def levels(self, epoch: int) -> np.ndarray:
-        """Of all samples: (N, M) float64."""
+        """Noise levels of all samples in an epoch, (N, M) float64."""
         if self.drawn is None or self.drawn[0] != epoch:
             columns = [
                 np.zeros(self.count)
@@ -240,11 +239,11 @@ class SplitNoise:
         return self.drawn[1]
 
     def level(self, epoch: int, index: int) -> dict[str, float]:
-        """Of one sample."""
+        """Noise levels of one sample in an epoch, by modality."""
         return dict(zip(self.modalities, self.levels(epoch)[index].tolist(), strict=True))
 
     def corrupt(self, raw: Mapping[str, Any], epoch: int, index: int) -> dict[str, Any]:
-        """`raw` with noise on the arrays of its modalities; those that are None stay None."""
+        """Return `raw` with noise on its modalities' arrays; those that are None stay None."""
         noisy = dict(raw)
         for m, level in self.level(epoch, index).items():
             if level and raw[m] is not None:

@@ -1,4 +1,4 @@
-"""From one raw input, a file or what a program holds in memory, to the tensor that a network takes."""
+"""Readers, which convert one raw input, from a file or from memory, to the tensor that a network takes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mmrobust.files import foreign_content, is_pointer
 
 @dataclass(frozen=True)
 class Input:
-    """What was read.
+    """An input after reading.
 
     Args:
-        tensor: of the modality's shape and type.
-        size: (height, width) of an image or a depth map before it was scaled; None for anything else.
+        tensor: a tensor of the modality's shape and type.
+        size: (height, width) of an image or a depth map before scaling; None for other kinds.
     """
 
     tensor: Tensor
@@ -34,14 +34,14 @@ class Input:
 
 @dataclass(frozen=True)
 class Reader:
-    """How an input of one modality is read, as a dataset reads it in testing; pure, so any thread may call it.
+    """Reads inputs of one modality as a dataset does in testing. It has no state, so any thread may call it.
 
     Args:
-        modality: what comes out.
-        load: a file to what `finish` takes. Raises a UserError that names the file.
-        accept: what is held in memory, such as an array, to the same. Raises a UserError.
-        finish: to a tensor.
-        folder: whether `load` takes a folder, that of a clip's frames.
+        modality: kind and shape of the resulting tensors.
+        load: converts a file to the input of `finish`. Raises a UserError that names the file.
+        accept: converts an object in memory, such as an array, to the input of `finish`. Raises a UserError.
+        finish: converts the result of `load` or `accept` to a tensor.
+        folder: whether `load` also takes a folder with the frames of a clip.
     """
 
     modality: Modality
@@ -52,18 +52,18 @@ class Reader:
 
     @property
     def of_text(self) -> bool:
-        """Whether a `str` is the input itself, not the name of a file."""
+        """Whether a `str` is the input itself instead of the name of a file."""
         return self.modality.kind == "text"
 
     def __call__(self, raw: Any) -> Input:
         """Read one input.
 
         Args:
-            raw: a path; an array with what such a file holds; a PIL image; a waveform, or a pair of it and its sample
-                rate (Hz); a text. A tensor is taken to be prepared already.
+            raw: a path; an array with the content of such a file; a PIL image; a waveform, or a pair of waveform and
+                sample rate (Hz); a text. A tensor counts as prepared.
 
         Raises:
-            UserError: it is missing, damaged, or not what the modality is.
+            UserError: the input is missing, damaged, or of another kind or shape than the modality.
         """
         if isinstance(raw, Tensor):
             return prepared(raw, self.modality)
@@ -79,7 +79,7 @@ class Reader:
 
 
 def prepared(tensor: Tensor, modality: Modality) -> Input:
-    """A tensor that needs no reader. Raises: UserError: it is of another shape or type."""
+    """Accept a prepared tensor. Raises: UserError: the tensor has another shape or type."""
     expected, dtype = tuple(modality.shape), modality.traits.dtype
     if tuple(tensor.shape) != expected or tensor.is_floating_point() != dtype.is_floating_point:
         raise UserError(
@@ -93,7 +93,7 @@ def prepared(tensor: Tensor, modality: Modality) -> Input:
 
 
 def check_file(path: Path, *, folder: bool) -> None:
-    """Raises: UserError: there is no such file (or folder, if one may be given), it is empty, or a git-LFS pointer."""
+    """Check a file. Raises: UserError: it does not exist, is a folder (unless `folder`), empty, or a git-LFS pointer."""
     try:
         if path.is_dir():
             if not folder:
@@ -110,7 +110,7 @@ def check_file(path: Path, *, folder: bool) -> None:
 
 
 def numbers_of(raw: Any) -> np.ndarray:
-    """A PIL image or anything that NumPy takes, as an array of numbers. Raises: UserError: it is none."""
+    """Convert a PIL image, or any object that NumPy takes, to an array of numbers. Raises: UserError: it is none."""
     if isinstance(raw, Image.Image):
         return np.array(ImageOps.exif_transpose(raw))
     try:
@@ -125,7 +125,8 @@ def numbers_of(raw: Any) -> np.ndarray:
 
 
 def colours_of(raw: Any) -> np.ndarray:
-    """(H, W, 3) uint8 of a PIL image of any mode, or an array of that shape or (H, W). Raises: UserError: another."""
+    """Convert a PIL image of any mode, or an array (H, W, 3) or (H, W), to (H, W, 3) uint8. Raises: UserError: `raw`
+    has another shape or type."""
     if isinstance(raw, Image.Image):
         return np.array(ImageOps.exif_transpose(raw).convert("RGB"))
     x = numbers_of(raw)
@@ -138,7 +139,7 @@ def colours_of(raw: Any) -> np.ndarray:
 
 
 def depth_of(raw: Any) -> np.ndarray:
-    """(H, W) float32 of numbers as files of depth hold them. Raises: UserError: another shape."""
+    """Convert numbers in the units of depth files to (H, W) float32. Raises: UserError: `raw` has another shape."""
     x = numbers_of(raw)
     x = x[..., 0] if x.ndim == 3 and x.shape[2] == 1 else x
     if x.ndim != 2:
@@ -147,7 +148,8 @@ def depth_of(raw: Any) -> np.ndarray:
 
 
 def frames_of(raw: Any) -> np.ndarray:
-    """(T, H, W, 3) uint8 of an array of that shape or a list of images. Raises: UserError: another."""
+    """Convert an array (T, H, W, 3) or a list of images to (T, H, W, 3) uint8. Raises: UserError: `raw` has another
+    shape or type."""
     if isinstance(raw, list | tuple):
         raw = np.stack([colours_of(frame) for frame in raw]) if raw else raw
     x = numbers_of(raw)
@@ -159,14 +161,14 @@ def frames_of(raw: Any) -> np.ndarray:
 
 
 def text_of(raw: Any) -> str:
-    """Raises: UserError: it is no text."""
+    """Return the text. Raises: UserError: `raw` is no str."""
     if not isinstance(raw, str):
         raise UserError(f"a {type(raw).__name__} is no text; give a str")
     return raw
 
 
 def read_clip(path: Path) -> np.ndarray:
-    """The frames of a folder in order of their names, or the one frame that a file is: (T, H, W, 3) uint8."""
+    """Read the frames of a folder in the order of their names, or a single file, to (T, H, W, 3) uint8."""
     files = [path]
     if path.is_dir():
         files = sorted(file for file in path.glob("[!.]*") if file.suffix in PICTURES)
@@ -176,12 +178,12 @@ def read_clip(path: Path) -> np.ndarray:
 
 
 def evenly(frames: np.ndarray, count: int) -> np.ndarray:
-    """`count` of the frames (T, ...), evenly spaced, as `images.choose_frames` takes them."""
+    """Select `count` evenly spaced frames of (T, ...), with the rule of `images.choose_frames`."""
     return frames[((np.arange(count) + 0.5) * len(frames) / count).astype(int)]
 
 
 def picture_reader(modality: Modality, finish: Callable[[np.ndarray], Tensor]) -> Reader:
-    """A colour image, which is made (side, side, 3) uint8 before `finish`, whatever its aspect ratio."""
+    """Build a reader of colour images, which are resized to (side, side, 3) uint8, at any aspect ratio, before `finish`."""
     side = modality.shape[-1]
 
     def scaled(image: np.ndarray) -> Tensor:
@@ -191,7 +193,7 @@ def picture_reader(modality: Modality, finish: Callable[[np.ndarray], Tensor]) -
 
 
 def vector_reader(modality: Modality, load: Callable[[Path], np.ndarray], mean: Any, std: Any) -> Reader:
-    """Numbers (D,) minus `mean`, divided by `std`, (D,) each; in float64 until then."""
+    """Build a reader of vectors (D,), standardised in float64 by `mean` and `std`, (D,) each."""
     length = modality.shape[0]
     shift, scale = np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64)
 

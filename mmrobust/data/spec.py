@@ -1,4 +1,4 @@
-"""A dataset's description: its modalities, its task, its classes."""
+"""The description of a dataset: its modalities, task and classes."""
 
 from __future__ import annotations
 
@@ -11,47 +11,62 @@ from mmrobust.data.kinds import KINDS, Kind
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Of a `DataSpec`; all may be empty.
+# The fields of `DataSpec` that `from_dict` restores as tuples; each may be empty.
 LISTS = ("classes", "class_weights", "metrics", "target_mean", "target_std")
 
 
 @dataclass(frozen=True)
 class Modality:
-    """One kind of input. Shapes (without the batch): image and spectrogram (C, H, W), depth (1, H, W),
-    sequence (C, T), video (C, T, H, W), vector (D,), text (L,). Depth is metric, normalised by the dataset; text is
-    Unicode code points, 0 behind the last."""
+    """The kind and the shape of one input.
+
+    Shapes (without the batch): image and spectrogram (C, H, W), depth (1, H, W), sequence (C, T), video (C, T, H, W),
+    vector (D,), text (L,). Depth is metric and normalised by the dataset; text consists of Unicode code points, padded
+    with 0 at the end.
+    """
 
     kind: str
     shape: tuple[int, ...]
 
     @property
     def traits(self) -> Kind:
-        """What all of this kind share."""
+        """The properties that all modalities of this kind share."""
         return KINDS[self.kind]
 
     def blank(self, size: int) -> Tensor:
-        """What stands where it is absent: (size, *shape)."""
+        """The placeholder input of rows that lack the modality, (size, *shape)."""
         return self.traits.blank(size, self.shape)
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a method needs to know of a dataset; saved with every checkpoint as plain data."""
+    """The properties of a dataset that a method needs. Every checkpoint stores them as plain data.
 
-    task: str  # classification | segmentation | regression | multilabel
-    num_classes: int  # of a regression the numbers that are predicted, of several labels the labels
+    Attributes:
+        task: classification | segmentation | regression | multilabel.
+        num_classes: number of classes; for regression of predicted numbers, for multilabel of labels.
+        num_train: number of training samples.
+        modalities: kind and shape by modality name.
+        classes: names of the classes; empty if the dataset has none.
+        ignore_index: label of pixels that losses and metrics ignore.
+        class_weights: weight of each class in the pixels' losses; empty: 1 each.
+        metrics: names of further metric families, see `tasks.families`.
+        primary: metric for selection and reports; empty: the task's own.
+        target_mean, target_std: statistics of regression targets over train, one per number; `setup` fills them in.
+        statistics: other statistics over train that input preparation uses, plain data by modality; see
+            `DataModule.reader`.
+    """
+
+    task: str
+    num_classes: int
     num_train: int
     modalities: Mapping[str, Modality]
     classes: tuple[str, ...] = ()
-    ignore_index: int = -100  # label of pixels that do not count
-    class_weights: tuple[float, ...] = ()  # of the pixels' losses, one a class; none: all are 1
-    metrics: tuple[str, ...] = ()  # further families of metrics, see `tasks.families`
-    primary: str = ""  # the metric that selects and is reported; none: the task's own
-    target_mean: tuple[
-        float, ...
-    ] = ()  # of a regression's targets over train, one a number; filled in by `setup`
+    ignore_index: int = -100
+    class_weights: tuple[float, ...] = ()
+    metrics: tuple[str, ...] = ()
+    primary: str = ""
+    target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
-    # What else was measured over train and prepares inputs, plain data by modality; see `DataModule.reader`.
     statistics: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One split of a dataset: keyed samples."""
+"""A split of a dataset, whose samples are read by key (epoch and index)."""
 
 from __future__ import annotations
 
@@ -18,62 +18,72 @@ from mmrobust.errors import UserError
 
 @dataclass
 class Sample:
-    """One sample as a dataset gives it: inputs of their kind's dtype, None where a modality is not on disk.
+    """One sample of a dataset.
 
-    The target is a class, in a regression (D,) float32, of several labels (C,) int64, 0 or 1, and in segmentation (H, W)
-    int64. In the training split it has the inputs' size; elsewhere its own, which
-    may differ between samples: predictions are resized to it.
+    Attributes:
+        inputs: tensors of their kind's dtype; None for a modality that is not on disk.
+        target: a class for classification; (D,) float32 for regression; (C,) int64, 0 or 1, for multilabel; (H, W)
+            int64 for segmentation. A label image has the inputs' size in the training split. In other splits its size
+            may differ between samples, and predictions are resized to it.
+        noise_level: noise level of each modality; 0, the default, is clean.
     """
 
     inputs: Mapping[str, Tensor | None]
     target: Tensor | int
-    noise_level: Mapping[str, float] | None = None  # 0 (the default) is clean
+    noise_level: Mapping[str, float] | None = None
 
 
 class Split(Dataset, ABC):
-    """One split: `read` from disk, `augment`, `corrupt` where the signal is still physical, `finish`.
+    """A split that processes each sample in four steps: `read`, `augment`, `corrupt` (on the physical signal), `finish`.
 
-    A subclass implements `read` and `finish`. In between a sample is what the dataset likes; for noise, a dict
-    that holds an array for each modality: uint8 pixels (..., H, W) or (..., H, W, 3), magnitudes (F, T), floats.
+    A subclass implements `read` and `finish`. Between the steps a sample may have any type; for noise, it must be a
+    dict with an array for each modality: uint8 pixels (..., H, W) or (..., H, W, 3), magnitudes (F, T), or floats.
     Every step must be a pure function of its arguments.
+
+    Attributes:
+        ids: (N,) unique names.
+        targets: (N,) classes, or (N, D) numbers or labels; empty for segmentation.
+        present: (N, M) bool, the modalities on disk.
+        noise: the noise of the split, which the DataModule sets; None: no noise.
+        magnitudes: whether spectrograms are |STFT| before `finish` and their logarithm afterwards.
     """
 
-    ids: Sequence[str]  # (N,) unique names
-    targets: Sequence[Any]  # (N,) classes, or (N, D) numbers or labels; empty for segmentation
-    present: np.ndarray  # (N, M) bool: what lies on disk
-    noise: SplitNoise | None = None  # none at all if null; set by the DataModule
-    magnitudes: bool = True  # whether spectrograms are |STFT| before `finish`, their logarithm after
+    ids: Sequence[str]
+    targets: Sequence[Any]
+    present: np.ndarray
+    noise: SplitNoise | None = None
+    magnitudes: bool = True
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @abstractmethod
     def read(self, key: Key) -> Any:
-        """The raw sample: uint8 pixels, waveforms, metric depth."""
+        """Read the raw sample from disk: uint8 pixels, waveforms, metric depth."""
 
     def augment(self, raw: Any, key: Key) -> Any:
         return raw
 
     def corrupt(self, raw: Any, key: Key) -> Any:
-        """The noise of the split's protocol."""
+        """Apply the noise of the split's protocol."""
         return self.noise.corrupt(raw, key.epoch, key.index) if self.noise else raw
 
     @abstractmethod
     def finish(self, raw: Any, key: Key) -> Sample:
-        """Tensors: spectrograms, normalised images."""
+        """Convert the raw sample to tensors, such as spectrograms and normalised images."""
 
     def verify(self, index: int) -> None:
-        """Read all that any epoch may read of a sample; raises UserError if that fails."""
+        """Read every file of a sample that any epoch may read. Raises: UserError: a file cannot be read."""
         self[Key(0, index)]
 
     def noise_levels(self, epoch: int) -> np.ndarray:
-        """Of every sample and modality: (N, M), 0 is clean."""
+        """Noise levels of all samples and modalities, (N, M); 0 is clean."""
         return self.noise.levels(epoch) if self.noise else np.zeros(self.present.shape)
 
     def __getitem__(self, key: Key) -> Sample:
         sample = self.finish(self.corrupt(self.augment(self.read(key), key), key), key)
         for modality, x in sample.inputs.items():
-            # A sum is quick, and finite as a rule only if all of it is.
+            # The sum is fast to compute; only if it is not finite are all elements checked.
             if x is not None and not x.sum().isfinite() and not x.isfinite().all():
                 raise UserError(f"its {modality} holds NaN or infinity; mend it or leave it out")
         return replace(sample, noise_level=self.noise.level(key.epoch, key.index)) if self.noise else sample
@@ -81,7 +91,7 @@ class Split(Dataset, ABC):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Which sample, and in which epoch: all randomness of a sample is a function of it (and a seed)."""
+    """The epoch and index of a sample. All randomness of the sample is a function of the key and a seed."""
 
     epoch: int
     index: int

@@ -1,4 +1,4 @@
-"""What data workers need of the machine, and how one that cannot go on ends instead of having the others wait."""
+"""Checks the machine's resources for data workers, and makes a failing worker exit instead of blocking the others."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from typing import Any
 from mmrobust.errors import UserError
 
 SHARED = Path("/dev/shm")
-AHEAD = 2  # batches that torch has each worker prepare, beside the one in use
-FILES = 8  # that each worker takes, beside those of its batches
-OTHERS = 32  # open files of a process that trains
+AHEAD = 2  # batches that each worker prefetches (torch's default), beside the one in use
+FILES = 8  # open files of each worker, beside those of its batches
+OTHERS = 32  # open files of the training process
 
 
 def check_machine(workers: int, batch: int, tensors: int) -> None:
-    """Look for room before any worker is started.
+    """Check shared memory and the limit of open files before any worker starts.
 
     Args:
-        workers: how many.
+        workers: number of workers.
         batch: bytes of a batch.
-        tensors: of a batch.
+        tensors: number of tensors in a batch.
 
     Raises:
-        UserError: shared memory or open files that would not do, which torch waits for without end.
+        UserError: shared memory or open files do not suffice; torch would hang without a message.
     """
     if not workers:
         return
@@ -60,7 +60,7 @@ def _mib(size: int) -> str:
 
 
 def bytes_of(shapes: Sequence[Sequence[int]], rows: int) -> int:
-    """Of a batch with float32 inputs of these shapes; a map of labels as large as the first of them included."""
+    """Bytes of a batch with float32 inputs of these shapes, including a label image of the first one's size."""
     numbers = sum(_product(shape) for shape in shapes)
     return rows * (4 * numbers + 8 * _product(shapes[0][-2:]))
 
@@ -73,10 +73,10 @@ def _product(shape: Sequence[int]) -> int:
 
 
 def start_worker(number: int) -> None:
-    """In a new worker: whatever keeps a batch from being handed over ends it, and with it the others' waiting.
+    """Set up a new worker: it exits if it cannot hand over a batch, so that no process waits for it.
 
-    A signal that reaches every process of a run, such as Ctrl-C or one of a cluster, is for the main process alone, which
-    still needs batches to save its state. A second SIGTERM ends a worker: the main process no longer waits for it.
+    Signals to every process of a run, such as Ctrl-C or a cluster's, concern the main process only, which still needs
+    batches to save its state. A second SIGTERM ends a worker, because the main process no longer waits for it then.
     """
     for shared in (signal.SIGINT, signal.SIGHUP):
         signal.signal(shared, signal.SIG_IGN)
@@ -92,7 +92,7 @@ def _end(error: BaseException, batch: object) -> None:
 
 
 def _end_without_files(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Of a thread that serves files and would try again for ever."""
+    """End the worker on errors of too many open files, after which a file-serving thread would retry for ever."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         _end(error, None)
     sys.__excepthook__(kind, error, trace)

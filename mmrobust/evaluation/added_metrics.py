@@ -1,4 +1,4 @@
-"""Metrics of torchmetrics that a configuration adds, `metrics.<name>={_target_: ...}`, for every combination at once."""
+"""Torchmetrics metrics that a configuration adds by `metrics.<name>={_target_: ...}`, for all combinations."""
 
 from __future__ import annotations
 
@@ -20,31 +20,30 @@ from mmrobust.data.spec import DataSpec
 from mmrobust.errors import UserError
 from mmrobust.tasks.metric import METRICS, Metric
 
-# What torchmetrics calls our tasks, and the keys that say how many outputs there are.
+# Torchmetrics' names of the tasks, and its keys for the number of outputs.
 TORCHMETRICS_TASK = {"classification": "multiclass", "segmentation": "multiclass", "multilabel": "multilabel"}
 COUNTS = ("num_classes", "num_labels", "num_outputs")
-OWN = ("direction", "percent", "label")  # keys beside those of the constructor
+OWN = ("direction", "percent", "label")  # keys that are not arguments of the constructor
 
 
 @dataclass(frozen=True)
 class Added:
-    """One of them: how it is read, and an object without data to copy from."""
+    """An added metric: its description, and an empty torchmetrics object to copy."""
 
     metric: Metric
     empty: torchmetrics.Metric
 
 
 def build_metrics(config: DictConfig, spec: DataSpec) -> dict[str, Added]:
-    """The metrics of a configuration.
+    """Build the metrics of a configuration.
 
     Args:
-        config: name -> `_target_` and the constructor's keys, of which `task`, `num_classes`, `num_labels` and
-            `num_outputs` follow the dataset where they are null; and OWN: `direction` (null: what torchmetrics says),
-            `percent`, `label`.
-        spec: of the dataset.
+        config: name -> `_target_`, the constructor's keys and those of OWN. If null, `task`, `num_classes`,
+            `num_labels` and `num_outputs` follow the dataset, and `direction` follows torchmetrics.
+        spec: the dataset's description.
 
     Raises:
-        UserError: it cannot be built, is no metric of torchmetrics, or nobody says which values are good.
+        UserError: a metric cannot be built, its name is taken, or its direction is unknown.
     """
     return {str(name): _build(str(name), node, spec) for name, node in config.items()}
 
@@ -77,9 +76,9 @@ def _build(name: str, node: DictConfig, spec: DataSpec) -> Added:
 
 
 class AddedScores:
-    """The added metrics of K combinations and, last, of every sample as available: one object each.
+    """The added metrics of K combinations and, in the last row, of every sample as available: one object per row.
 
-    Each sees the samples that its combination is counted on, batch by batch; torchmetrics adds up over ranks.
+    Each object receives the samples that count for its combination, batch by batch; torchmetrics reduces over ranks.
     """
 
     def __init__(self, metrics: Mapping[str, Added], rows: int) -> None:
@@ -87,7 +86,7 @@ class AddedScores:
         self.scores = {name: [deepcopy(m.empty) for _ in range(rows)] for name, m in metrics.items()}
 
     def update(self, row: int, predicted: Tensor, target: Tensor) -> None:
-        """Count samples of a combination: what the task's `pairs` gave."""
+        """Count samples of a combination, given the result of the task's `pairs`."""
         if not len(target):
             return
         for name, scores in self.scores.items():
@@ -102,10 +101,10 @@ class AddedScores:
                 ) from error
 
     def compute(self, samples: Sequence[int]) -> list[dict[str, float | None]]:
-        """The values of every row over all ranks; None where no rank has a sample, or the value is none.
+        """Compute every row's values over all ranks; None if no rank has a sample or the value is not finite.
 
         Args:
-            samples: of every row, over all ranks.
+            samples: number of samples of every row, over all ranks.
         """
         if ranks.active():
             for scores in self.scores.values():
@@ -135,8 +134,8 @@ def _number(name: str, value: Any) -> float | None:
 
 
 def _fill_empty(scores: Sequence[torchmetrics.Metric]) -> None:
-    """A rank without a sample of some combination gathers as many axes as the others; torchmetrics has it gather none,
-    or one, and the ranks would wait for each other."""
+    """Give list states of a rank without samples an empty tensor with the other ranks' number of axes. Torchmetrics
+    would let this rank gather nothing, or one axis, and the ranks would deadlock."""
     mine = [
         {
             name: [(tuple(x.shape[1:]), x.dtype) for x in value[:1]]

@@ -1,4 +1,4 @@
-"""Every modality combination in one pass: encode once, fuse the stacked combinations."""
+"""Evaluation of every modality combination in one pass: encode once, then fuse the stacked combinations."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from mmrobust.tasks.base import Counts, Task
 from mmrobust.tasks.families import THRESHOLD, measure_families
 from mmrobust.tasks.metric import Metric, direction
 
-STACK_BYTES = 256 * 2**20  # of features and logits fused at a time
+# Memory bound of the features and logits of the combinations that are fused at a time.
+STACK_BYTES = 256 * 2**20
 
 Metrics = dict[str, float | None]
 
 
 class Fuses(Protocol):
-    """What evaluation needs of a method; see `methods.base.Method`."""
+    """The part of a method that evaluation uses; see `methods.base.Method`."""
 
     task: Task
 
@@ -41,27 +42,34 @@ class Fuses(Protocol):
 
 @dataclass
 class Results:
-    """What one pass over a split gives.
+    """The results of one pass over a split.
 
-    `combinations` maps every combination's name to {"n", "metrics"}, or to None if the method does not serve
-    it. `aggregates` has `average` (unweighted mean over the served combinations), `worst` (by the primary
-    metric), `full`, and `available` (each sample predicted from what it truly has). Of many modalities the combinations may
-    be a sample.
+    Attributes:
+        primary: name of the primary metric.
+        combinations: every combination's name -> {"n", "metrics"}, or None if the method does not serve it. With many
+            modalities the combinations may be a random sample.
+        aggregates: `average` (unweighted mean over the served combinations), `worst` (by the primary metric), `full`,
+            and `available` (each sample predicted from its own available modalities).
+        confusion: confusion matrix of each served combination, (C, C) int64 on the CPU; rows are true classes.
+        predictions: the arrays of `predictions.npz`, if they were kept.
+        thresholds: thresholds that each metric family used: one per combination and, last, one for "as available";
+            nan where there is none.
+        equal_errors: thresholds of equal error on this split, in the same layout.
+        added: metrics that the configuration added.
     """
 
     primary: str
     combinations: dict[str, dict[str, Any] | None]
     aggregates: dict[str, Metrics]
-    confusion: dict[str, Tensor] = field(default_factory=dict)  # (C, C) int64 on the CPU, rows true, of each
+    confusion: dict[str, Tensor] = field(default_factory=dict)
     predictions: dict[str, np.ndarray] | None = None
-    # Of each family of further metrics, for all combinations and, last, as available; nan where there is none:
-    thresholds: dict[str, np.ndarray] = field(default_factory=dict)  # those used
-    equal_errors: dict[str, np.ndarray] = field(default_factory=dict)  # those this split would fix
-    added: dict[str, Metric] = field(default_factory=dict)  # metrics that the configuration added
+    thresholds: dict[str, np.ndarray] = field(default_factory=dict)
+    equal_errors: dict[str, np.ndarray] = field(default_factory=dict)
+    added: dict[str, Metric] = field(default_factory=dict)
 
     def flat(self, prefix: str) -> dict[str, float]:
-        """`prefix/<combination>/<metric>` and `prefix/<aggregate>/<metric>`, for loggers; of MANY combinations the
-        single modalities alone."""
+        """Map `prefix/<combination>/<metric>` and `prefix/<aggregate>/<metric>` to values, for loggers. Of more than
+        MANY combinations, only the single modalities are included."""
         rows = {
             name: row["metrics"]
             for name, row in self.combinations.items()
@@ -76,16 +84,16 @@ class Results:
 
 
 def stacked(method: Fuses, batch: Batch, masks: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Logits of every combination, from one encoding of the batch.
+    """Compute the logits of every combination from one encoding of the batch.
 
     Args:
-        method: in eval mode, so that its `fuse` is row-wise.
+        method: a method in eval mode, so that rows do not affect one another in `fuse`.
         batch: B samples.
-        masks: (K, M) bool, the combinations. A sample that has none of a combination's modalities is
-            predicted from all that it has; nobody may count that row.
+        masks: (K, M) bool, the combinations. A sample that lacks all modalities of a combination is predicted from all
+            of its available modalities; callers must not count that row.
 
     Yields:
-        (which combinations, their logits (k, B, ...)), in chunks that bound the memory.
+        (slice of the combinations, their logits (k, B, ...)), in chunks that bound the memory.
     """
     features = method.encode(batch)
     size = 0
@@ -114,7 +122,7 @@ def stacked(method: Fuses, batch: Batch, masks: Tensor) -> Iterator[tuple[slice,
 
 
 class Counted(torchmetrics.Metric):
-    """A task's counts of K rows, added up over batches and, by torchmetrics' rules, over ranks."""
+    """Sums a task's counts of K rows over batches and, through torchmetrics, over ranks."""
 
     full_state_update = False
 
@@ -125,7 +133,7 @@ class Counted(torchmetrics.Metric):
             self.add_state(name, zero, dist_reduce_fx="sum")
 
     def update(self, rows: slice, counts: Counts) -> None:
-        """Add to some of the rows."""
+        """Add counts to the given rows."""
         for name, count in counts.items():
             getattr(self, name)[rows] += count
 
@@ -135,15 +143,15 @@ class Counted(torchmetrics.Metric):
 
 
 class CombinationScores:
-    """Adds up the counts of every served combination over a pass, on the device.
+    """Sums the counts of every served combination over a pass, on the device.
 
     Args:
-        task: what is counted, and the metrics of it.
-        modalities: M names.
+        task: defines the counts and the metrics.
+        modalities: the M modality names.
         served: the K combinations that the method can serve.
-        names: those that the results name; None: all.
-        keep_predictions: for `predictions.npz`.
-        metrics: further ones, see `added_metrics`.
+        names: names of the combinations that the results list; None: all.
+        keep_predictions: whether to keep the arrays of `predictions.npz`.
+        metrics: metrics that the configuration adds, see `added_metrics`.
     """
 
     def __init__(
@@ -163,11 +171,11 @@ class CombinationScores:
         self.served = [combination_name(c) for c in served]
         self.masks = combination_masks(served, modalities)
         self.keep_predictions = keep_predictions or bool(task.families)
-        rows = len(self.served) + 1  # the last: as available
+        rows = len(self.served) + 1  # the last row is "as available"
         self.counts = Counted({"samples": torch.zeros(rows, dtype=torch.int64), **task.zeros(rows)})
         self.added = AddedScores(metrics, rows) if metrics else None
         self.kept: list[dict[str, np.ndarray]] = []
-        # Of every batch: the ids, and (B,) whether a counted logit is no number.
+        # For every batch: its ids, and a mask (B,) of the samples with a NaN or infinite logit that counts.
         self.bad: list[tuple[list[str], Tensor]] = []
         self.clock = Clock()
 
@@ -187,12 +195,13 @@ class CombinationScores:
         bad = torch.zeros(len(batch), dtype=torch.bool, device=device)
         for chunk, logits in stacked(method, batch, self.masks):
             masks = self.masks[chunk]
-            has = (batch.available | ~masks[:, None]).all(2)  # (k, B): the sample has the whole combination
+            # (k, B): whether the sample has the whole combination; below, whether it has exactly this combination
+            has = (batch.available | ~masks[:, None]).all(2)
             exact = combination_code(masks)[:, None] == combination_code(batch.available)
             predicted = self.task.predict(logits, batch.target, batch.label_size)
             for rows, counted in ((chunk, has), (slice(-1, None), exact)):
                 self._count(rows, counted, self.task.count(logits, predicted, batch.target, counted))
-            # No number if one of them is none.
+            # The sum is NaN or infinite if one of the logits is.
             total = logits.flatten(2).sum(2, dtype=torch.float32)
             bad |= (~total.isfinite() & (has | exact)).any(0)
             if self.added:
@@ -212,7 +221,7 @@ class CombinationScores:
             self.kept.append(arrays | {"ids": np.array(batch.ids)})
 
     def _count(self, rows: slice, counted: Tensor, counts: Counts) -> None:
-        """Add the counts of a chunk of combinations; those of the last row, "as available", are summed."""
+        """Add the counts of a chunk of combinations. For the last row, "as available", they are summed first."""
         counts = {"samples": counted.sum(1), **counts}
         if rows.start == -1:
             counts = {name: count.sum(0, keepdim=True) for name, count in counts.items()}
@@ -227,7 +236,7 @@ class CombinationScores:
         has: Tensor,
         exact: Tensor,
     ) -> None:
-        """The same for the added metrics, which see one combination's samples at a time."""
+        """Update the added metrics, which take the samples of one combination at a time."""
         assert self.added is not None
         for i, (y, complete, alone) in enumerate(zip(logits, has, exact, strict=True)):
             for row, rows in ((chunk.start + i, complete), (-1, alone)):
@@ -235,10 +244,10 @@ class CombinationScores:
                 self.added.update(row, *self.task.pairs(y[rows], target[rows], sizes))
 
     def finish(self, thresholds: Mapping[str, np.ndarray] | None = None) -> Results:
-        """Results over all ranks; starts afresh. `thresholds`: of each family, see `Results`.
+        """Compute the results over all ranks and reset. `thresholds` holds those of each family, see `Results`.
 
         Raises:
-            DivergenceError: logits are NaN or infinite; names the samples.
+            DivergenceError: logits are NaN or infinite; the message names the samples.
         """
         self._refuse_bad()
         predictions = self._gathered() if self.keep_predictions else None
@@ -253,7 +262,7 @@ class CombinationScores:
         predictions: dict[str, np.ndarray] | None,
         thresholds: Mapping[str, np.ndarray],
     ) -> Results:
-        """With the dataset's further metrics, which need every sample's logits, and the added ones."""
+        """Results with the dataset's metric families, which need every sample's logits, and the added metrics."""
         samples = counts["samples"].tolist()
         more: list[Metrics] = [{} for _ in samples]
         fixed = dict[str, np.ndarray]()
@@ -280,7 +289,7 @@ class CombinationScores:
         return results
 
     def _refuse_bad(self) -> None:
-        """Asked once a pass: whether a number is finite is known on the device alone, which must not be waited for."""
+        """Raise for non-finite logits. Runs once per pass, because reading the masks synchronises with the device."""
         bad = torch.cat([bad for _, bad in self.bad]).tolist() if self.bad else []
         found = [
             name for name, is_bad in zip((n for ids, _ in self.bad for n in ids), bad, strict=True) if is_bad
@@ -311,7 +320,8 @@ class CombinationScores:
 
 
 def availability(available: np.ndarray, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether N samples, `available` (N, M), have the whole of each combination (K, M), and nothing else: (K, N)."""
+    """Two masks (K, N): whether the sample of `available` (N, M) has all modalities of the combination of `masks`
+    (K, M), and whether it has exactly these."""
     present = torch.from_numpy(available)
     has = (present | ~masks[:, None]).all(2)
     return has, combination_code(masks)[:, None] == combination_code(present)
@@ -325,14 +335,14 @@ def summarise(
     served: Sequence[str],
     more: Sequence[Metrics],
 ) -> Results:
-    """Metrics over all samples to results.
+    """Arrange the metrics of a pass as results.
 
     Args:
-        values: of each metric, (K + 1,), nan where there is none; the last row is "as available".
-        samples: of the same rows.
+        values: values (K + 1,) of each metric, nan where undefined; the last row is "as available".
+        samples: number of samples of each row.
         primary: the task's primary metric.
-        names: all combinations in order.
-        served: the K combinations that were predicted.
+        names: names of all combinations, in order.
+        served: names of the K combinations that were predicted.
         more: further metrics of the same K + 1 rows.
     """
     table = {name: [None if math.isnan(x) else x for x in v.tolist()] for name, v in values.items()}
@@ -361,12 +371,12 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def from_predictions(
     predictions: Mapping[str, np.ndarray], task: Task, metrics: Mapping[str, Added] | None = None
 ) -> Results:
-    """Recompute all results from the arrays of `predictions.npz`, with NumPy's and our own counting alone.
+    """Recompute all results from the arrays of `predictions.npz`, without the network.
 
     Args:
         predictions: the arrays.
-        task: with the same metrics as then.
-        metrics: the added ones; those of maps cannot be recomputed, for what is kept of a map is its confusion matrix.
+        task: a task with the metrics of the original evaluation.
+        metrics: the added metrics. Those of maps cannot be recomputed: of a map, only the confusion matrix is kept.
     """
     modalities = [str(m) for m in predictions["modalities"]]
     served = [tuple(str(name).split("+")) for name in predictions["combinations"]]

@@ -1,4 +1,4 @@
-"""What `results.json` says beside the scores: which run it was, and by which protocol it was measured."""
+"""The description of a run in `results.json`: its identity, and the protocol of the evaluation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def describe(config: DictConfig, data: DataModule, results: Results, split: str = "test") -> dict[str, Any]:
-    """The parts of `results.json` that say what was measured: identity, protocol, combinations."""
+    """The evaluation's parts of `results.json`: identity, protocol, optimization, combinations and aggregates."""
     added = {name: metric.to_dict() for name, metric in results.added.items()}
     return {
         "schema": SCHEMA,
@@ -74,13 +74,13 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
 
 
 def _sample(data: DataModule, results: Results) -> dict[str, Any]:
-    """Of how many combinations those are a sample that were evaluated, if they are."""
+    """The number of evaluated combinations and of all, if only a sample was evaluated."""
     count, of = len(results.combinations), 2 ** len(data.spec.modalities) - 1
     return {"sample": {"combinations": count, "of": of}} if count < of else {}
 
 
 def describe_encoders(encoder: DictConfig) -> str:
-    """The networks by name, where their weights are from, and whose they are if there are several."""
+    """List the encoders' names with the source of their weights and, if they differ, their modalities."""
     networks: dict[str, list[str]] = {}
     for modality, entry in {**encoder_entries(encoder), "": encoder}.items():
         words = [str(entry["name"])]
@@ -97,7 +97,7 @@ def describe_encoders(encoder: DictConfig) -> str:
 
 
 def _families(data: DataModule, results: Results) -> dict[str, Any]:
-    """Further metrics of the dataset, if any, and where their thresholds come from."""
+    """The dataset's metric families, if any, and the source of their thresholds."""
     if not data.spec.metrics:
         return {}
     fixed = any(not np.isnan(values).all() for values in results.thresholds.values())
@@ -105,11 +105,12 @@ def _families(data: DataModule, results: Results) -> dict[str, Any]:
 
 
 def _missing(config: DictConfig, data: DataModule, part: str, split: str) -> dict[str, Any]:
-    """What a protocol asked for, and what it did to the split."""
+    """The keys of a missing protocol, and the rates that it realised on the split."""
     keys: dict[str, Any] = OmegaConf.to_container(config.missing[part], resolve=True)  # type: ignore[assignment]
     name = keys.pop("_target_").rpartition(".")[2].lower()
     masks = data.masks.get("train" if part == "train" else split)
-    if masks is None:  # of other data than the run's, train is not known
+    # A test on other data than the run's own has no split train.
+    if masks is None:
         return {"protocol": {"name": name, **keys}, "hash": None, "realised_rate": None}
     rates = {
         m: round(float(1 - column.mean()), 4) for m, column in zip(data.spec.modalities, masks.T, strict=True)
@@ -118,7 +119,7 @@ def _missing(config: DictConfig, data: DataModule, part: str, split: str) -> dic
 
 
 def _noise(config: DictConfig, data: DataModule, part: str, split: str) -> dict[str, Any]:
-    """What a protocol asked for, and the share of noisy samples, of training in its last epoch."""
+    """The keys of a noise protocol, and the realised share of noisy samples (for train, in the last epoch)."""
     keys: dict[str, Any] = OmegaConf.to_container(config.noise[part], resolve=True)  # type: ignore[assignment]
     name = keys.pop("_target_").rpartition(".")[2].lower()
     if name != "clean":
@@ -138,7 +139,7 @@ def _overrides(folder: Path) -> list[str]:
 
 
 def _version(package: str) -> str | None:
-    """Of an installed package; none where it is run from a checkout that is not installed."""
+    """The version of an installed package; None for a checkout that is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -147,7 +148,7 @@ def _version(package: str) -> str | None:
 
 @functools.cache
 def _git_commit() -> str | None:
-    """Of the code that this process has loaded."""
+    """The commit of the checkout; cached, because it must describe the code that this process has loaded."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,4 +1,7 @@
-"""The result file: what a run leaves, written atomically, read by every report. Imports no torch, nor NumPy before it is needed."""
+"""Result files of a run, which every report reads: atomic writing, reading, upgrading.
+
+Every command imports this module, so it imports no torch, and NumPy only inside functions.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCHEMA = 1
-ARROWS = {"max": "↑", "min": "↓"}  # which values of a metric are good
-# Combinations, those of six modalities: of more, some are shown; results.json has all.
+# The direction in which a metric improves, as reports show it.
+ARROWS = {"max": "↑", "min": "↓"}
+# The number of combinations of six modalities. Reports show a selection of more; results.json holds all.
 MANY = 63
 
 
 def write_results(folder: Path, results: Mapping[str, Any], name: str = "results.json") -> Path:
-    """Write a result file; a reader sees an old or a new one, never half of it, even if several processes write."""
+    """Write a result file atomically: readers see the old or the new file, even if several processes write."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(results, indent=1, allow_nan=False) + "\n")
@@ -31,10 +35,10 @@ def write_results(folder: Path, results: Mapping[str, Any], name: str = "results
 
 
 def read_results(path: Path | str) -> dict[str, Any]:
-    """Read `results.json`, given it or its folder.
+    """Read `results.json`; `path` is the file or its folder.
 
     Raises:
-        UserError: there is none, or it is not a result of this framework.
+        UserError: the file does not exist or is not a result file of this schema.
     """
     path = Path(path)
     path = path / "results.json" if path.is_dir() else path
@@ -50,9 +54,9 @@ def read_results(path: Path | str) -> dict[str, Any]:
 
 
 def upgrade(results: dict[str, Any]) -> dict[str, Any]:
-    """A result of an earlier version, with what came later set to what was true without it.
+    """Fill the fields that an earlier version did not write with the values that its runs had in effect.
 
-    This is the only place that knows older results.
+    Older result files are handled here only.
     """
     clean = {"protocol": {"name": "clean"}}
     identity = results.get("identity")
@@ -69,7 +73,7 @@ def upgrade(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a run has finished, evaluation included."""
+    """Whether a run has finished, including its evaluation."""
     try:
         return read_results(folder)["status"] == "complete"
     except (UserError, KeyError):
@@ -79,14 +83,14 @@ def is_complete(folder: Path) -> bool:
 def write_end(
     folder: Path, config: DictConfig, status: str, epochs: int, message: str = ""
 ) -> dict[str, Any]:
-    """Say in `results.json` that a run has ended without a result; returns what the file holds.
+    """Record in `results.json` that a run has ended without a result; return the file's content.
 
     Args:
-        folder: the run's.
-        config: its configuration.
+        folder: the run folder.
+        config: the run's configuration.
         status: pruned or diverged.
-        epochs: that were complete.
-        message: why.
+        epochs: number of completed epochs.
+        message: the reason.
     """
     identity = {"config_hash": config_hash(config), "study": study_of(config)}
     results = {"schema": SCHEMA, "status": status, "epochs": epochs, "message": message, "identity": identity}
@@ -95,7 +99,7 @@ def write_end(
 
 
 def ended_early(folder: Path) -> str | None:
-    """How a run ended that has no result: pruned or diverged."""
+    """The status of a run that ended without a result, pruned or diverged; None for any other run."""
     try:
         status: str = read_results(folder)["status"]
     except (UserError, KeyError):
@@ -104,22 +108,23 @@ def ended_early(folder: Path) -> str | None:
 
 
 def study_of(config: DictConfig) -> dict[str, Any] | None:
-    """The study that the run is a trial of."""
+    """Name and trial number of the study to which the run belongs; None if it is not a trial."""
     study = config.study
     return {"name": study.name, "trial": study.trial} if study.name else None
 
 
 def note_trials(folder: Path, study: Mapping[str, Any]) -> None:
-    """Bring a complete result up to date with what the run is now: one that a study tried before may be asked for by
-    itself, or as the best of so many trials.
+    """Update the study fields of a complete result, because a former trial may be requested again as an ordinary run
+    or as the best of a study's trials.
 
     Args:
-        folder: the run's.
-        study: `study` of its configuration.
+        folder: the run folder.
+        study: the key `study` of the requested configuration.
     """
     results = read_results(folder)
     if study["name"]:
-        return  # a trial that was an ordinary run before stays one
+        # An ordinary run that a study reuses as a trial stays an ordinary run.
+        return
     protocol = results["protocol"]
     before = results["identity"]["study"], protocol["trials"], protocol["chosen"]
     now = None, study["trials"], list(study["chosen"] or [])
@@ -131,8 +136,8 @@ def note_trials(folder: Path, study: Mapping[str, Any]) -> None:
 def write_predictions(
     folder: Path, predictions: Mapping[str, np.ndarray], name: str = "predictions.npz"
 ) -> Path:
-    """Write the arrays from which every number can be recomputed, without pickled objects."""
-    import numpy as np  # here, because every command imports this file
+    """Write the arrays from which every metric can be recomputed, without pickled objects."""
+    import numpy as np
 
     path = folder / name
     with replacing(path) as part, part.open("wb") as file:
@@ -144,20 +149,21 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
     """Read `predictions.npz`.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: the file is missing or damaged.
     """
     import numpy as np
 
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except Exception as error:  # bytes that are no such file make zipfile and NumPy raise many kinds
+    # A damaged file makes zipfile and NumPy raise exceptions of many classes.
+    except Exception as error:
         raise UserError(f"{path} cannot be read: {error}; evaluate the run again") from error
 
 
 def shown_combinations(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The combinations that a table and a picture show: all; of more than MANY the single modalities, those with the
-    least and the largest primary metric, and the full one."""
+    """The combinations that tables and figures show: all of them, up to MANY. Of more, the selection is the single
+    modalities, the combinations with the smallest and largest primary metric, and the full one."""
     rows: dict[str, Any] = results["combinations"]
     if len(rows) <= MANY:
         return rows

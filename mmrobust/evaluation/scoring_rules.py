@@ -1,4 +1,4 @@
-"""Proper scoring rules of probabilities that torchmetrics lacks: of several classes."""
+"""Proper scoring rules for probabilities of several classes, which torchmetrics lacks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
-SMALLEST = 1e-12  # probability, so that no sample's loss is infinite
+SMALLEST = 1e-12  # lower bound of probabilities, which keeps the loss finite
 
 
 class _Mean(Metric):
-    """The mean of a score over all samples."""
+    """Base of metrics that average a score over all samples."""
 
     higher_is_better = False
     is_differentiable = True
@@ -33,14 +33,14 @@ class _Mean(Metric):
         self.samples += len(target)
 
     def compute(self) -> Tensor:
-        """The mean, a scalar."""
+        """The mean score, a scalar."""
         return self.total / self.samples
 
 
 class Brier(_Mean):
     """Brier score: the squared distance between probabilities and truth, summed over the classes, in [0, 2].
 
-    Brier, Monthly Weather Review 78(1), 1950. Of targets (N, C) of several labels: summed over these.
+    For multilabel targets (N, C), the sum is over the labels. Source: Brier, Monthly Weather Review 78(1), 1950.
     """
 
     def score(self, probabilities: Tensor, target: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Brier(_Mean):
 
 
 class NegativeLogLikelihood(_Mean):
-    """Negative log-likelihood in nats. Of targets (N, C) of several labels: summed over these."""
+    """Negative log-likelihood in nats. For multilabel targets (N, C), it is summed over the labels."""
 
     def score(self, probabilities: Tensor, target: Tensor) -> Tensor:
         if target.dim() == 1:

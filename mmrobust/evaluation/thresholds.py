@@ -1,4 +1,4 @@
-"""What validation fixes for the test, beside the scores of a method's splits."""
+"""Scores of a method's splits, and the thresholds that validation fixes for the test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmrobust.tasks.families import THRESHOLD
 
 
 class Serves(Fuses, Protocol):
-    """What is asked of a method beside what evaluation needs of each."""
+    """The part of a method that `Evaluation` uses."""
 
     metrics: Mapping[str, Added]
     evaluates: int | None
@@ -26,13 +26,14 @@ class Serves(Fuses, Protocol):
 
 
 class Evaluation:
-    """A method's scores on its splits. What validation fixes for the test is kept in buffers of the method, and so in a
-    checkpoint with the weights that it belongs to.
+    """A method's scores on its splits. Buffers of the method hold the thresholds that validation fixes for the test, so
+    that a checkpoint keeps them together with the weights.
 
     Args:
-        owner: gets the buffers, nan until validation fills them: for all combinations and as available.
-        families: names of the families of metrics that fix something, see `families`.
-        modalities: M names.
+        owner: the method that receives the buffers, one entry per combination and one for "as available"; the entries
+            are nan until validation fills them.
+        families: names of the metric families with thresholds, see `tasks.families`.
+        modalities: the M modality names.
     """
 
     def __init__(self, owner: nn.Module, families: Sequence[str], modalities: Sequence[str]) -> None:
@@ -44,7 +45,7 @@ class Evaluation:
 
     def update(self, split: str, method: Serves, batch: Batch) -> None:
         """Count a batch in every combination that the method serves."""
-        # Not before: combinations() may need what a constructor sets last.
+        # Created at the first batch, because combinations() may use attributes that a constructor sets last.
         if split not in self.scores:
             names = [combination_name(c) for c in sample_combinations(self.modalities, method.evaluates)]
             named = {*names}
@@ -59,14 +60,14 @@ class Evaluation:
         self.scores[split].update(method, batch)
 
     def finish(self, split: str, owner: nn.Module) -> Results:
-        """Results over all ranks, the test's with what validation fixed."""
+        """Compute the results over all ranks; the test uses the thresholds that validation fixed."""
         return self.scores[split].finish(self.fixed(owner) if split == "test" else None)
 
     def fixed(self, owner: nn.Module) -> dict[str, np.ndarray]:
-        """Of each family (2^M,), nan where nothing is fixed."""
+        """The fixed thresholds, (2^M,) per family; nan where none is fixed."""
         return {name: owner.get_buffer(THRESHOLD + name).cpu().numpy() for name in self.families}
 
     def fix(self, owner: nn.Module, found: Mapping[str, np.ndarray]) -> None:
-        """Keep what a validation split found."""
+        """Store the thresholds found on the validation split."""
         for name, values in found.items():
             owner.get_buffer(THRESHOLD + name).copy_(torch.from_numpy(values))

@@ -1,4 +1,4 @@
-"""Whether the numbers of a result follow from its predictions."""
+"""Checks that a result's numbers follow from its predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def verify(folder: Path) -> int:
-    """Recompute every number of a result from its predictions; 0 if all agree, else 1.
+    """Recompute every number of a result from its predictions; return 0 if all agree, else 1.
 
     Raises:
         UserError: one of the two files is damaged.
@@ -44,9 +44,8 @@ def _verify(folder: Path) -> int:
     if stored["status"] != "complete":
         raise UserError(f"{folder} has no result to verify: it is {stored['status']}")
     task_name, classes = stored["identity"]["task"], stored["protocol"]["classes"]
-    modalities = {
-        m: Modality("image", (1, 1, 1)) for m in stored["protocol"]["modalities"]
-    }  # sizes do not matter
+    # Recomputing metrics needs the modalities' names only, so their sizes are arbitrary.
+    modalities = {m: Modality("image", (1, 1, 1)) for m in stored["protocol"]["modalities"]}
     metrics, primary = tuple(stored["protocol"].get("metrics", ())), stored["primary"]["metric"]
     task = build_task(DataSpec(task_name, classes, 0, modalities, metrics=metrics, primary=primary))
     added = _added_metrics(folder, stored, task)
@@ -77,8 +76,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _added_metrics(folder: Path, stored: Mapping[str, Any], task: Task) -> dict[str, Added]:
-    """The metrics that the run's configuration added, as far as `predictions.npz` suffices for them: not those of
-    maps, nor in a folder without its configuration."""
+    """The metrics that the run's configuration added and that `predictions.npz` allows to recompute: none for maps, and
+    none in a folder without its configuration."""
     from mmrobust.data.spec import DataSpec
     from mmrobust.evaluation.added_metrics import build_metrics
 

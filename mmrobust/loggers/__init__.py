@@ -1,4 +1,4 @@
-"""Where metrics go. The targets of conf/logger are found here, and imported when first asked for."""
+"""Loggers of metrics. The targets of conf/logger resolve here and are imported on first access."""
 
 from __future__ import annotations
 

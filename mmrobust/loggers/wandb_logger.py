@@ -1,4 +1,4 @@
-"""The metrics of a run as a run of Weights & Biases."""
+"""The logger that sends a run's metrics to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class WandbLogger(loggers.WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """W&B's run, started on first use."""
+        """The W&B run, which starts at the first access."""
         if self._experiment is None:
             folder = Path(self.arguments["dir"])
             folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ class WandbLogger(loggers.WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log what the run does not have yet."""
+        """Log the metrics of steps that the W&B run does not have yet."""
         run = self.experiment
         if step is None or self.mode == "disabled":
             super().log_metrics(metrics, step)

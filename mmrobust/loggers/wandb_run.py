@@ -59,8 +59,8 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 @contextmanager
 def one_attempt() -> Iterator[None]:
-    """While it lasts, a connection that failed in one run, in whatever process of this machine, is not tried by the
-    next: a sweep waits for it once."""
+    """A context in which, after one run failed to connect, the later runs of any process on this machine do not try
+    again, so that a sweep waits for the timeout only once."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ[SHARED] = str(Path(folder, "reason"))
         try:
@@ -70,7 +70,7 @@ def one_attempt() -> Iterator[None]:
 
 
 def failure() -> str | None:
-    """Why a run before this one could not be online."""
+    """The reason why an earlier run could not connect to W&B."""
     with suppress(KeyError, OSError):
         return Path(os.environ[SHARED]).read_text()
     return None
@@ -90,13 +90,12 @@ def start_run(arguments: Mapping[str, Any], mode: str, upload_seconds: int) -> A
         finish_run(wandb.run, exit_code=1)
     settings = wandb.Settings(silent=True, init_timeout=CONNECT_SECONDS, finish_timeout_raises=True)
     settings.finish_timeout = upload_seconds
-    logging.getLogger("opentelemetry").setLevel(
-        logging.CRITICAL
-    )  # W&B's telemetry complains without a network
+    # W&B's telemetry logs errors when there is no network.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     wandb.setup(settings)
     reason = f"mode={mode}"
     chosen: Any = mode
-    # W&B records the command line
+    # W&B records the command line, which may contain secrets.
     given, sys.argv = sys.argv, [masked(text) for text in sys.argv]
     try:
         if mode in ("auto", "online"):
@@ -118,17 +117,18 @@ def start_run(arguments: Mapping[str, Any], mode: str, upload_seconds: int) -> A
 
 
 def finish_run(run: Any, exit_code: int) -> None:
-    """End it; what cannot be uploaded in time stays on disk."""
+    """End the run; data that cannot be uploaded in time stays on disk."""
     with not_fatal(run):
         run.finish(exit_code=exit_code)
 
 
 @contextmanager
 def not_fatal(run: Any) -> Iterator[None]:
-    """W&B's troubles do not end a run of ours: they are told, with what to do."""
+    """A context that turns W&B's errors into warnings with a remedy, so that they do not end our run."""
     try:
         yield
-    except Exception as error:  # its service, its server or the network: there is no common class
+    # Errors of W&B's service, of its server and of the network have no common base class.
+    except Exception as error:
         slow = isinstance(error, TimeoutError)
         reason = (
             "the upload takes too long" if slow else f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -138,7 +138,7 @@ def not_fatal(run: Any) -> Iterator[None]:
 
 
 def signed_in() -> bool:
-    """Whether W&B knows an API key; raises its own errors where the server refuses it or cannot be asked."""
+    """Whether W&B has an API key. W&B raises its own errors if the server rejects the key or cannot be reached."""
     import wandb
 
     return bool(wandb.login(prompt=False, verify=True))
@@ -146,7 +146,7 @@ def signed_in() -> bool:
 
 @contextmanager
 def as_our_error(remedy: str) -> Iterator[None]:
-    """Raises: UserError: W&B's server refused something or could not be asked."""
+    """A context that converts W&B's errors. Raises: UserError: the server rejected a request or is unreachable."""
     import wandb
 
     try:

@@ -1,4 +1,4 @@
-"""One process's share of a run of Weights & Biases: an interrupted and resumed run has several, with one id."""
+"""One process's segment of a W&B run; an interrupted and resumed run has several segments with one id."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Segment:
         self.lines: list[dict[str, Any]] = lines if known == self.id else []
         rows = [line for line in self.lines if "metrics" in line]
         self.before = {name: row["step"] for row in rows for name in row["metrics"]}
-        self.step = max(self.before.values(), default=0)  # the last one that was logged
-        self.count = 0  # rows that the run of W&B has
+        self.step = max(self.before.values(), default=0)  # the last logged step
+        self.count = 0  # number of rows in the W&B run
 
     def begin(self, run: Any) -> None:
         """Go on in `run`, which has this id."""

@@ -1,4 +1,4 @@
-"""AGM: gradients follow how far each modality's own response is from where it usually stands."""
+"""AGM: gradient modulation by the deviation of each modality's score from its running mean."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from mmrobust.errors import UserError
 from mmrobust.methods.base import Features, Method
 from mmrobust.methods.parts.balance import gradients, mean_of_others, mean_over_rows
 
-# Combinations that are predicted in every step.
+# Upper bound of the combinations that every step predicts.
 MOST = 4095
 
 
 def shapley_weights(masks: Tensor) -> Tensor:
-    """Weights (M, K) with which the predictions of all K = 2^M - 1 combinations give the modalities' responses.
+    """Weights (M, K) that combine the predictions of all K = 2^M - 1 combinations to the modalities' responses.
 
-    Modality m's response is its Shapley value, the mean over all orders of what it changes when it joins; what
-    nothing predicts is 0. For M = 2: (1/2) (f(1, 2) - f(2) + f(1)) and its mirror. Responses sum to f(all).
+    Modality m's response is its Shapley value: the change of the prediction when m joins, averaged over all orders of
+    joining. The prediction of the empty combination is 0. For M = 2: (1/2) (f(1, 2) - f(2) + f(1)) and its mirror.
+    The responses sum to f(all).
 
     Args:
         masks: (K, M) bool, the combinations.
@@ -38,15 +39,15 @@ def shapley_weights(masks: Tensor) -> Tensor:
 class AGM(Method):
     """Adaptive gradient modulation (Li et al., ICCV 2023, arXiv 2308.07686).
 
-    Each modality's own response is isolated by predicting with others hidden. Its score against the mean of
-    the others, compared with the running mean of that ratio, says whether the modality is faster than usual;
-    its encoder's gradient is multiplied by exp(-alpha (r - tau)).
+    Predictions with hidden modalities isolate each modality's own response. The ratio r of its score to the mean score
+    of the others, compared with the running mean tau of that ratio, shows whether the modality learns faster than
+    usual. The gradient of its encoder is multiplied by exp(-alpha (r - tau)).
 
-    Unverified: the rules rest on memory. Readings: responses for any M are Shapley values (see
+    Unverified: the rules are written from memory. Readings: responses for any M are Shapley values (see
     `shapley_weights`), with f(nothing) = 0; the score is the mean log probability of the true class under the
     response, over the samples that have the modality; r_m = exp(s_m - mean of the others' s); tau is the mean
-    of r over all steps, this one included, so the first step is not modulated; all parameters of an encoder
-    are. Two exponents are bounded, so that nothing overflows.
+    of r over all steps including the current one, so the first step is not modulated; all parameters of an encoder
+    are modulated. Two exponents are bounded to prevent overflow.
 
     Args:
         alpha: strength of the modulation.
@@ -72,7 +73,7 @@ class AGM(Method):
         self.register_buffer("masks", masks, persistent=False)
         self.register_buffer("weights", shapley_weights(masks), persistent=False)
         self.register_buffer("ratio", torch.zeros(len(self.modalities)))  # tau
-        self.register_buffer("steps", torch.zeros(len(self.modalities)))  # that had the modality
+        self.register_buffer("steps", torch.zeros(len(self.modalities)))  # number of steps with the modality
         self.coefficients = torch.ones(len(self.modalities))  # of the last batch
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -84,7 +85,7 @@ class AGM(Method):
         return {"task": self.task.loss(self.fuse(features, batch.available), batch.target).mean()}
 
     def responses(self, features: Mapping[str, Features], available: Tensor) -> Tensor:
-        """Each modality's own response, (M, B, C, ...); what is not available responds with 0."""
+        """Each modality's own response, (M, B, C, ...), 0 for absent modalities."""
         responses: Tensor | float = 0.0
         for mask, weights in zip(self.masks, self.weights.t(), strict=True):
             combination = mask & available
@@ -96,7 +97,7 @@ class AGM(Method):
         return responses
 
     def compare(self, scores: Tensor, seen: Tensor) -> Tensor:
-        """Observe the scores (M,) of a batch; the coefficients (M,), 1 for a modality not seen."""
+        """Update tau with the scores (M,) of a batch; return the coefficients (M,), 1 for an absent modality."""
         difference = (scores - mean_of_others(scores, seen)).clamp(-self.max_exponent, self.max_exponent)
         ratio = difference.exp()
         self.steps += seen

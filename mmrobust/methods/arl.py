@@ -1,4 +1,4 @@
-"""ARL: how much each modality is relied on follows its prediction variance, not balance."""
+"""ARL: reliance on each modality in proportion to its inverse prediction variance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmrobust.methods.parts.balance import mean_over_rows
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released code, one switch for each quirk; all off is the method as described.
+    """Deviations of the released code from the paper, one switch each; all off follows the paper.
 
     Args:
         uniform: the coefficients are computed and never used: every encoder's gradient grows by 0.5.
@@ -27,17 +27,17 @@ class AsReleased:
 
 
 def shares(values: Tensor) -> Tensor:
-    """Values (M,) over their sum; zeros if that is 0."""
+    """Divide values (M,) by their sum; zeros if the sum is 0."""
     return values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
 
 
 def asymmetric_coefficients(
     reliance: Tensor, entropy: Tensor, seen: Tensor, *, temperature: float, floor: float
 ) -> Tensor:
-    """How much more each encoder's gradient counts, (M,), summing to 1 over the modalities seen.
+    """The additional weight k (M,) of each encoder's gradient, which sums to 1 over the modalities seen.
 
-    With d the shares of reliance and q the shares of 1 / entropy, k = softmax(T q (1 - d)): the modality whose
-    reliance is behind its share of inverse variance gets more. For M = 2 this is the released
+    With d the shares of reliance and q the shares of 1 / entropy, k = softmax(T q (1 - d)). A modality whose reliance
+    is below its share of inverse variance receives more. For M = 2 this is the released
     softmax(T [d_2 q_1, d_1 q_2]); for other M it is our reading.
 
     Args:
@@ -56,13 +56,12 @@ def asymmetric_coefficients(
 class ARL(Method):
     """Asymmetric representation learning (Wei et al., ICCV 2025, arXiv 2507.10203).
 
-    The best weights of an ensemble are inverse to its members' variances, so modalities should not be balanced
-    but relied on in proportion to their inverse prediction variance. Every modality also predicts alone,
-    through fusion and head with the others hidden; the gradient that reaches encoder m is multiplied by
-    1 + k_m (see `asymmetric_coefficients`).
+    The optimal weights of an ensemble are inverse to its members' variances. Reliance on a modality should thus follow
+    its inverse prediction variance instead of being balanced. Every modality also predicts alone, through fusion and
+    head with the others hidden. The gradient of encoder m is multiplied by 1 + k_m (see `asymmetric_coefficients`).
 
-    Read off the released code. Reliance and entropy are means over the samples that have the modality, and
-    over the places of a map. The released floor of the entropy's share, 0.3, is 0.6 of an equal share of two.
+    Source: the released code. Reliance and entropy are means over the samples that have the modality, and over the
+    places of a map. The released floor of the entropy's share, 0.3, is 0.6 of an equal share of two.
 
     Args:
         unimodal_weight: gamma, of the unimodal losses, summed over the modalities; 1 until `start`.

@@ -1,4 +1,4 @@
-"""What all methods share. A method file overrides only what its paper changes."""
+"""The base class of all methods. A method file overrides only what its paper changes."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ from mmrobust.tasks.registry import build_task, require_task
 
 
 class Method(LightningModule):
-    """Base of all methods: encoders, the task, optimisation, evaluation of all combinations.
+    """Builds the encoders, the fusion and the head; trains them; evaluates all combinations.
 
-    A method overrides what its paper changes; Lightning's own hooks are left alone.
+    A method overrides what its paper changes and leaves Lightning's own hooks alone.
 
     Args:
         spec: the dataset's description.
-        seed: of weights, of `draw` and of whatever a method samples in training.
-        encoder: keys of `build_encoder`, and under a modality's name those of that modality alone.
-        fusion: widths, or encoders that it takes apart (see `models.trunks`) -> fusion module; None for a method
-            that does not fuse features.
-        optimizer: parameters -> optimizer.
-        schedule: optimizer -> learning-rate schedule, stepped every epoch.
+        seed: seed of the weights, of `draw` and of everything that a method samples in training.
+        encoder: keys of `build_encoder`; an entry with a modality's name holds the keys of that modality.
+        fusion: maps the widths, or the encoders (`models.trunks`), to a fusion module; None: no feature fusion.
+        optimizer: maps parameters to an optimizer.
+        schedule: maps the optimizer to a learning-rate schedule, which advances every epoch.
     """
 
     tasks: tuple[str, ...] = ("classification", "segmentation")
-    # Of its parts, by parameters() or state_dict(), which cannot be where FSDP shares them out:
+    # True if the method reads its modules' parameters() or state_dict(). FSDP shards them, so such methods refuse it.
     reads_parameters: bool = False
-    unverified: ClassVar[str] = ""  # what of the published method rests on memory alone; reports say so
-    drop: bool = False  # whether the default `losses` hides modalities by `draw`
+    # Details of the published method that no source confirms; reports show them.
+    unverified: ClassVar[str] = ""
+    drop: bool = False  # whether the default `losses` applies modality dropout
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Method(LightningModule):
         self.modalities = tuple(spec.modalities)
         self.task = build_task(spec)
         self.encoders = build_encoders(encoder, spec, fusion)
-        self.pools = not takes_encoders(fusion)  # else what is fused are maps
+        self.pools = not takes_encoders(fusion)  # False: the fusion receives maps
         built = None if fusion is None else build_fusion(fusion, self.encoders, spec)
         self.widths = {m: cast(int, e.width) for m, e in self.encoders.items()}
         self._fusion = fusion, encoder
@@ -80,79 +80,79 @@ class Method(LightningModule):
             self.head = self.task.head(self.width)
         self.evaluation = Evaluation(self, spec.metrics, self.modalities)
         self._optimizer, self._schedule = optimizer, schedule
-        self.clipping: tuple[float | None, str | None] = (None, None)  # with several updates a batch only
+        self.clipping: tuple[float | None, str | None] = (None, None)  # for manual optimisation only
         self.automatic_optimization = type(self).updates is Method.updates
-        self.evaluates: int | None = None  # so many of the combinations; None: all
-        self.metrics: Mapping[str, Added] = {}  # further ones that are evaluated, see `added_metrics`
-        self.last_terms: dict[str, Tensor] = {}  # the losses of the last batch
+        self.evaluates: int | None = None  # number of combinations to evaluate; None: all
+        self.metrics: Mapping[str, Added] = {}  # metrics that the configuration adds, see `added_metrics`
+        self.last_terms: dict[str, Tensor] = {}  # the loss terms of the last batch
 
     # What a method may override
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
-        """Features of R rows in which the modality is available, (R, ...), from it alone."""
+        """Encode one modality, in the R rows that have it, to features (R, ...)."""
         return self.pool(self.encoders[modality](x))
 
     def fuse(self, features: Mapping[str, Features], available: Tensor) -> Output:
-        """Predict from the features that `available` (B, M) allows; row-wise in eval mode, to stack combinations."""
+        """Predict from the features that `available` (B, M) marks. In eval mode, rows must not affect one another."""
         fused = self.fusion(features, available)
         return Output(self.predict(fused), fused=fused)
 
     def predict(self, fused: Any) -> Prediction:
-        """What the head says of a fused feature, of which a classifier averages maps."""
+        """Apply the head to a fused feature; a classifier averages maps first."""
         return self.head(self.task.pool(fused))
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The named, weighted terms whose sum one optimiser update minimises: by default the task's alone."""
+        """Named, weighted loss terms; one optimiser update minimises their sum. Default: the task loss."""
         output = self.fuse(self.encode(batch), self.draw(batch) if self.drop else batch.available)
         return {"task": self.task.loss(output, batch.target).mean()}
 
     def updates(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
-        """One `losses` for every optimiser update of a batch; each is applied before the next is asked for."""
+        """Yield the loss terms of each optimiser update of a batch; each is applied before the next is computed."""
         yield self.losses(batch)
 
     def modulate(self) -> None:
-        """Change the gradients: reduced over ranks and unscaled, not yet clipped."""
+        """Change the gradients, which are reduced over ranks and unscaled, but not clipped yet."""
 
     def start(self) -> None:
-        """Check what only the trainer knows: `self.trainer` is there, and nothing is trained yet."""
+        """Check what only the trainer knows. Runs before the first step, when `self.trainer` is set."""
 
     def finish_epoch(self) -> None:
-        """Draw conclusions from an epoch's steps, before its checkpoint is saved; `current_epoch` is that epoch."""
+        """Update the method's state after an epoch, before the checkpoint is saved; `current_epoch` is that epoch."""
 
     def observe(self, results: Results) -> None:
-        """Learn from the validation results of every combination, which agree on all ranks."""
+        """Use the validation results of every combination; all ranks receive the same."""
 
     def combinations(self) -> list[tuple[str, ...]]:
-        """The combinations this method can serve; the others are null in the result."""
+        """The combinations that this method can serve; the result file holds null for the others."""
         return all_combinations(self.modalities)
 
     def uncertainty(self, output: Output) -> Tensor | None:
-        """How unsure the method itself is of each row of an output, (B,); None if it does not say."""
+        """The method's own uncertainty of each row of an output, (B,); None if it estimates none."""
         return None
 
     def resting(self) -> Iterable[nn.Module]:
-        """Parts that do not learn in this epoch: their weights and running statistics stay."""
+        """Modules that are frozen in this epoch: their weights and running statistics do not change."""
         return ()
 
     @property
     def selectable_from(self) -> int:
-        """First epoch (from 0) whose checkpoint may be selected: when all that begins late in training has begun."""
+        """First epoch (from 0) whose checkpoint may be selected: by then every loss term is active."""
         return 0
 
     # What a method calls
 
     def new_fusion(self) -> nn.Module:
-        """A second fusion of the same kind and for the same encoders, with weights of its own."""
+        """Build a second fusion of the same kind for the same encoders, with its own weights."""
         fusion, encoder = cast("tuple[Fusion, Mapping[str, Any]]", self._fusion)
         fresh = self.encoders if self.pools else build_encoders(encoder, self.spec, fusion)
         return build_fusion(fusion, fresh, self.spec)
 
     def pool(self, features: Any) -> Any:
-        """What of an encoder's features is fused: see the task's; maps, where the fusion goes on like an encoder."""
+        """Pool an encoder's features as the task does; a fusion that continues the encoders receives the maps."""
         return self.task.pool(features) if self.pools else features
 
     def encode(self, batch: Batch) -> dict[str, Features]:
-        """Features of all modalities, (B, ...); zeros where one is not available. Encoders see available rows only."""
+        """Features (B, ...) of all modalities, zero where absent. Encoders run on the available rows only."""
         rows, count = batch.rows or {}, len(batch)
         return {
             m: encode_rows(self, partial(self.encode_modality, m), x, rows.get(m), count)
@@ -160,11 +160,11 @@ class Method(LightningModule):
         }
 
     def draw(self, batch: Batch) -> Tensor:
-        """Modality dropout, (B, M): one combination of what a sample has, uniform; the same in methods of one seed."""
+        """Modality dropout, (B, M): a uniform draw from each sample's combinations, equal for all methods of a seed."""
         return draw_combinations(batch.available, batch.index, self.seed, "draw", self.current_epoch)
 
     def unimodal(self, features: Mapping[str, Features]) -> dict[str, Tensor]:
-        """Logits from each modality alone, the others hidden; rows that lack the modality mean nothing."""
+        """Logits from each modality alone, with the others hidden; ignore the rows that lack the modality."""
         count = len(next(iter(tensors(features))))
         only = torch.eye(len(self.modalities), dtype=torch.bool, device=self.device)
         return {
@@ -172,7 +172,7 @@ class Method(LightningModule):
         }
 
     def forward(self, batch: Batch) -> Output:
-        """Predict every sample from what is available of it."""
+        """Predict every sample from its available modalities."""
         return self.fuse(self.encode(batch), batch.available)
 
     # Optimisation
@@ -184,7 +184,7 @@ class Method(LightningModule):
         self.start()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # A step's random numbers depend on where it is, not on how the run got there.
+        # The seed depends on the step alone, so a resumed run draws the same random numbers.
         step = self.trainer.fit_loop.total_batch_idx
         keyed.seed_torch(self.device, self.seed, "step", self.global_rank, step)
 
@@ -202,7 +202,7 @@ class Method(LightningModule):
             return None
 
     def _total(self, terms: dict[str, Tensor]) -> Tensor:
-        for name, term in terms.items():  # several updates may use a name
+        for name, term in terms.items():  # several updates of a batch may share a name
             self.last_terms[name] = term.detach() + self.last_terms.get(name, 0)
         return torch.stack(list(terms.values())).sum()
 
@@ -215,7 +215,7 @@ class Method(LightningModule):
     def on_train_epoch_end(self) -> None:
         if not self.automatic_optimization:
             self.lr_schedulers().step()  # type: ignore[union-attr]
-        ranks.average_running_statistics(self)  # for the checkpoint, where no validation came before it
+        ranks.average_running_statistics(self)  # for the checkpoint of an epoch without validation
         self.finish_epoch()
 
     def on_validation_start(self) -> None:
@@ -236,7 +236,7 @@ class Method(LightningModule):
         if not self.trainer.sanity_checking:
             self.observe(results)
             data = getattr(self.trainer, "datamodule", None)
-            if getattr(data, "validation_split", "val") == "val":  # else the test would fix its own
+            if getattr(data, "validation_split", "val") == "val":  # never fix thresholds on the test split
                 self.evaluation.fix(self, results.equal_errors)
         self.log_dict(results.flat("val"))
         if (average := results.aggregates["average"][self.task.primary]) is not None:

@@ -1,4 +1,4 @@
-"""One network for every combination of modalities: the "customised" models of MMANet's and DMRNet's tables."""
+"""One network per combination of modalities, the "customised" models of MMANet's and DMRNet's tables."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from mmrobust.tasks.registry import TASKS
 
 
 class Dedicated(Method):
-    """2^M - 1 networks, trained together in one run; a sample is predicted by that of its combination.
+    """Trains 2^M - 1 networks together in one run; the network of a sample's combination predicts the sample.
 
-    Each network is plain fusion (`Fusion`) of its combination's modalities: own encoders, fusion and head,
-    trained on the samples that have all of these modalities, with nothing shared but the batches. (Where
-    gradients are clipped, by the norm over all networks.)
+    Each network is plain fusion (`Fusion`) of its combination's modalities, with its own encoders, fusion and head. It
+    trains on the samples that have all of these modalities; the networks share the batches only. (Gradient clipping
+    uses the norm over all networks.)
 
-    Training costs 2^(M-1) encoders of every modality. In evaluation every head sees every row and
-    `torch.where` picks: with all K combinations stacked, that is K^2 heads on a batch, K of them of use; the
-    encoders, which cost more, run once.
+    Training costs 2^(M-1) encoders of every modality. In evaluation every head runs on every row, and `torch.where`
+    selects. With all K combinations stacked, a batch thus costs K^2 heads, K of which are used; the encoders, which
+    cost more, run once.
 
     Args:
-        fusion: widths -> fusion module, one for each network.
-        max_networks: refuse to build more.
+        fusion: maps widths to a fusion module; called for each network.
+        max_networks: upper bound of the number of networks.
 
     Raises:
         UserError: 2^M - 1 is above `max_networks`.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     def __init__(
         self, *, fusion: Callable[[Mapping[str, int]], nn.Module], max_networks: int, **base: Any
@@ -59,7 +60,7 @@ class Dedicated(Method):
         self.masks: Tensor
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
-        """Features of every network that reads the modality: {combination: (R, ...)}."""
+        """Features of the modality from every network that reads it, {combination: (R, ...)}."""
         return {
             name: network.encode_modality(modality, x)
             for name, network in self._networks()
@@ -91,7 +92,7 @@ class Dedicated(Method):
 
 
 def _only(batch: Batch, modalities: tuple[str, ...], rows: Tensor) -> Batch:
-    """The batch with these modalities alone, available in `rows` (B,) bool and nowhere else."""
+    """Restrict a batch to some modalities, available only in `rows`, (B,) bool."""
     return replace(
         batch,
         inputs={m: batch.inputs[m] for m in modalities},

@@ -1,4 +1,4 @@
-"""DGL: encoders learn from unimodal losses, the fusion from the multimodal one, and neither disturbs the other."""
+"""DGL: encoders learn from unimodal losses only, the fusion from the multimodal loss only."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from mmrobust.tasks.registry import TASKS
 
 
 def apply_detached(module: nn.Module, *inputs: Any) -> Any:
-    """The module's output, differentiable with respect to the inputs but not to its parameters."""
+    """Compute the module's output so that gradients reach the inputs but not the module's parameters."""
     return functional_call(module, {name: p.detach() for name, p in module.named_parameters()}, inputs)
 
 
 class DGL(Method):
     """Disentangled gradient learning (Wei et al., ICCV 2025, arXiv 2507.10213).
 
-    The multimodal loss suppresses the gradients of the encoders, so it no longer reaches them: fusion and head
-    are trained on detached features by the multimodal loss alone, and every encoder by the loss of its own
-    modality alone, through the same fusion and head (the other modalities hidden), whose parameters that loss
-    leaves untouched.
+    The multimodal loss suppresses the gradients of the encoders, so the method cuts this path. The multimodal loss
+    trains fusion and head on detached features. The unimodal loss of a modality trains its encoder only, through the
+    same fusion and head (with the other modalities hidden), whose parameters receive no gradient from it.
 
-    Read off the released code, which runs two backward passes and clears the gradients of the fusion in
-    between; one pass through detached parameters gives the same gradients. Its variant with a head of its own
-    for the unimodal predictions is left out.
+    Source: the released code, which runs two backward passes and clears the gradients of the fusion in between. One
+    pass through detached parameters yields the same gradients. The variant with a separate head for the unimodal
+    predictions is not implemented.
 
     Args:
         unimodal_weight: alpha, of the unimodal losses, summed over the modalities.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     reads_parameters = True
 

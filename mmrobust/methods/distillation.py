@@ -1,4 +1,4 @@
-"""Distillation from a network that sees everything to one under modality dropout."""
+"""Distillation from a teacher that sees all modalities to a student trained with modality dropout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mmrobust.methods.base import Method, Output
 from mmrobust.methods.teacher import Teacher
 from mmrobust.models.pyramid import deepest
 
-FEATURES = {  # of the fused features
+# Losses that compare fused features.
+FEATURES = {
     "fitnet": losses.hint,
     "at": losses.attention_transfer,
     "sp": losses.similarity_preserving,
@@ -25,22 +26,23 @@ KINDS = (*FEATURES, "soft_targets", "logits")
 
 
 class Distillation(Method):
-    """Modality dropout guided by a teacher of all modalities: the distillation baselines of MMANet's tables.
+    """Modality dropout with a teacher that sees all modalities: the distillation baselines of MMANet's tables.
 
-    Features are the fused ones, of a pyramid the deepest. Without places (classification) attention transfer compares the magnitudes of
-    all entries. SP, PKT and DAD relate the rows of one rank.
+    The losses compare fused features; in a pyramid, the deepest map. For classification, whose features have no
+    places, attention transfer compares the magnitudes of all entries. Under DDP, SP, PKT and DAD compare the rows of
+    one rank.
 
     Args:
-        teacher: `run`, the folder of a complete run, or None; then `method` is trained first. A method built
-            without a run distils nothing.
+        teacher: `run` is the folder of a complete run; without it, a run trains `teacher.method` first. A
+            method object without a run distils nothing.
         kind: fitnet (Romero et al., 2015), at (Zagoruyko & Komodakis, 2017), sp (Tung & Mori, 2019), pkt
             (Passalis & Tefas, 2018), dad (cosine similarity matrices), soft_targets (Hinton et al., 2015), logits
             (Ba & Caruana, 2014).
-        weight: of the distillation term.
-        temperature: of soft_targets.
+        weight: weight of the distillation term.
+        temperature: temperature of soft_targets.
 
     Raises:
-        UserError: an unknown kind, a teacher that does not fit.
+        UserError: the kind is unknown, or the teacher does not fit the data.
     """
 
     def __init__(

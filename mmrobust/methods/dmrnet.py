@@ -20,14 +20,14 @@ from mmrobust.tasks.registry import TASKS
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released code, one switch for each quirk; all off is the method as described.
+    """Deviations of the released code from the paper, one switch each; all off follows the paper.
 
     Args:
         unmasked_hard: the hard term is the number of hard samples times the mean loss of *all* samples: a
             broadcast of (B,) with (B, 1, 1, 1). The published weights (0.2 on CREMA-D, 0.3 on
             Kinetics-Sounds, 0.7 on CASIA-SURF) belong to this form.
-        batch_means: mining averages batch averages, which a batch without one of the modalities spoils.
-        detached_kl: the KL term is reported but has no gradient (the segmentation code).
+        batch_means: mining averages the means of batches, so a batch that lacks a modality distorts the result.
+        detached_kl: the KL term is logged but has no gradient (the segmentation code).
     """
 
     unmasked_hard: bool
@@ -38,30 +38,31 @@ class AsReleased:
 class DMRNet(Method):
     """Decoupled multimodal representation network (Wei et al., ECCV 2024, arXiv 2407.04458).
 
-    A modality combination is a diagonal Gaussian, not a point: training predicts from a sample of it,
-    inference from its mean, so the classifier no longer pulls every combination of a class in one
+    The network maps a modality combination to a diagonal Gaussian instead of a point. Training predicts from a sample
+    of the Gaussian, inference from its mean, so the classifier no longer pulls all combinations of a class in one
     direction. Samples with a hard combination, mined by the predicted variance, count a second time.
-    Of a pyramid the deepest map is Gaussian, place by place, and the finer ones are as they are; where a classifier
-    fuses maps (`fusion=trunk`), they are Gaussian place by place, and their samples are averaged.
+    In a pyramid, the deepest map has one Gaussian per place, and the finer maps stay unchanged. Where a classifier
+    fuses maps (`fusion=trunk`), every place has a Gaussian, and the samples are averaged over places.
 
-    The published rule mines the wrong side: at the optimum of task and KL term sigma^2 = l / (l + H), l the KL term's
-    weight and H the task's curvature, which grows with the uncertainty of the prediction; so the variance of the
-    *harder* combination is the smaller one, as measurements show. `mining=loss` does what is meant.
+    The published rule selects the wrong combinations. At the optimum of task and KL term sigma^2 = l / (l + H), where
+    l is the KL term's weight and H the task's curvature, which grows with the uncertainty of the prediction. The
+    *harder* combination thus has the smaller variance; measurements agree. `mining=loss` selects as intended.
 
     Args:
-        kl_weight: of the KL divergence to a standard normal.
-        hard_weight: of the hard combination regulariser.
-        mining: what makes a combination hard: its mean `variance`, as published, or its mean `loss`.
-        mining_epochs: epochs during which that is observed; the regulariser acts from then on.
+        kl_weight: weight of the KL divergence to a standard normal.
+        hard_weight: weight of the hard combination regulariser.
+        mining: criterion of hardness: the mean `variance` of a combination, as published, or its mean `loss`.
+        mining_epochs: epochs that observe the criterion; the regulariser acts from then on.
         hard: combinations to regularise, after the same epochs, instead of mined ones, e.g. [audio].
-        auxiliary: head of the regulariser: `shared` is the main one (as published for classification),
-            `separate` is its own (as published for segmentation).
-        max_log_variance: bound of |log variance|, for a stable exponential.
-        sample: false makes a point of every combination: training predicts from the mean, too (an ablation).
+        auxiliary: head of the regulariser: `shared` is the main head (as published for classification),
+            `separate` a second one (as published for segmentation).
+        max_log_variance: bound of |log variance|, which keeps the exponential stable.
+        sample: false lets training, too, predict from the mean (an ablation).
         as_released: see `AsReleased`.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class DMRNet(Method):
         return Output(self.predict(z), extras={"z": z, "mean": mean, "log_variance": log_variance})
 
     def uncertainty(self, output: Output) -> Tensor:
-        """The mean variance of the distribution from which features are drawn in training."""
+        """Mean variance of each row's Gaussian, (B,)."""
         assert output.fused is not None
         log_variance = self.log_variance(deepest(output.fused))
         return log_variance.clamp(-self.max_log_variance, self.max_log_variance).exp().flatten(1).mean(1)
@@ -110,7 +111,7 @@ class DMRNet(Method):
         return self.mining.epochs if self.hard_weight else 0
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        drawn = self.draw(batch)  # (B, M), within batch.available
+        drawn = self.draw(batch)  # (B, M), a subset of batch.available
         output = self.fuse(self.encode(batch), drawn)
         mean, log_variance, z = (output.extras[name] for name in ("mean", "log_variance", "z"))
         task = self.task.loss(output, batch.target)  # (B,)
@@ -118,7 +119,8 @@ class DMRNet(Method):
         hard = self.mining.update(drawn, hardness, self.current_epoch)  # (B,)
         shared = self.auxiliary_head is self.head
         again = task if shared else self.task.loss(self.auxiliary_head(self.task.pool(z)), batch.target)
-        if not self.task.dense:  # all places of a sample are one Gaussian
+        # The KL term of a classifier sums over all places: they form one Gaussian per sample.
+        if not self.task.dense:
             mean, log_variance = mean.flatten(1), log_variance.flatten(1)
         kl = gaussian_kl(mean, log_variance)
         if self.as_released.unmasked_hard:

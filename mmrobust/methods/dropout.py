@@ -1,4 +1,4 @@
-"""Modality dropout: the reference point of MMANet and DMRNet ("MD", "SF-MD")."""
+"""Modality dropout, the baseline of MMANet and DMRNet ("MD", "SF-MD" in their tables)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from mmrobust.tasks.registry import TASKS
 
 
 class ModalityDropout(Method):
-    """Plain fusion that sees, for every sample and epoch, one combination drawn uniformly.
+    """Plain fusion of one combination, drawn uniformly for every sample and epoch.
 
-    Features are hidden from the fusion; the encoders still see every available row, so their BatchNorm does
-    too, as in the released code of MMANet and DMRNet.
+    Dropout hides features from the fusion. The encoders and their BatchNorm still see every available row, as in
+    the released code of MMANet and DMRNet.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
     drop = True

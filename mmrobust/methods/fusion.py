@@ -1,4 +1,4 @@
-"""Plain joint training: every sample is fused from all that it has."""
+"""Plain joint training on all available modalities of every sample."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from mmrobust.tasks.registry import TASKS
 
 
 class Fusion(Method):
-    """Encoders, a fusion and a head, trained on what is available. Nothing prepares it for absence."""
+    """Encoders, a fusion and a head, trained on the available modalities without any measure against absence."""
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)

@@ -1,4 +1,4 @@
-"""HeMIS: mean and variance over whatever modalities there are."""
+"""HeMIS: mean and variance of the features over the available modalities."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mmrobust.tasks.registry import TASKS
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released baseline, one switch for each quirk; all off is the method as described.
+    """Deviations of the released baseline from the paper, one switch each; all off follows the paper.
 
     Args:
-        variance_over_absent: the variance sums over all modalities, absent ones as zeros: each adds the squared
-            mean, while the divisor stays the number of present ones.
+        variance_over_absent: the variance sums over all modalities with zeros for absent ones. Each absent modality
+            adds the squared mean, while the divisor remains the number of present modalities.
     """
 
     variance_over_absent: bool
@@ -28,16 +28,17 @@ class HeMIS(Method):
     """Hetero-modal image segmentation (Havaei et al., MICCAI 2016, arXiv 1607.05194) in the form that MMANet and
     DMRNet compare with (`SURF_MV` in their released code).
 
-    What is predicted from is the mean and the variance over the modalities that are present, defined for any
-    number of them. The variance divides by their number, as the released baseline does, and is 0 for one.
-    Trained with modality dropout. The published encoders are equally wide; here each is projected to one width.
+    The head receives the mean and the variance over the available modalities, which are defined for any number of
+    them. The variance divides by that number, as in the released baseline, and is 0 for one modality. Training uses
+    modality dropout. The published encoders have equal widths; here linear maps project all to one width.
 
     Args:
-        width: of the projections; the head sees twice that.
+        width: channels of the projections; the head receives twice as many.
         as_released: see `AsReleased`.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
     drop = True
 
     def __init__(self, *, width: int, as_released: Mapping[str, bool], **base: Any) -> None:

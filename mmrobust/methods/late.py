@@ -1,4 +1,4 @@
-"""Late fusion: a classifier for every modality, the mean of their logits."""
+"""Late fusion: one network per modality, and the mean of their logits."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class LateFusion(Method):
     """Unimodal networks whose logits are averaged over the available modalities.
 
     Args:
-        unimodal_weight: of the unimodal losses, summed over the modalities.
-        fused_weight: of the averaged logits' loss; 0 trains the networks apart (a unimodal ensemble).
+        unimodal_weight: weight of the unimodal losses, which are summed over the modalities.
+        fused_weight: weight of the averaged logits' loss; 0 trains the networks independently (a unimodal ensemble).
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     def __init__(self, *, unimodal_weight: float, fused_weight: float, **base: Any) -> None:
         super().__init__(fusion=None, **base)

@@ -1,4 +1,4 @@
-"""LCR: latent correlation representation, every modality rebuilt from the others."""
+"""LCR: latent correlation representation, which reconstructs every modality's features from the others."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from mmrobust.tasks.registry import TASKS
 
 class LCR(Method):
     """Latent correlation representation learning (Zhou et al., IEEE TIP 2021) in the form that MMANet and DMRNet
-    compare with (`SURF_CR` in their released code): no loss but the task's, trained with modality dropout.
+    compare with (`SURF_CR` in their released code): the task loss only, with modality dropout.
 
-    See `LatentCorrelation` for the rule. Readings: the released baseline hides images, not features, so that its
-    encoders run on zeros; here, as in all methods, the features are hidden. Encoders of different widths are
-    projected to one. At least two modalities are needed.
+    See `LatentCorrelation` for the rule. Readings: the released baseline hides images, so its encoders run on zeros;
+    here, as in all methods, dropout hides features. Encoders of different widths are projected to one width. The
+    method needs at least two modalities.
 
     Args:
-        width: of the projected and of the rebuilt features.
-        hidden: of the MLPs that give the coefficients.
+        width: channels of the projected and of the reconstructed features.
+        hidden: width of the hidden layers of the MLPs that predict the coefficients.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
     drop = True
 
     def __init__(self, *, width: int, hidden: int, **base: Any) -> None:

@@ -1,4 +1,4 @@
-"""MLA: modalities take turns in training a shared head, which does not forget the one before."""
+"""MLA: modalities alternate in training a shared head, whose projected gradient preserves earlier modalities."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def shrink(projection: Tensor, mean: Tensor, alpha: float) -> Tensor:
     Args:
         projection: P, (D, D).
         mean: z, (D,), a batch's mean feature.
-        alpha: above 0; the smaller, the more of the direction is taken away.
+        alpha: above 0; a smaller value removes more of the direction.
     """
     k = projection @ mean
     return projection - torch.outer(k, k) / (alpha + mean @ k)
 
 
 def mix_by_entropy(logits: Tensor, available: Tensor) -> Tensor:
-    """Log of the mean of the predictions, in which a certain one weighs more: softmax of minus the entropies.
+    """Log of the weighted mean of the predictions; the weights are the softmax of the negative entropies.
 
-    The published weights exp(max_j e_j - e_m), normalised, are this softmax.
+    The published weights exp(max_j e_j - e_m), normalised, equal this softmax.
 
     Args:
         logits: (B, M, C).
-        available: (B, M) bool: what is mixed.
+        available: (B, M) bool, the modalities to average.
 
     Returns:
         (B, C) log probabilities.
@@ -51,16 +51,16 @@ def mix_by_entropy(logits: Tensor, available: Tensor) -> Tensor:
 class MLA(Method):
     """Multimodal learning with alternating unimodal adaptation (Zhang et al., CVPR 2024, arXiv 2311.10707).
 
-    For every batch the modalities take turns: each trains its own encoder and a head that all share, so no
-    modality waits for another. The head's gradient is projected away from the directions in which features
-    came before, so that a turn does not undo the last. Predictions are mixed by their certainty.
+    In every batch the modalities take turns. Each turn trains the modality's own encoder and a head that all share, so
+    none depends on another's progress. The head's gradient is projected away from the features of earlier turns, so
+    that a turn does not undo the previous ones. Certainty weights the modalities' predictions.
 
-    Unverified: the rules rest on memory. Readings: P starts as the identity, takes in the mean feature of every
-    turn (after its update, over the samples that have the modality) and is never reset; it acts on the head's
-    weights, not on its bias. Encoders narrower than the widest get a linear projection to its width.
+    Unverified: the rules are written from memory. Readings: P starts as the identity, is updated with the mean feature
+    of every turn (after the turn's step, over the samples that have the modality) and is never reset; it acts on the
+    head's weights, not on its bias. Linear maps project narrower encoders to the width of the widest.
 
     Args:
-        alpha: of the recursive least squares.
+        alpha: regularisation of the recursive least squares.
         project: whether the head's gradient is projected.
     """
 
@@ -79,7 +79,7 @@ class MLA(Method):
         )
         self.shared_head = LinearHead(width, self.spec.num_classes)
         self.register_buffer("projection", torch.eye(width))
-        self.turn = self.modalities[0]  # whose update it is
+        self.turn = self.modalities[0]  # the modality of the current update
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
         return self.adapters[modality](super().encode_modality(modality, x))

@@ -20,10 +20,10 @@ from mmrobust.methods.teacher import Teacher
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released classification code, one switch for each quirk; all off is the method as described.
+    """Deviations of the released classification code from the paper, one switch each; all off follows the paper.
 
     Args:
-        column_weights: the margin weighs columns of the similarity matrices instead of rows.
+        column_weights: the margin weights the columns of the similarity matrices instead of the rows.
         softmax_histograms: mining compares softmaxes of the histograms of predicted classes.
         unmasked_regularization: the term is the number of weak samples times the mean loss of *all* samples: a
             broadcast of (B,) with (B, 1, 1, 1). The published weights of the regularisation (0.5 for
@@ -38,35 +38,36 @@ class AsReleased:
 class MMANet(Method):
     """Margin-aware distillation and modality-aware regularisation (Wei et al., CVPR 2023, arXiv 2304.08028).
 
-    The deployment network is plain fusion with modality dropout. A teacher of all modalities hands on how it
-    relates the samples of a batch, above all those near its decision boundary. A regularisation network, unused at
-    inference, shares the encoders and predicts samples with a weak combination a second time; which are weak is
-    mined on the validation split at the end of the warm-up. Regularisation begins after it, and so does distillation
-    if nothing else is said.
+    The deployment network is plain fusion with modality dropout. A teacher that sees all modalities distils the
+    similarities between the samples of a batch; samples near its decision boundary weigh most. A regularisation
+    network, unused at inference, shares the encoders and predicts samples with a weak combination a second time. The
+    weak combinations are mined from the validation results at the end of the warm-up. The regularisation starts after
+    the warm-up; so does the distillation, unless `distillation_from` sets another epoch.
 
-    Relations are taken of the fused feature: for classification of the whole of it, a map (`fusion=trunk`, as
-    published) before it is averaged; for segmentation of every place, of the deepest map and the next two levels (as
-    fused; released: as projected for the decoder), added up. The regularisation network is a second fusion (of the
-    trunk: layers of its own) and head, in segmentation a second decoder. Relations couple the rows of one rank.
+    Similarities compare fused features. Classification compares whole features; maps (`fusion=trunk`, as published)
+    are compared before averaging. Segmentation compares all places of the deepest map and of the next two levels, and
+    adds the three terms (the released code compares the levels after the decoder's projections). The regularisation
+    network has its own fusion (of a trunk: its own layers) and head; in segmentation, its own decoder only. Under
+    DDP, similarities compare the rows of one rank.
 
     Args:
-        teacher: `run`, the folder of a complete run, or None; then `method` is trained first. A method built
-            without a run distils nothing.
+        teacher: `run` is the folder of a complete run; without it, a run trains `teacher.method` first. A
+            method object without a run distils nothing.
         distillation_weight: alpha.
         regularization_weight: beta.
         distillation_from: first epoch with distillation; None: `warm_up`.
-        warm_up: epochs before the regularisation.
-        mining_epochs: the last epochs of the warm-up, whose validation results are mined.
-        mining: distance of predictions, see `PredictionMining`: `histogram`, `metric`, or `conditional`, which is of
-            use where classes are balanced; None: histogram for classification and metric for segmentation, as
-            published.
+        warm_up: number of epochs before the regularisation.
+        mining_epochs: number of epochs, the last of the warm-up, whose validation results are mined.
+        mining: distance of predictions, see `PredictionMining`: `histogram`, `metric`, or `conditional`, which suits
+            balanced classes; None: histogram for classification and metric for segmentation, as published.
         weak: combinations to regularise instead of mined ones, e.g. [audio].
-        max_places: (height, width) to which larger maps are pooled before they are related.
-        chunk: rows of the similarity matrices computed at a time.
+        max_places: (height, width) to which larger maps are pooled before the comparison.
+        chunk: number of rows of the similarity matrices to compute at a time.
         as_released: see `AsReleased`.
 
     Raises:
-        UserError: one modality, unknown values, a teacher that does not fit; at the start, no validation to mine.
+        UserError: there is one modality only, a value is unknown, the teacher does not fit the data, or (at the start
+            of training) no validation results can be mined.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class MMANet(Method):
         self.warm_up, self.max_places, self.chunk = warm_up, tuple(max_places), chunk
         self.distillation_from = warm_up if distillation_from is None else distillation_from
         self.as_released = AsReleased(**as_released)
-        # the regularisation network: encoders are shared, and in segmentation the fusion, too
+        # The regularisation network shares the encoders and, in segmentation, the fusion.
         self.regularizer = self.new_fusion() if self.spec.task == "classification" else None
         self.regularizer_head = self.task.head(self.width)
         self.mining = PredictionMining(

@@ -1,4 +1,4 @@
-"""MMFormer: a transformer within every modality, then one across all that are present."""
+"""MMFormer: a transformer within every modality, then one across the available modalities."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from mmrobust.tasks.registry import TASKS
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released baseline, one switch for each quirk; all off is the method as described.
+    """Deviations of the released baseline from the paper, one switch each; all off follows the paper.
 
     Args:
-        constant_tokens: nothing is masked in the attention; an absent modality's tokens are what its
-            transformer makes of a zero map (biases and positions), the same for all samples.
+        constant_tokens: the attention masks no tokens. An absent modality's tokens are its transformer's output for
+            a zero map (biases and positions), equal for all samples.
     """
 
     constant_tokens: bool
 
 
 def places_of(encoder: nn.Module, modality: Modality) -> tuple[int, ...]:
-    """The size of an encoder's (deepest) map, () for vectors."""
+    """The spatial size of an encoder's (deepest) map, () for vectors."""
     training = encoder.training
     with torch.no_grad():
         shape = deepest(encoder.eval()(modality.blank(1))).shape
@@ -59,13 +59,14 @@ class MMFormer(Method):
     script is released), and so is what the warm-up of 10 epochs in its configuration warms up: there is none here.
 
     Args:
-        auxiliary_weight: of the unimodal losses, summed over the modalities.
+        auxiliary_weight: weight of the unimodal losses, which are summed over the modalities.
         side: maps are pooled to at most `side` places in each direction, sequences to at most side * side.
-        width, heads, mlp_width, dropout: of the tokens and the transformer blocks.
+        width, heads, mlp_width, dropout: sizes and dropout rate of the tokens and the transformer blocks.
         as_released: see `AsReleased`.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class MMFormer(Method):
         self.auxiliary_head = self.task.head(width)
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
-        """The tokens (R, T_m, width) of a modality, and `map`: what they are made of, pooled for the task."""
+        """The tokens (R, T_m, width) of a modality, and `map`: the encoder's features, pooled for the task."""
         features = self.encoders[modality](x)
         x = self.projections[modality](deepest(features))  # (R, width, ...)
         return {"map": self.task.pool(with_deepest(features, x)), "tokens": self._tokens(modality, x)}

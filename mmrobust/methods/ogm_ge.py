@@ -1,4 +1,4 @@
-"""OGM-GE: the modality that is ahead learns more slowly, with noise instead."""
+"""OGM-GE: gradient modulation that slows down the dominant modality, with added gradient noise."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def damping(scores: Tensor, seen: Tensor, alpha: float) -> Tensor:
 class OGMGE(Method):
     """On-the-fly gradient modulation with generalization enhancement (Peng et al., CVPR 2022, arXiv 2203.15332).
 
-    Plain joint training, in which the gradients of an encoder whose modality predicts better than the others
-    are scaled down, and noise as strong as the gradients makes up for the generalization that this costs.
+    Plain joint training that scales down the gradients of an encoder whose modality predicts better than the others.
+    Noise of the gradients' strength compensates for the loss of generalization.
 
-    Unverified: the rules rest on memory. Readings: scores are means over the samples that have the modality
-    (the sums of the paper, if all have all); a modality's own logits hide the others from fusion and head and
-    count an M-th of the head's bias, which for a concatenation is the published W_m z_m + b / 2. Modulated are
-    the encoder's weights with at least two dimensions: the convolutions of the published networks, and what
-    stands in their place in encoders of vectors and sequences. The noise has the deviation of the gradient
-    before it is scaled. What UDML's released code calls OGM_GE is another method (gradient magnitudes).
+    Unverified: the rules are written from memory. Readings: scores are means over the samples that have the modality
+    (equivalent to the paper's sums for complete samples); a modality's own logits hide the others from fusion and head
+    and include 1/M of the head's bias, which for a concatenation is the published W_m z_m + b / 2. The modulation acts
+    on the encoder's weights with at least two dimensions: the convolutions of the published networks and their
+    counterparts in encoders of vectors and sequences. The noise has the standard deviation of the gradient before
+    scaling. UDML's released code uses the name OGM_GE for another method (gradient magnitudes).
 
     Args:
         alpha: strength of the modulation.
-        noise: whether noise is added (GE); without it this is OGM.
+        noise: whether to add noise (GE); without it the method is OGM.
         start: first epoch of the modulation.
-        end: last epoch of the modulation; null: it lasts.
+        end: last epoch of the modulation; null: the last of the training.
     """
 
     tasks = ("classification",)

@@ -1,4 +1,4 @@
-"""OSMD: restoring absent modalities and fusing what was restored, learned in one stage."""
+"""OSMD: one-stage learning to restore absent modalities and to fuse restored with real features."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ class OSMD(Method):
     """One-stage modality distillation (Wei, Luo and Luo, arXiv 2309.08204).
 
     The joint adaptation network restores a privileged modality n from each available u, H_{u→n}(x_u), and pulls the
-    result to the real branch E_n: its features in distribution, its class probabilities sample by sample. The cross
-    translation network fuses real and restored streams. Both are optimised together, the real branch by itself.
+    result to the real branch E_n: the features in distribution, the class probabilities sample by sample. The cross
+    translation network fuses real and restored streams. Both train together; the real branch has its own loss.
 
-    Two layouts, see `released_parts` and `reconstructed_parts`. The ramp is ours, the weights are MSH-Net's.
+    For the two layouts see `released_parts` and `reconstructed_parts`. The ramp is ours; the weights are MSH-Net's.
 
     Args:
-        layout: `released`, for segmentation, or `reconstruction`; null: by the task.
-        privileged: modalities of the training alone, e.g. [depth]; combinations of the others are served.
-            null: drawn anew for every sample of a batch, so that one network serves every combination.
-        stages: `one` is the method. Controls: `sequential`, the paper's (real branches, transfer, fusion, each frozen
-            when the next begins), and `teacher_first` (real branches, then the rest at once).
-        teacher_epochs, transfer_epochs: of the first stages.
-        hallucination, aggregation, hidden: see `reconstructed_parts`; null: `pair` in the released layout, else `source`.
-        bins, places: of the released layout's context modules; see `comparable`.
-        alpha, beta, temperature: see `joint_adaptation`; of one rank's samples, raised from 0 over `ramp_epochs`.
-        branch_weight, restored_weight: of the cross-entropies of real and restored branches; null: 0 if released, else 1.
-        translation_weight: of the squared gap between what is made of each stream alone and of all.
+        layout: `released` (for segmentation) or `reconstruction`; null: the task decides.
+        privileged: modalities that only training has, e.g. [depth]; the method serves combinations of the others.
+            null: drawn anew for every sample, so that one network serves every combination.
+        stages: `one` is the method. Controls: `sequential`, from the paper (real branches, transfer, fusion; each is
+            frozen when the next begins), and `teacher_first` (real branches, then all other parts together).
+        teacher_epochs, transfer_epochs: lengths of the first stages.
+        hallucination, aggregation, hidden: see `reconstructed_parts`; null: `pair` if released, else `source`.
+        bins, places: bins of the released layout's context modules; for `places` see `comparable`.
+        alpha, beta, temperature: see `joint_adaptation`; its loss, per rank, rises from 0 over `ramp_epochs`.
+        branch_weight, restored_weight: weights of real and restored cross-entropies; null: 0 if released, else 1.
+        translation_weight: weight of the squared gap between the features from each stream alone and from all.
     """
 
     is_source: Tensor
@@ -73,7 +73,7 @@ class OSMD(Method):
     ) -> None:
         spec, encoder = base["spec"], base["encoder"]
         sources = sources_of(tuple(spec.modalities), privileged)
-        targets = [n for n in spec.modalities if sources != [n]]  # what others can restore
+        targets = [n for n in spec.modalities if sources != [n]]  # modalities that others can restore
         keys: Any = {"hallucination": hallucination, "aggregation": aggregation, "bins": bins}
         super().__init__(
             fusion=layout_fusion(layout, spec, sources, targets, encoder=encoder, **keys), **base

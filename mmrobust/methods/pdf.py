@@ -1,4 +1,4 @@
-"""PDF: predictive dynamic fusion."""
+"""PDF: predictive dynamic fusion, with weights from predicted confidences."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mmrobust.methods.base import Features, Method, Output, Prediction, mean_ove
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released code, one switch for each quirk; all off is the method as described.
+    """Deviations of the released code from the paper, one switch each; all off follows the paper.
 
     Args:
-        linear_confidence: the three layers of a confidence network have nothing between them, so that it is
-            one linear map and a sigmoid.
+        linear_confidence: the three layers of a confidence network have no activations between them, so that the
+            network is one linear map and a sigmoid.
     """
 
     linear_confidence: bool
@@ -29,19 +29,19 @@ class AsReleased:
 class PDF(Method):
     """Predictive dynamic fusion (Cao et al., ICML 2024, arXiv 2406.04802).
 
-    Each modality has its own head, and a network that predicts from its feature how probable its head finds
-    the true class (its confidence). From the confidences follow the collaborative beliefs (`co_belief`), and
-    from these the weights of the available modalities' logits, a softmax. At inference a belief is first
-    multiplied by how far the modality's prediction is from a uniform one, relative to the others
-    (`calibration`). No gradient flows through the weights, nor from a confidence into an encoder.
+    Each modality has its own head, and a confidence network that predicts, from the feature, the probability that the
+    head assigns to the true class. The confidences determine the collaborative beliefs (`co_belief`), whose softmax
+    weights the available modalities' logits. At inference, a belief is first multiplied by the distance of the
+    modality's prediction from a uniform one, relative to the others (`calibration`). No gradient flows through the
+    weights, nor from a confidence into an encoder.
 
-    Readings, from the released code (two modalities): the confidence loss is an absolute error; calibration
-    acts at inference alone. For more modalities a confidence is compared with the product of the others', as
-    the formula is written, and "the other" of the calibration is the mean of the other available ones (ours).
+    Readings, from the released code (two modalities): the confidence loss is an absolute error; calibration acts at
+    inference only. For more modalities, a confidence is compared with the product of the others', as the formula
+    states; in the calibration, the mean of the other available modalities replaces "the other" (ours).
 
     Args:
-        unimodal_weight: of the unimodal losses, summed over the modalities.
-        confidence_weight: of the confidence losses, summed over the modalities.
+        unimodal_weight: weight of the unimodal losses, which are summed over the modalities.
+        confidence_weight: weight of the confidence losses, which are summed over the modalities.
         calibrate_in_training: whether the calibration acts in training too.
         as_released: see `AsReleased`.
     """
@@ -94,7 +94,7 @@ class PDF(Method):
 
 
 def confidence_network(width: int, *, linear: bool) -> nn.Sequential:
-    """(B, width) -> (B, 1), the logit of a confidence; layers of the released sizes."""
+    """Build a confidence network with the released layer sizes, (B, width) -> (B, 1), which returns a logit."""
     between = nn.Identity if linear else nn.ReLU
     return nn.Sequential(
         nn.Linear(width, 2 * width), between(), nn.Linear(2 * width, width), between(), nn.Linear(width, 1)
@@ -102,10 +102,10 @@ def confidence_network(width: int, *, linear: bool) -> nn.Sequential:
 
 
 def co_belief(log_confidence: Tensor, available: Tensor) -> Tensor:
-    """c_m + log(prod_{j != m} c_j) / log(prod_j c_j), over the available modalities, (B, M).
+    """Collaborative belief c_m + log(prod_{j != m} c_j) / log(prod_j c_j) over the available modalities, (B, M).
 
-    The first term is the modality's own confidence (mono-confidence), the second rises with the others' doubt
-    (holo-confidence); it is 0 for a modality alone.
+    The first term is the modality's own confidence (mono-confidence). The second (holo-confidence) grows as the others'
+    confidence falls; it is 0 for a single available modality.
 
     Args:
         log_confidence: log c_m, at most 0, (B, M).
@@ -117,13 +117,13 @@ def co_belief(log_confidence: Tensor, available: Tensor) -> Tensor:
 
 
 def calibration(logits: Tensor, available: Tensor) -> Tensor:
-    """min(1, u_m / mean of u_j over the others), u = mean over the classes of |p - 1 / C|, (B, M).
+    """Calibration min(1, u_m / mean of u_j over the others), u = mean over the classes of |p - 1 / C|, (B, M).
 
-    A modality less certain than the others counts less; one alone has 1.
+    A modality that is less certain than the others receives less weight; a single available modality receives 1.
 
     Args:
         logits: (B, M, C).
-        available: (B, M) bool; what comes out for absent ones means nothing.
+        available: (B, M) bool; the result is undefined for absent modalities.
     """
     certainty = (logits.softmax(2) - 1 / logits.shape[2]).abs().mean(2)
     certainty = torch.where(available, certainty, 0)

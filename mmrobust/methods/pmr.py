@@ -1,4 +1,4 @@
-"""PMR: the modality that lags behind is pulled towards the prototypes of the classes."""
+"""PMR: a prototype loss that accelerates the slower modality."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mmrobust.methods.parts.balance import mean_of_others, mean_over_rows
 
 
 class Prototypes(nn.Module):
-    """One modality's mean feature of every class: averaged over an epoch, then over epochs.
+    """One modality's class prototypes: mean features of an epoch, averaged over epochs with momentum.
 
     Args:
         num_classes: K.
-        width: D of the features.
-        momentum: share of the old prototype in the new one.
+        width: D, the width of the features.
+        momentum: weight of the old prototype in the new one.
     """
 
     centres: Tensor  # (K, D)
@@ -38,13 +38,13 @@ class Prototypes(nn.Module):
         self.register_buffer("counts", torch.zeros(num_classes))
 
     def logits(self, features: Tensor) -> Tensor:
-        """Minus the Euclidean distance to every prototype, (B, K); as low as can be for classes without one."""
+        """Negative Euclidean distance to every prototype, (B, K); the lowest finite number for classes without one."""
         distance = torch.cdist(features, self.centres)
         return -distance.masked_fill(~self.known, torch.finfo(distance.dtype).max)
 
     @torch.no_grad()
     def observe(self, features: Tensor, target: Tensor, available: Tensor) -> None:
-        """Add up features (B, D) of the rows that have the modality."""
+        """Accumulate features (B, D) of the rows that have the modality."""
         member = (target[:, None] == torch.arange(len(self.counts), device=target.device)) & available[
             :, None
         ]
@@ -53,7 +53,7 @@ class Prototypes(nn.Module):
         self.counts += ranks.total(weights.sum(0))
 
     def finish_epoch(self) -> None:
-        """Take this epoch's means into the prototypes; a class without samples keeps its own."""
+        """Update the prototypes with this epoch's means; a class without samples keeps its prototype."""
         seen = self.counts > 0
         means = self.sums / self.counts.clamp(min=1)[:, None]
         old = torch.where(self.known, self.momentum, 0.0)[:, None]
@@ -66,21 +66,21 @@ class Prototypes(nn.Module):
 class PMR(Method):
     """Prototypical modal rebalance (Fan et al., CVPR 2023, arXiv 2211.07089).
 
-    A classifier by distance to class prototypes shows how well each modality's features stand on their own.
-    One that lags gets a loss of that classifier (PCE); in the first epochs the predictions of one that leads
-    are kept uncertain by a reward of their entropy (PER).
+    A classifier by distance to class prototypes measures how discriminative each modality's features are. A slower
+    modality receives the loss of that classifier (PCE). In the first epochs, an entropy reward keeps the predictions
+    of a faster modality uncertain (PER).
 
-    Unverified: the rules rest on memory. Readings: prototypes are means of the features as training saw them in
-    the last epoch, not of an extra pass, so nothing acts in the first epoch; distances are Euclidean; with s_m
+    Unverified: the rules are written from memory. Readings: prototypes are means of the training features of the last
+    epoch, not of an extra pass, so both terms are 0 in the first epoch; distances are Euclidean; with s_m
     the mean p(y) over the samples that have m and o_m the mean of s over the other modalities, the lag
     clip(o_m / s_m - 1, 0, 1) weighs the PCE of m and the lead clip(s_m / o_m - 1, 0, 1) its entropy, which for
     M = 2 are the published coefficients of the slow and the fast modality.
 
     Args:
-        weight: alpha, of the prototypical cross-entropy.
-        entropy_weight: mu, of the entropy reward.
-        entropy_epochs: epochs (from 0) with the reward.
-        momentum: of the prototypes over epochs.
+        weight: alpha, weight of the prototypical cross-entropy.
+        entropy_weight: mu, weight of the entropy reward.
+        entropy_epochs: number of epochs, from the first on, with the reward.
+        momentum: momentum of the prototypes over epochs.
     """
 
     tasks = ("classification",)

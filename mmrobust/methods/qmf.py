@@ -1,4 +1,4 @@
-"""QMF: quality-aware multimodal fusion."""
+"""QMF: quality-aware multimodal fusion, with energy-based confidences and a rank loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmrobust.methods.base import Features, Method, Output, Prediction, stacked_
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released code, one switch for each quirk; all off is the method as described.
+    """Deviations of the released code from the paper, one switch each; all off follows the paper.
 
     Args:
         inverted_margin: the margin is subtracted instead of added, max(0, s (e_i - e_j) - |k_i - k_j|) with
@@ -30,21 +30,21 @@ class AsReleased:
 class QMF(Method):
     """Quality-aware multimodal fusion (Zhang et al., ICML 2023, arXiv 2306.02050).
 
-    Each modality has its own head; the fused logits are the sum of the available modalities' logits,
-    weighted by their confidence e = log sum_c exp(logit_c) / 10 (a negative energy; no gradient through it).
-    A rank loss makes confidences follow the samples' training losses: a sample with the lower mean loss k
-    so far, scaled to [0, 1] over the training set, has the higher confidence by the difference of the two.
-    In segmentation the weights are maps, and a sample's confidence is the mean over its pixels.
+    Each modality has its own head. The fused logits are the sum of the available modalities' logits, weighted by
+    their confidence e = log sum_c exp(logit_c) / 10 (a negative energy, without gradient). A rank loss makes the
+    confidences follow the samples' training losses: of two samples, the one with the lower mean loss k so far, scaled
+    to [0, 1] over the training set, should have the higher confidence, by a margin of the difference in k. In
+    segmentation the weights are maps, and a sample's confidence is the mean over its pixels.
 
-    Readings: the released code pairs each row with the next of its (shuffled) batch; so do we, among the
-    rows of one rank, where both have the modality. It accumulates losses; we divide by how often a sample was
-    seen, which is the same while all are seen alike. Losses count from the current step on, as in the released
-    text-image code (the RGB-D code ranks before it adds).
+    Readings: the released code pairs each row with the next of its (shuffled) batch; this method pairs the rows of one
+    rank if both have the modality. The release sums losses; this method divides the sums by the number of times that a
+    sample was seen, which is equivalent while all samples are seen equally often. The current step's losses are added
+    before ranking, as in the released text-image code (the RGB-D code ranks first).
 
     Args:
-        unimodal_weight: of the unimodal losses, summed over the modalities.
-        rank_weight: of the rank losses, summed over the modalities.
-        temperature: divides log-sum-exp; above 0.
+        unimodal_weight: weight of the unimodal losses, which are summed over the modalities.
+        rank_weight: weight of the rank losses, which are summed over the modalities.
+        temperature: divisor of log-sum-exp, above 0.
         as_released: see `AsReleased`.
 
     Raises:
@@ -96,7 +96,7 @@ class QMF(Method):
         }
 
     def difficulty(self) -> Tensor:
-        """Mean loss so far of every training sample, scaled to [0, 1] in each modality, (num_train, M)."""
+        """Mean loss of every training sample so far, (num_train, M), scaled to [0, 1] for each modality."""
         seen = self.loss_count > 0
         mean = self.loss_total / self.loss_count.clamp(min=1)
         low = mean.masked_fill(~seen, torch.inf).amin(0)
@@ -115,7 +115,7 @@ def rank_loss(confidence: Tensor, difficulty: Tensor, available: Tensor, *, inve
     Args:
         confidence: e, (B, M).
         difficulty: k, (B, M), without gradient; the easier of two rows should have the higher confidence.
-        available: (B, M) bool; a pair (a row and the next, the last and the first) counts where both are.
+        available: (B, M) bool; a pair (a row and the next, cyclically) counts if both rows have the modality.
         inverted_margin: see `AsReleased`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""ShaSpec: what modalities share, and what is specific to each."""
+"""ShaSpec: shared and modality-specific features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmrobust.models.pyramid import Pyramid, deepest, levels
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released baseline, one switch for each quirk; all off is the method as described.
+    """Deviations of the released baseline from the paper, one switch each; all off follows the paper.
 
     Args:
         sequential_fill: absent shared features are filled one modality after another, each with the mean over
@@ -37,7 +37,7 @@ class AsReleased:
 
 
 def fill_with_mean(shared: Mapping[str, Tensor], available: Tensor) -> list[Tensor]:
-    """Shared features (B, D, ...), where absent the mean over the available modalities of the sample."""
+    """Replace the shared features (B, D, ...) of absent modalities by the mean over the sample's available ones."""
     present = masked(shared, available)
     total = torch.stack(present).sum(0)
     mean = total / rows_like(available.sum(1).clamp(min=1), total)
@@ -45,7 +45,7 @@ def fill_with_mean(shared: Mapping[str, Tensor], available: Tensor) -> list[Tens
 
 
 def fill_in_turn(shared: Mapping[str, Tensor], available: Tensor) -> list[Tensor]:
-    """See `AsReleased.sequential_fill`."""
+    """Fill as the released code does, see `AsReleased.sequential_fill`."""
     filled = masked(shared, available)
     for i, h in enumerate(filled):
         others = (torch.stack(filled).sum(0) - h) / max(len(filled) - 1, 1)
@@ -57,22 +57,22 @@ class ShaSpec(Method):
     """Shared-specific feature modelling (Wang et al., CVPR 2023, arXiv 2307.14126) in the form that MMANet and DMRNet
     compare with.
 
-    Every modality m has a specific feature s_m, from an encoder of its own, and a shared one h_m, from an encoder
-    that all modalities go through. An absent s_m is 0, an absent h_m the mean of the available ones. The head sees
-    F([s_m; h_m]) + s_m of all modalities side by side, F linear. The shared features of a sample are drawn together,
-    the specific ones must tell a linear classifier their modality: of all that is available, dropped or not.
+    Every modality m has a specific feature s_m, from its own encoder, and a shared feature h_m, from an encoder for
+    all modalities. An absent s_m is 0; an absent h_m is the mean of the available ones. The head receives the
+    concatenation of F([s_m; h_m]) + s_m over all modalities, F linear. One loss aligns the shared features of a sample;
+    a linear classifier learns the modality from specific features. Both use all available features, dropped or not.
 
-    Readings. One encoder cannot read inputs of different kinds or shapes: modalities of the same kind and
-    shape share one, as published, the others have a second encoder each, and a two-layer pointwise network after
-    it is the same for all. Shared encoders start as copies of the specific ones. F is one map for all modalities.
-    The distance is between what the fusion sees, maps or pooled features. Of pyramids all this is about the
-    deepest maps; at finer levels s_m + h_m is fused by gated sums.
+    Readings. One encoder cannot read inputs of different kinds or shapes: modalities of the same kind and shape share
+    one, as published; each other modality has a second encoder; a two-layer pointwise network after it is common to
+    all. Shared encoders start as copies of the specific ones. F is one map for all modalities. The alignment compares
+    the inputs of the fusion, maps or pooled features. In pyramids, all of this concerns the deepest maps; gated sums
+    fuse s_m + h_m at finer levels.
 
     Args:
-        width: of specific and shared features.
-        alignment_weight: of the distance of shared features (lambda_dao), the mean over elements, available pairs
-            and samples.
-        modality_weight: of the modality classifier's cross-entropy (lambda_dco), the mean over available features.
+        width: channels of specific and shared features.
+        alignment_weight: weight of the distance of shared features (lambda_dao), averaged over elements, available
+            pairs and samples.
+        modality_weight: weight of the modality classifier's cross-entropy (lambda_dco), averaged over features.
         as_released: see `AsReleased`.
     """
 
@@ -101,7 +101,7 @@ class ShaSpec(Method):
         self.head = self.task.head(len(kinds) * width)
 
     def encode_modality(self, modality: str, x: Tensor) -> Features:
-        """The specific and the shared feature, (R, width, ...) each, and the sums of both at finer levels."""
+        """The specific and the shared feature, (R, width, ...) each, and their sums at finer levels."""
         specific, first = self.task.pool(self.encoders[modality](x)), self.group[modality]
         common = self.task.pool(self.shared_encoders[first](x))
         finer = [a + b for a, b in zip(levels(specific)[1:], levels(common)[1:], strict=True)]

@@ -1,4 +1,4 @@
-"""A trained network that students ask; never changed."""
+"""The trained teacher network of distillation methods."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class Teacher:
-    """A trained network that is asked, never changed; no part of the student's state.
+    """A frozen, trained network used for inference only; not part of the student's state_dict.
 
-    Its weights are loaded when it is first asked: a trained student is evaluated without its teacher, which need
-    not even be there any more.
+    The weights are loaded at the first call. The evaluation of a trained student therefore does not need the teacher,
+    whose run may have been deleted.
 
     Args:
-        run: folder of its run.
-        spec: what the student's data looks like; the teacher's must be the same.
+        run: folder of the teacher's run.
+        spec: the description of the student's data, which must match the teacher's.
 
     Raises:
-        UserError: its checkpoint is there and knows another task, other modalities or classes.
+        UserError: the teacher's checkpoint exists and has another task, other modalities or other classes.
     """
 
     def __init__(self, run: str, spec: DataSpec) -> None:
@@ -37,7 +37,7 @@ class Teacher:
             self._check(read_spec(load_checkpoint(path), path))
 
     def __call__(self, batch: Batch) -> Output:
-        """Its prediction from all that is available, without gradients."""
+        """Predict from all available modalities, without gradients."""
         import torch
 
         if self._method is None:
@@ -52,7 +52,8 @@ class Teacher:
 
         from mmrobust.training.session import open_trained
 
-        with torch.random.fork_rng():  # building it draws weights; the student's step must not notice
+        # Building the network draws random weights, which must not change the student's random numbers.
+        with torch.random.fork_rng():
             method = open_trained(self.run).method
         self._check(method.spec)
         return method.requires_grad_(False)
@@ -72,10 +73,10 @@ class Teacher:
             )
 
     def require_fused(self, width: int | None = None) -> None:
-        """Ask about a made-up sample whether the teacher has a fused feature (of this width, if given).
+        """Check on a synthetic sample that the teacher returns a fused feature (of this width, if given).
 
         Raises:
-            UserError: it has none.
+            UserError: the teacher has no fused feature, or one of another width.
         """
         from mmrobust.models.pyramid import deepest
 
@@ -94,7 +95,7 @@ class Teacher:
 
 
 def _blank(spec: DataSpec) -> Batch:
-    """One sample of zeros, with any target."""
+    """A batch with one sample of zeros and an arbitrary target."""
     import torch
 
     from mmrobust.batch import Batch

@@ -13,19 +13,20 @@ from mmrobust.tasks.registry import TASKS
 class Transformer(Method):
     """A class token attends to one token of each available modality; absent tokens are masked as keys.
 
-    The generic multimodal transformer as a baseline, not one paper's: see `ModalityTransformer`. With `drop`
-    it sees, for every sample and epoch, one combination drawn uniformly, as in modality dropout.
+    A generic multimodal transformer as a baseline, not the method of one paper; see `ModalityTransformer`. With
+    `drop`, training uses modality dropout: one uniformly drawn combination for every sample and epoch.
 
     Args:
-        width: of the tokens.
+        width: width of the tokens.
         depth: number of transformer blocks.
-        heads: of the attention; they divide the width.
-        mlp_width: hidden layer of the blocks.
-        dropout: of attention weights and of what the blocks add.
-        drop: train with modality dropout; else on all that is available.
+        heads: number of attention heads, which must divide the width.
+        mlp_width: width of the blocks' hidden layer.
+        dropout: dropout rate of attention weights and residual branches.
+        drop: whether to train with modality dropout; else on all available modalities.
     """
 
-    tasks = tuple(TASKS)  # through their heads and losses alone
+    # The method uses the task's head and loss only, so it serves every task.
+    tasks = tuple(TASKS)
 
     def __init__(
         self, *, width: int, depth: int, heads: int, mlp_width: int, dropout: float, drop: bool, **base: Any

@@ -1,4 +1,4 @@
-"""UDML: fusion weights from estimated noise and measured reliance."""
+"""UDML: fusion weights from estimated noise levels and measured reliance on each modality."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from mmrobust.models.pyramid import deepest, with_deepest
 
 @dataclass(frozen=True)
 class AsReleased:
-    """Behaviour of the released code, one switch for each quirk; all off is the method as described.
+    """Deviations of the released code from the paper, one switch each; all off follows the paper.
 
     Args:
-        regress_std: the second version regresses 1 + softplus(u), which cannot reach the clean level 0.
+        regress_std: regress 1 + softplus(u), as the second version does, which cannot reach the clean level 0.
     """
 
     regress_std: bool
@@ -40,23 +40,23 @@ class AsReleased:
 class UDML(Method):
     """Unbiased dynamic multimodal fusion (Wei et al., CVPR 2026 Findings, arXiv 2603.19681).
 
-    A modality is a map of Gaussians, sampled in training, the mean in inference. From their standard deviations an
-    estimator, trained on controlled noise, tells the noise level; a modality counts more the less noisy it is and the
-    less the prediction rests on it anyway. Encoders see clean data first, then noise, then the weights.
+    Each modality's features are Gaussians; training samples them, inference takes their means. An estimator, trained
+    on controlled noise, regresses the noise level from their standard deviations. Less noise and less reliance of the
+    prediction on a modality raise its weight. Training begins on clean data, then adds noise, then the weights.
 
-    Read from the released code: reliance divides from the first step on, lagging one batch; evaluation always weighs
-    by the estimated noise; every frame of a video has Gaussians of its own, whose samples are averaged. Absence is not
-    published: the weights of what is there sum to its number. Of a pyramid the deepest map is Gaussian.
+    The released code shows: reliance, one batch old, divides from the first step on; evaluation always uses the
+    estimated noise; every frame of a video has its own Gaussians, whose samples are averaged. The paper has no absent
+    modalities; here the weights of the available ones sum to their number. In a pyramid, the deepest map is Gaussian.
 
     Args:
-        unimodal_weight: of the losses of the unimodal paths: the same fusion and head, other features hidden.
-        kl_weight, noise_weight: of the KL divergences, summed over modalities, channels and places, and of the noise
-            regression, which never reaches an encoder.
-        clean_level: what the regression learns where `Batch.noise_level` is 0.
+        unimodal_weight: weight of the unimodal losses: the same fusion and head with the other features hidden.
+        kl_weight, noise_weight: weights of the KL divergences, summed over modalities, channels and places, and of the
+            noise regression, which sends no gradient to an encoder.
+        clean_level: regression target where `Batch.noise_level` is 0.
         prior: variance of the prior: 1 (`unit`) or the noise level (`level`).
-        epochs, weights_from: of the whole training; the share of them after which the noise enters the weights.
+        epochs, weights_from: length of the training; share of it after which the noise enters the weights.
         uncertainty, weight_rule, apply, detach_weights: see `Weighing`.
-        max_std: bound of the predicted standard deviations; null is none.
+        max_std: upper bound of the predicted standard deviations; null: no bound.
         estimator, reliance, as_released: see `NoiseEstimator`, `Reliance` (whose warm-up ends with `weights_from`) and
             `AsReleased`.
     """
@@ -121,7 +121,7 @@ class UDML(Method):
         features, available = self.encode(batch), batch.available
         output = self.fuse(features, available)
 
-        # From features weighed by all that is available.
+        # The weights depend on all available modalities, also where `seen` hides some.
         def predict(seen: Tensor) -> Prediction:
             return self.predict(self.fusion(output.extras["weighed"], seen))
 
@@ -141,7 +141,7 @@ class UDML(Method):
 
     @property
     def selectable_from(self) -> int:
-        """As released: the first epoch of the second half, in which inputs are noisy, is not the best yet."""
+        """Second epoch of the noisy half: the released code does not select the first one."""
         return self.epochs // 2 + 1
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

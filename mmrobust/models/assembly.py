@@ -1,4 +1,4 @@
-"""From a configuration to a network: the modalities' encoders, and their fusion."""
+"""Builds the modalities' encoders and their fusion from the configuration."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from mmrobust.models.pyramid import Levelwise, NoSkips, Skips
 from mmrobust.models.pyramid_encoder import build_pyramids
 from mmrobust.models.stages import Staged, build_levels
 
-Fusion = Callable[[Any], nn.Module]  # of the encoders' widths, or of encoders that it takes apart
+# Maps the encoders' widths, or the encoders themselves (`takes_encoders`), to a fusion module.
+Fusion = Callable[[Any], nn.Module]
 
 
 def takes_encoders(fusion: Fusion | None) -> bool:
-    """Whether it begins inside the encoders, see `models.trunks`."""
+    """Whether the fusion begins inside the encoders and takes their later layers, see `models.trunks`."""
     return bool(getattr(getattr(fusion, "func", fusion), "takes_encoders", False))
 
 
@@ -27,24 +28,25 @@ def encoder_keys(encoder: Mapping[str, Any], spec: DataSpec) -> dict[str, dict[s
     """The keys of `build_encoder` for every modality.
 
     Args:
-        encoder: these keys, and under a modality's name those of that modality alone.
+        encoder: keys for all modalities; an entry with a modality's name holds the keys of that modality.
+        spec: the dataset's description.
     """
     return {m: _own_keys(encoder.get(m) or encoder) for m in spec.modalities}
 
 
 def _own_keys(encoder: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the entries of modalities, the decoder and what the optimizer is told."""
+    """The keys of `build_encoder` alone, without those of modalities, the decoder and the optimizer."""
     others = {*encoder_entries(encoder), "decoder", "lr_factor"}
     return {key: value for key, value in encoder.items() if key not in others}
 
 
 def by_lr_factor(network: nn.Module, encoder: Mapping[str, Any]) -> dict[float, list[nn.Parameter]]:
-    """What of a method learns, by the factor of its learning rate: `encoder.lr_factor` of its `encoders`, else 1.
+    """Group a method's trainable parameters by learning-rate factor: `encoder.lr_factor` for `encoders`, else 1.
 
-    Layers that a fusion took out of an encoder, see `takes_encoders`, learn like the rest.
+    The factor of layers that a fusion took out of an encoder (`takes_encoders`) is 1.
     """
     factors: dict[nn.Parameter, float] = {}
-    # a method may keep its encoders elsewhere
+    # Some methods have no attribute `encoders`, e.g. those with one network per combination.
     for m, module in getattr(network, "encoders", {}).items():
         own = encoder.get(m) or encoder
         factors |= dict.fromkeys(module.parameters(), float(own["lr_factor"]))
@@ -56,10 +58,10 @@ def by_lr_factor(network: nn.Module, encoder: Mapping[str, Any]) -> dict[float, 
 
 
 def build_encoders(encoder: Mapping[str, Any], spec: DataSpec, fusion: Fusion | None) -> nn.ModuleDict:
-    """The encoders as task and fusion need them.
+    """Build the encoders in the form that the task and the fusion require: whole, staged or as pyramids.
 
     Raises:
-        UserError: a modality's encoder cannot be built, or not in this way.
+        UserError: a modality's encoder cannot be built, or not in this form.
     """
     keys = encoder_keys(encoder, spec)
     if takes_encoders(fusion):
@@ -89,10 +91,10 @@ def _staged(name: str, modality: Any, keys: Mapping[str, Any]) -> Staged:
 
 
 def build_fusion(fusion: Fusion, encoders: nn.ModuleDict, spec: DataSpec) -> nn.Module:
-    """The fusion of these encoders; one that takes them apart leaves only what runs before it.
+    """Build the fusion of these encoders. A fusion that takes encoders apart removes its layers from them.
 
     Raises:
-        UserError: it is not of this task.
+        UserError: the fusion does not serve the dataset's task.
     """
     tasks = getattr(getattr(fusion, "func", fusion), "tasks", None)
     if tasks is not None and spec.task not in tasks:
@@ -106,6 +108,7 @@ def build_fusion(fusion: Fusion, encoders: nn.ModuleDict, spec: DataSpec) -> nn.
 
 
 def skips_of(encoders: nn.ModuleDict) -> nn.Module:
-    """A fusion of the encoders' skips, if they have any, for methods that fuse the deepest features themselves."""
+    """Build the fusion of the encoders' skips, if they have any, for methods that fuse the deepest features
+    themselves."""
     widths = getattr(next(iter(encoders.values())), "skip_widths", None)
     return NoSkips() if widths is None else Skips(len(encoders), widths)

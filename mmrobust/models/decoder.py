@@ -1,4 +1,4 @@
-"""From a pyramid of maps back to the pixels."""
+"""The segmentation decoder, from a pyramid of maps to class scores of pixels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mmrobust.models.pyramid import ConvNormReLU, Pyramid, resized
 
 
 class Upsample(nn.Module):
-    """Enlarging that is learned: the nearest place's value, then a 3x3 filter for each channel.
+    """Learned upsampling: nearest-neighbour interpolation, then a 3x3 filter for each channel.
 
-    The filters begin as the binomial kernel [1 2 1; 2 4 2; 1 2 1] / 16, so that at first all is smooth, as by
+    The filters start as the binomial kernel [1 2 1; 2 4 2; 1 2 1] / 16, so that the initial upsampling is smooth like
     bilinear interpolation. Source: ESANet (arXiv 2011.06961), with zero padding.
     """
 
@@ -34,7 +34,7 @@ class Upsample(nn.Module):
 
 
 class NonBottleneck1D(nn.Module):
-    """A residual block of 3x1 and 1x3 convolutions in turn (ERFNet: Romera et al., IEEE T-ITS 2018)."""
+    """A residual block of alternating 3x1 and 1x3 convolutions (ERFNet: Romera et al., IEEE T-ITS 2018)."""
 
     def __init__(self, width: int, norm: str) -> None:
         super().__init__()
@@ -54,23 +54,23 @@ class NonBottleneck1D(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Class scores of every pixel from a pyramid: convolve, enlarge, add the next finer level, and so on.
+    """Predicts class scores of every pixel. Each level convolves, upsamples and adds the next finer skip.
 
-    In training, classifiers on the way predict at every resolution, too. From the finest level on, class scores
-    themselves are enlarged by learned filters. Without skips, a single map is convolved and enlarged.
+    In training, a classifier at every level also predicts at that resolution. After the finest level, learned filters
+    upsample the class scores themselves. Without skips, a single map is convolved and upsampled.
 
     Args:
-        width: of the deepest map.
-        skips: widths of the other levels, coarse to fine.
-        stride: of the finest level: pixels for each of its places.
+        width: channels of the deepest map.
+        skips: channels of the other levels, coarse to fine.
+        stride: pixels per place of the finest level.
         num_classes: C.
         size: (H, W) of the result.
-        widths: of the decoder's levels, coarse to fine; the last one is repeated if there are fewer than skips.
-        blocks: `NonBottleneck1D` blocks of every level.
+        widths: channels of the decoder's levels, coarse to fine; the last is repeated if there are fewer than skips.
+        blocks: number of `NonBottleneck1D` blocks in every level.
         norm: batch | group.
 
-    Source: ESANet's decoder as MMANet and DMRNet use it: widths 512, 256, 128 and 3 blocks. There skips are
-    projected before the decoder, so that two decoders share the projections; here each has its own.
+    Source: ESANet's decoder as MMANet and DMRNet use it, with widths 512, 256, 128 and 3 blocks. They project the
+    skips before the decoder, so that two decoders share the projections; here each decoder has its own.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Decoder(nn.Module):
         self.enlarge = nn.ModuleList(Upsample(num_classes) for _ in range(round(math.log2(stride))))
 
     def forward(self, features: Pyramid | Tensor) -> Prediction:
-        """A pyramid to logits (B, C, *size); in training with those on its way up."""
+        """Predict logits (B, C, *size) from a pyramid or a map; in training also at the coarser resolutions."""
         x, skips = features if isinstance(features, Pyramid) else (features, ())
         side = []
         for i, level in enumerate(self.levels):
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
                 side += [self.side[i](x)] if self.training else []
                 x = self.up[i](x, skips[i].shape[-2:]) + self.skips[i](skips[i])
         x = self.classifier(x)
-        # There a filter for each channel takes an eighth of the time this way, argmax a third.
+        # On CPUs, channels_last cuts the time of per-channel filters to an eighth, that of argmax to a third.
         if x.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last)
         for enlarge in self.enlarge:

@@ -1,4 +1,4 @@
-"""Encoders of one modality: any input kind to features (B, D) or a map (B, D, ...)."""
+"""Encoders of one modality, which map an input of any kind to features (B, D) or (B, D, ...)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class PointwiseLinear(nn.Linear):
-    """A linear map of the channels: (B, D) -> (B, E), and (B, D, ...) -> (B, E, ...) at every place."""
+    """A linear map of the channels, (B, D) -> (B, E), applied to maps (B, D, ...) at every place."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() == 2:
@@ -39,9 +39,9 @@ def normalization(norm: str, channels: int, dimensions: int) -> nn.Module:
 
 
 class Tiny(nn.Module):
-    """Three strided convolutions for maps and sequences, two layers for vectors; a few thousand weights.
+    """Three strided convolutions for maps and sequences, two linear layers for vectors; a few thousand weights.
 
-    `exact` keeps maps at exactly a half, a quarter and an eighth of the input, which a decoder needs.
+    With `exact`, the maps have exactly a half, a quarter and an eighth of the input's size, as a decoder requires.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Tiny(nn.Module):
 
 
 class Timm(nn.Module):
-    """Any image network of timm, from its stem to the map before its pooling."""
+    """An image network of timm, from the stem to the map before the pooling."""
 
     def __init__(
         self,
@@ -89,22 +89,23 @@ class Timm(nn.Module):
             name, pretrained=pretrained, weights=weights, size=modality.shape[1:], **options
         )
         self.scale = pixel_scale(self.network, modality, pretrained or weights is not None)
-        # some networks widen their map once more before the pooling
+        # Some networks (e.g. MobileNets) widen the map once more before the pooling.
         self.width = getattr(self.network, "head_hidden_size", None) or self.network.num_features
         if norm == "group":
             use_group_norm(self.network)
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.network(x if self.scale is None else self.scale(x))
-        channels_last = features.dim() == 3 or features.shape[1] != self.width  # (B, tokens, D), (B, H, W, D)
+        # (B, tokens, D) of vision transformers, (B, H, W, D) of e.g. Swin
+        channels_last = features.dim() == 3 or features.shape[1] != self.width
         return features.movedim(-1, 1) if channels_last else features
 
 
 class OverFrames(nn.Module):
-    """An image encoder for videos: (B, C, T, H, W) -> the mean over the frames of its maps, (B, D, ...).
+    """Applies an image encoder to each frame of a video (B, C, T, H, W) and averages the maps to (B, D, ...).
 
     Attributes:
-        averages: false gives the maps of all frames, (B, D, T, ...).
+        averages: if false, the maps of all frames are returned, (B, D, T, ...).
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -121,7 +122,7 @@ class OverFrames(nn.Module):
 
 
 def keep_frames(network: nn.Module) -> None:
-    """Let encoders of videos give the maps of all frames, see `OverFrames.averages`."""
+    """Make the video encoders in `network` return the maps of all frames, see `OverFrames.averages`."""
     for module in network.modules():
         if isinstance(module, OverFrames):
             module.averages = False
@@ -149,26 +150,28 @@ def build_encoder(
     width: int | None,
     options: Mapping[str, Any],
 ) -> nn.Module:
-    """The encoder of one modality.
+    """Build the encoder of one modality.
 
     Args:
         modality: kind and shape of the input.
-        name: `tiny`, `text` (a transformer for text, `tiny` for the other kinds), the name of a timm model, or for
-            text of an encoder on the Hugging Face hub, or the dotted path of a class `E(modality, *, pretrained,
-            norm, **options)` with an attribute `width`.
-        pretrained: with weights trained on images (stems are adapted to the number of channels by timm).
-        weights: a file with this network's weights, which replaces the download of pretrained ones.
+        name: one of: `tiny`; `text` (a transformer for text, `tiny` for the other kinds); the name of a timm model;
+            for text, the name of an encoder on the Hugging Face hub; the dotted path of a class
+            `E(modality, *, pretrained, norm, **options)` with an attribute `width`.
+        pretrained: whether to load pretrained weights (timm adapts the stem to the number of channels).
+        weights: a file with this network's weights, used instead of the download.
         norm: `batch` or `group`.
-        width: channels of the features; None is the network's own.
-        options: passed on to the constructor.
+        width: channels of the features; None: the network's own.
+        options: further arguments of the constructor.
 
     Returns:
-        A module with `width`: (B, *shape) -> (B, width) or (B, width, ...).
+        A module with an attribute `width`, (B, *shape) -> (B, width) or (B, width, ...).
 
     Raises:
-        UserError: unknown name or norm, weights that cannot be had or do not fit, a kind that the encoder cannot read.
+        UserError: the name or the norm is unknown, the weights are unavailable or do not fit, or the encoder cannot
+            read this kind of input.
     """
-    from mmrobust.models.text import text_encoder  # whose blocks need this file
+    # Imported here, because the blocks of that module import this one.
+    from mmrobust.models.text import text_encoder
 
     if norm not in ("batch", "group"):
         raise UserError(f"encoder.norm={norm!r} is not known; choose batch or group")
@@ -215,7 +218,7 @@ def build_encoder(
 
 
 def check_tiny(weights: str | None) -> None:
-    """Raises: UserError: there are weights, which nobody has trained."""
+    """Refuse a weights file for `tiny`. Raises: UserError: `weights` is set."""
     if weights is not None:
         raise UserError(
             f"the encoder 'tiny' has no weights to load; set encoder.weights=null, not {weights}, or take "
@@ -224,7 +227,7 @@ def check_tiny(weights: str | None) -> None:
 
 
 def use_group_norm(network: nn.Module) -> None:
-    """Replace every BatchNorm2d by a GroupNorm of the same width, keeping what follows it (timm's activations)."""
+    """Replace every BatchNorm2d by a GroupNorm of the same width; keep the activation that timm puts inside it."""
     for module in list(network.modules()):
         for key, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
@@ -235,7 +238,7 @@ def use_group_norm(network: nn.Module) -> None:
 
 @contextmanager
 def running_statistics(network: nn.Module, active: bool = True) -> Iterator[None]:
-    """Within, BatchNorm layers use their running statistics: a single row has no variance of its own."""
+    """A context in which BatchNorm uses its running statistics, because a single row has no variance."""
     kinds = (*_BATCH_NORMS, nn.SyncBatchNorm)
     norms = [m for m in network.modules() if isinstance(m, kinds) and m.training] if active else []
     for norm in norms:
@@ -248,8 +251,8 @@ def running_statistics(network: nn.Module, active: bool = True) -> Iterator[None
 
 
 def few_rows(network: nn.Module, count: int) -> bool:
-    """Whether BatchNorm would see at most one row: of this rank's `count`, or of all ranks', if it is SyncBatchNorm,
-    so that they agree on whether it meets."""
+    """Whether BatchNorm would see at most one row. BatchNorm sees this rank's `count` rows; SyncBatchNorm sees those of
+    all ranks, which must agree on whether it synchronises."""
     if not ranks.active():
         return count <= 1
     norm = next((m for m in network.modules() if isinstance(m, nn.SyncBatchNorm)), None)

@@ -1,7 +1,7 @@
-"""Fusion of the modalities' features, for any number of modalities, under absence.
+"""Fusion of the features of any number of modalities, some of which may be absent.
 
 Each module takes `features: dict[modality -> (B, D_m, ...)]` and `available: (B, M)` bool and returns
-(B, width, ...). An absent modality's features change neither the result nor any gradient.
+(B, width, ...). An absent modality's features affect neither the result nor any gradient.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from mmrobust.models.encoders import PointwiseLinear
 
 
 def masked(features: Mapping[str, Tensor], available: Tensor) -> list[Tensor]:
-    """The features with exact zeros, and no gradient, where the modality is absent."""
+    """Set the features of absent modalities to exact zeros, which also stops their gradient."""
     zero = next(iter(features.values())).new_zeros(())
     return [torch.where(rows_like(available[:, i], x), x, zero) for i, x in enumerate(features.values())]
 
 
 def rows_like(rows: Tensor, like: Tensor) -> Tensor:
-    """(B,) shaped to broadcast over `like` (B, ...)."""
+    """Reshape `rows` (B,) so that it broadcasts over `like` (B, ...)."""
     return rows.reshape(-1, *[1] * (like.dim() - 1))
 
 
 def mean_over(features: Mapping[str, Tensor], available: Tensor) -> Tensor:
-    """The mean over the available modalities of features of one shape; zeros in rows without any."""
+    """Mean of equally shaped features over the available modalities; zeros in rows without any."""
     total = torch.stack(masked(features, available)).sum(0)
     return total / rows_like(available.sum(1).clamp(min=1), total)
 
@@ -39,7 +39,7 @@ def check_places(features: Mapping[str, Tensor]) -> None:
 
 
 class Concat(nn.Module):
-    """Concatenation; an absent modality's block is zero (as in MMANet and DMRNet). width = sum of the widths."""
+    """Concatenation. An absent modality's block is zero (as in MMANet and DMRNet); width = sum of the widths."""
 
     def __init__(self, widths: Mapping[str, int]) -> None:
         super().__init__()
@@ -67,9 +67,9 @@ class Sum(nn.Module):
 class Gated(nn.Module):
     """Gated multimodal unit (Arevalo et al., ICLR-W 2017, arXiv 1702.01992, eq. 1-4) with softmax gates.
 
-    h = sum_m z_m * tanh(W_m x_m), where z is a softmax over the available modalities, channel by channel,
-    of V_m x_m. For two modalities the published gate is a sigmoid of both inputs; gates of each modality's
-    own features are what stays defined for any M and under absence.
+    h = sum_m z_m * tanh(W_m x_m), where z is the softmax of V_m x_m over the available modalities, channel by
+    channel. The published gate, for two modalities, is a sigmoid of both inputs. Here each gate depends on its own
+    modality only, so that it is defined for any M and under absence.
     """
 
     def __init__(self, widths: Mapping[str, int], *, width: int) -> None:
@@ -91,10 +91,10 @@ class Gated(nn.Module):
 class FiLM(nn.Module):
     """Feature-wise linear modulation (Perez et al., AAAI 2018, arXiv 1709.07871), symmetric in the modalities.
 
-    Every modality, projected to h_m, is modulated by the mean c_m of the other available ones:
-    (1 + G_m c_m) * h_m + B_m c_m; the result is the mean over the available modalities. Alone, a modality is
-    unmodulated. FiLM as published has one conditioned and one conditioning input; this is the form that is
-    defined for any M and any combination.
+    The projection h_m of every modality is modulated by the mean c_m of the other available ones:
+    (1 + G_m c_m) * h_m + B_m c_m. The result is the mean over the available modalities. A single available modality
+    is not modulated. The published FiLM has one conditioned and one conditioning input; this form is defined for any
+    M and any combination.
     """
 
     def __init__(self, widths: Mapping[str, int], *, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Initial weights: each network's own, or one of the field's rules for all layers."""
+"""Initialization of weights: each network's own, or one standard rule for all layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm, nn.LayerN
 _kaiming = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
 _truncated = partial(nn.init.trunc_normal_, std=0.02)
 
-# Rule -> how the weights of convolutions and of linear maps are drawn.
+# Rule -> initializers of convolutions and of linear maps.
 RULES: dict[str, Any] = {
     "kaiming": (_kaiming, nn.init.xavier_normal_),
     "xavier": (nn.init.xavier_normal_, nn.init.xavier_normal_),
@@ -22,19 +22,19 @@ RULES: dict[str, Any] = {
 
 
 def keep_weights(network: nn.Module) -> nn.Module:
-    """Exempt a network, such as a pretrained one, from `initialize`; returns it."""
+    """Exempt a network, such as a pretrained one, from `initialize`; return the network."""
     for module in network.modules():
         module.keeps_weights = True  # type: ignore[assignment]
     return network
 
 
 def initialize(network: nn.Module, rule: str) -> None:
-    """Draw the weights of all convolutions and linear maps anew; biases become 0, norms 1 and 0.
+    """Redraw the weights of all convolutions and linear maps; set biases to 0, the scales of norms to 1.
 
-    Embeddings, free parameters and what `keep_weights` exempts stay as they are.
+    Embeddings, free parameters and modules that `keep_weights` exempts do not change.
 
     Args:
-        network: changed in place.
+        network: the network, which is changed in place.
         rule: `default` changes nothing; `kaiming` draws convolutions Kaiming-normal (fan-out) and linear maps
             Xavier-normal; `xavier` draws both Xavier-normal; `truncated_normal` both with deviation 0.02.
 

@@ -1,4 +1,4 @@
-"""Pretrained networks: timm's, their weights from the hub or from a file, and the pixels that these were trained on."""
+"""Pretrained networks of timm: weights from the hub or a file, and the pixel scale of the pretraining."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from mmrobust.data.spec import Modality
 from mmrobust.errors import UserError
 from mmrobust.files import foreign_content
 
-# Under which of its keys a training checkpoint holds the weights.
+# Keys under which training checkpoints store the weights.
 CONTAINERS = ("state_dict", "model", "model_state_dict")
 
-NAMED = 3  # of the keys that do not fit
+# Number of mismatched keys that a message lists.
+NAMED = 3
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ _unread: ContextVar[bool] = ContextVar("_unread", default=False)
 
 @contextmanager
 def without_pretrained_weights() -> Iterator[None]:
-    """Within, networks are built as they are for their pretrained weights, but these are not read: a checkpoint will
-    replace them, and file or download need not be there."""
+    """A context that builds networks in the form of their pretrained weights without reading these. A checkpoint then
+    replaces the weights, so that their file or download is not needed."""
     token = _unread.set(True)
     try:
         yield
@@ -41,15 +42,15 @@ def without_pretrained_weights() -> Iterator[None]:
 
 
 def reads_weights() -> bool:
-    """Whether pretrained weights are read: not within `without_pretrained_weights`."""
+    """Whether pretrained weights are read, i.e. not within `without_pretrained_weights`."""
     return not _unread.get()
 
 
 class PixelScale(nn.Module):
-    """Colour images as datasets give them, with ImageNet's mean and deviation, to those of a network's pretraining.
+    """Converts colour images from ImageNet's mean and deviation, which datasets use, to those of the pretraining.
 
     Args:
-        mean: of the pretraining's pixels in [0, 1], for each of three channels.
+        mean: mean of the pretraining's pixels in [0, 1], for each of three channels.
         std: their standard deviation.
     """
 
@@ -60,7 +61,7 @@ class PixelScale(nn.Module):
         super().__init__()
         ours, theirs = torch.tensor([IMAGENET_MEAN, IMAGENET_STD]), torch.tensor([mean, std])
         scale, shift = ours[1] / theirs[1], (ours[0] - theirs[0]) / theirs[1]
-        # constants of the network's name: not part of the state, so that checkpoints keep their keys
+        # The network's name determines these constants; they are not persistent, so that checkpoints keep their keys.
         self.register_buffer("scale", scale[:, None, None], persistent=False)
         self.register_buffer("shift", shift[:, None, None], persistent=False)
 
@@ -70,8 +71,8 @@ class PixelScale(nn.Module):
 
 
 def pixel_scale(network: Any, image: Modality, pretrained: bool) -> PixelScale | None:
-    """What goes before a timm network whose weights were trained on colours of another mean and deviation than
-    ImageNet's."""
+    """The `PixelScale` for a timm network whose pretraining used another mean and deviation than ImageNet's; None if
+    none is needed."""
     cfg = network.pretrained_cfg
     mean, std = tuple(cfg["mean"]), tuple(cfg["std"])
     colours = image.kind == "image" and image.shape[0] == len(mean) == 3
@@ -83,17 +84,18 @@ def pixel_scale(network: Any, image: Modality, pretrained: bool) -> PixelScale |
 def timm_network(
     name: str, *, pretrained: bool, weights: str | None, size: Sequence[int], **options: Any
 ) -> Any:
-    """What timm makes of a name, without a classifier.
+    """Build a timm network without a classifier.
 
     Args:
-        pretrained: with the weights of timm's hub.
-        weights: a file with this network's weights, which replaces the hub. Its stem is adapted to the number of
-            channels (`in_chans`; one channel gets the sum of three), its classifier left out, all else must fit.
-        size: (H, W) of the input, for which a model is made that knows one size alone.
-        options: of `timm.create_model`.
+        name: name of the timm model.
+        pretrained: whether to load weights from the hub.
+        weights: a file with this network's weights, used instead of the hub. The stem is adapted to the number of
+            channels (`in_chans`; one channel gets the sum of three) and the classifier is left out; all else must fit.
+        size: (H, W) of the input; models with a fixed input size are built for it.
+        options: arguments of `timm.create_model`.
 
     Raises:
-        UserError: it knows no such model, or none for this size, or the weights cannot be had, or are not this network's.
+        UserError: timm has no such model, or none for this size, or the weights are unavailable or of another network.
     """
     import timm  # 4 s
 
@@ -147,7 +149,7 @@ def _with_weights(name: str, weights: str, options: dict[str, Any]) -> Any:
     dropped = [key for key in state if key.rpartition(".")[0] in heads]
     for key in dropped:
         del state[key]
-    # timm converts older names and other stems, and is strict where no classifier is expected
+    # timm converts older names and other stems; its key check is strict because no classifier is expected.
     overlay = {"state_dict": state, "num_classes": 0, "classifier": None, "label_offset": 0}
     overlay = {**options.get("pretrained_cfg_overlay", {}), **overlay}
     options = {k: v for k, v in options.items() if k not in ("num_classes", "pretrained_cfg_overlay")}
@@ -157,7 +159,7 @@ def _with_weights(name: str, weights: str, options: dict[str, Any]) -> Any:
 
     features = ("features_only", "out_indices", "feature_cls", "output_stride")
     try:
-        # not strict where only features are asked for, so look at the whole first
+        # timm does not check keys for features_only, so the whole network is built first.
         whole = create(**{k: v for k, v in options.items() if k not in features})
     except (RuntimeError, KeyError, IndexError, ValueError, AttributeError, AssertionError) as error:
         raise UserError(
@@ -177,7 +179,7 @@ def _with_weights(name: str, weights: str, options: dict[str, Any]) -> Any:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Within, a logger tells errors alone."""
+    """A context in which a logger emits errors only."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -188,7 +190,7 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 def _what_differs(error: Exception) -> str:
-    """torch's list of keys that do not fit, shortened."""
+    """Shorten torch's list of mismatched keys."""
     lines = [line.strip().rstrip(". ") for line in str(error).splitlines() if line.strip()]
     if len(lines) < 2:
         return f"{type(error).__name__}: {error}"
@@ -203,10 +205,10 @@ def _what_differs(error: Exception) -> str:
 
 
 def load_weights(network: nn.Module, weights: str) -> None:
-    """Load a file into a network of the user's, whose keys and shapes must be those of the file.
+    """Load a weights file into a user's network; keys and shapes must match exactly.
 
     Raises:
-        UserError: the file cannot be read, or does not fit.
+        UserError: the file cannot be read or does not fit.
     """
     if not reads_weights():
         return
@@ -219,10 +221,10 @@ def load_weights(network: nn.Module, weights: str) -> None:
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a pickle of torch's (.pth, .pt, .bin), none of whose code is run.
+    """Read the tensors of a .safetensors file or of a torch pickle (.pth, .pt, .bin) without running its code.
 
     Raises:
-        UserError: there is no such file; it is damaged, of another kind, or holds more than tensors.
+        UserError: the file does not exist, is damaged or of another format, or holds more than tensors.
     """
     file = Path(str(path))
     if not file.is_file():
@@ -246,5 +248,5 @@ def read_weights(path: str) -> dict[str, Tensor]:
             f"encoder.weights={path} holds {type(found).__name__} and not weights by name; give a network's "
             "state_dict"
         )
-    # as DataParallel and DistributedDataParallel save them
+    # DataParallel and DistributedDataParallel prefix the keys.
     return {str(key).removeprefix("module."): x for key, x in found.items()}

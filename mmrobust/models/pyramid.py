@@ -1,6 +1,7 @@
-"""Features at several resolutions, and how those of several modalities become one.
+"""Feature pyramids (maps at several resolutions) and their fusion over modalities.
 
-Everything here is row-wise in eval mode, and an absent modality's features change neither the result nor any gradient.
+In eval mode, the rows of a batch do not affect one another. An absent modality's features affect neither the result
+nor any gradient.
 """
 
 from __future__ import annotations
@@ -16,40 +17,41 @@ from torch import Tensor, nn
 from mmrobust.models.encoders import PointwiseLinear, normalization
 from mmrobust.models.fusion import check_places, masked
 
-MAX_CONTEXT = 512  # channels that a context module has if nobody says how many
+# Upper bound of a context module's channels where the configuration sets none.
+MAX_CONTEXT = 512
 
 
 class Pyramid(NamedTuple):
-    """Maps of one input, or of a combination: the coarsest, and finer ones that a decoder adds on its way up."""
+    """Maps of one input or of a combination: the coarsest, and the finer ones that a decoder adds as skips."""
 
     deep: Tensor  # (B, D, h, w)
     skips: tuple[Tensor, ...]  # (B, D_l, H_l, W_l), coarse to fine
 
 
 def deepest(features: Tensor | Pyramid) -> Tensor:
-    """What a method may transform: the feature, of a pyramid the coarsest map."""
+    """The part of the features that a method transforms: a pyramid's coarsest map, otherwise the feature itself."""
     return features.deep if isinstance(features, Pyramid) else features
 
 
 def with_deepest(features: Any, deep: Tensor) -> Any:
-    """The same with another deepest map; the skips stay."""
+    """Replace the deepest map of the features and keep the skips."""
     return features._replace(deep=deep) if isinstance(features, Pyramid) else deep
 
 
 def levels(features: Tensor | Pyramid) -> list[Tensor]:
-    """All maps, coarse to fine."""
+    """All maps of the features, coarse to fine."""
     return [features.deep, *features.skips] if isinstance(features, Pyramid) else [features]
 
 
 def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, C, h, w) to (B, C, *size), bilinearly."""
+    """Resize maps (B, C, h, w) to (B, C, *size), bilinearly."""
     if maps.shape[-2:] == tuple(size):
         return maps
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def by_level(function: Callable[[dict[str, Tensor]], Tensor], features: Mapping[str, Any]) -> Any:
-    """What the function makes of the modalities' features; of pyramids, level by level."""
+    """Apply a function to the modalities' features, or to every level of their pyramids."""
     every = {m: levels(x) for m, x in features.items()}
     count = len(next(iter(every.values())))
     deep, *skips = [function({m: maps[i] for m, maps in every.items()}) for i in range(count)]
@@ -57,7 +59,7 @@ def by_level(function: Callable[[dict[str, Tensor]], Tensor], features: Mapping[
 
 
 class ConvNormReLU(nn.Sequential):
-    """A convolution that keeps the size, without bias, with a norm and a ReLU behind it."""
+    """A size-preserving convolution without bias, a norm and a ReLU."""
 
     def __init__(self, inputs: int, width: int, kernel: int, norm: str) -> None:
         convolution = nn.Conv2d(inputs, width, kernel, padding=kernel // 2, bias=False)
@@ -65,7 +67,7 @@ class ConvNormReLU(nn.Sequential):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels scaled by gates in (0, 1) that see the mean over all places; a zero map stays zero.
+    """Scales the channels by gates in (0, 1), computed from the mean over all places; a zero map stays zero.
 
     Source: Hu et al., CVPR 2018, arXiv 1709.01507, reduction 16.
     """
@@ -82,14 +84,14 @@ class SqueezeExcitation(nn.Module):
 
 
 class GatedSum(nn.Module):
-    """Sum over the available modalities of their maps, each behind a squeeze-and-excitation gate of its own.
+    """Sums the maps of the available modalities, each scaled by its own squeeze-and-excitation gate.
 
-    Source: the fusion of ESANet (Seichter et al., ICRA 2021, arXiv 2011.06961) for two modalities; MMANet's released
-    code hides absent ones by zeros, which the gates leave zero.
+    Source: the fusion of ESANet (Seichter et al., ICRA 2021, arXiv 2011.06961) for two modalities. MMANet's released
+    code sets absent modalities to zero, which the gates preserve.
 
     Args:
         count: number of modalities.
-        width: of their maps.
+        width: channels of their maps.
     """
 
     def __init__(self, count: int, width: int) -> None:
@@ -97,20 +99,20 @@ class GatedSum(nn.Module):
         self.gates = nn.ModuleList(SqueezeExcitation(width) for _ in range(count))
 
     def forward(self, features: Mapping[str, Tensor], available: Tensor) -> Tensor:
-        """Maps (B, D, H, W) of the modalities `available` (B, M) to one (B, D, H, W)."""
+        """Fuse the maps (B, D, H, W) of the modalities that `available` (B, M) marks to one (B, D, H, W)."""
         check_places(features)
         gated = (gate(x) for gate, x in zip(self.gates, masked(features, available), strict=True))
         return functools.reduce(torch.add, gated)
 
 
 class Skips(nn.Module):
-    """The finer levels of all modalities fused by gated sums, beside a deepest map that others fuse.
+    """Fuses the finer levels of all modalities by gated sums; the caller fuses the deepest maps.
 
-    Maps of another size than the first modality's are brought to it.
+    Maps are resized to the first modality's size at each level.
 
     Args:
         count: number of modalities.
-        widths: of the skips, coarse to fine, the same for all modalities.
+        widths: channels of the skips, coarse to fine, equal for all modalities.
     """
 
     def __init__(self, count: int, widths: Sequence[int]) -> None:
@@ -118,7 +120,7 @@ class Skips(nn.Module):
         self.levels = nn.ModuleList(GatedSum(count, width) for width in widths)
 
     def forward(self, deep: Tensor, features: Mapping[str, Pyramid], available: Tensor) -> Pyramid:
-        """The fused deepest map, every modality's pyramid, what is available (B, M): the fused pyramid."""
+        """Build the fused pyramid from the fused deepest map, every modality's pyramid and `available` (B, M)."""
         first = next(iter(features.values()))
         fused = []
         for i, fuse in enumerate(self.levels):
@@ -128,14 +130,14 @@ class Skips(nn.Module):
 
 
 class NoSkips(nn.Module):
-    """Stands for `Skips` where features have one resolution: the fused feature as it is."""
+    """Replaces `Skips` where features have one resolution, and returns the fused feature unchanged."""
 
     def forward(self, deep: Tensor, features: Mapping[str, Any], available: Tensor) -> Tensor:
         return deep
 
 
 class Levelwise(nn.Module):
-    """A fusion of single maps for pyramids: it fuses the deepest level, gated sums the others."""
+    """Applies a fusion of single maps to pyramids: it fuses the deepest level, gated sums fuse the others."""
 
     def __init__(self, fusion: nn.Module, skips: nn.Module) -> None:
         super().__init__()
@@ -148,15 +150,15 @@ class Levelwise(nn.Module):
 
 
 class Context(nn.Module):
-    """Pyramid pooling (Zhao et al., CVPR 2017, arXiv 1612.01105): what lies around, at several scales.
+    """Pyramid pooling (Zhao et al., CVPR 2017, arXiv 1612.01105): context at several scales.
 
-    The map is averaged to n x n places for every n in `bins`, each result is reduced, enlarged to the map's size
-    and put beside it; a 1x1 convolution makes `width` channels of all.
+    For every n in `bins`, the map is averaged to n x n places, reduced in channels, enlarged to the map's size and
+    concatenated with it. A 1x1 convolution maps the concatenation to `width` channels.
 
     Args:
         inputs: channels of the map.
-        bins: released with ESANet: 1 and 5.
-        width: of the result; null: that of the map, but at most MAX_CONTEXT.
+        bins: sizes of the averaged maps; ESANet's release uses 1 and 5.
+        width: channels of the result; null: those of the map, but at most MAX_CONTEXT.
         norm: batch | group.
     """
 
@@ -177,14 +179,16 @@ class Context(nn.Module):
 
 
 class GatedContext(nn.Module):
-    """`fusion=pyramid`: the deepest maps summed behind gates, as all other levels are, then a context module.
+    """`fusion=pyramid`: gated sums of the deepest maps, as at all other levels, then a context module.
 
-    Separate trunks that meet at every level, but go on alone: each runs once, whatever the combinations. (In the
-    published network, `fusion=esanet`, the first modality's trunk carries what was fused.)
+    The trunks stay separate; their maps are fused at every level, but the fused maps do not return to a trunk. Each
+    trunk thus runs once for all combinations. (In the published network, `fusion=esanet`, the first modality's trunk
+    processes the fused maps further.)
 
     Args:
-        widths: of the modalities' deepest maps; where they differ, all are projected to the largest, without a bias.
-        bins, width, norm: of the context module, see `Context`.
+        widths: channels of the modalities' deepest maps; if they differ, linear maps without bias project all to the
+            largest.
+        bins, width, norm: keys of the context module, see `Context`.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("segmentation",)
@@ -202,6 +206,6 @@ class GatedContext(nn.Module):
         self.width = self.context.width
 
     def forward(self, features: Mapping[str, Tensor], available: Tensor) -> Tensor:
-        """Maps (B, D_m, H, W) of the modalities `available` (B, M) to (B, width, H, W)."""
+        """Fuse the maps (B, D_m, H, W) of the modalities that `available` (B, M) marks to (B, width, H, W)."""
         projected = {m: f(x) for f, (m, x) in zip(self.projections, features.items(), strict=True)}
         return self.context(self.sum(projected, available))

@@ -1,4 +1,4 @@
-"""Parts of a network that do not learn for a while."""
+"""Temporary freezing of parts of a network."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import nn
 
 
 def rest(network: nn.Module, parts: Sequence[nn.Module]) -> None:
-    """Of a network in training: the parts' layers in eval mode, so that running statistics stay; nothing if there are no
-    parts. What holds layers stays in training, in which a decoder also predicts on its way up."""
+    """Put the network in training mode and the leaf layers of `parts` in eval mode, so that their running statistics do
+    not change. Containers stay in training mode, because a decoder predicts at all resolutions only there."""
     if parts:
         network.train()
     for part in parts:
@@ -19,7 +19,7 @@ def rest(network: nn.Module, parts: Sequence[nn.Module]) -> None:
 
 
 def drop_gradients(parts: Iterable[nn.Module]) -> None:
-    """None, not zero, with which momentum and weight decay would go on."""
+    """Set the parts' gradients to None. With zeros, momentum and weight decay would still change the weights."""
     for part in parts:
         for p in part.parameters():
             p.grad = None

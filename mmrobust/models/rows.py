@@ -1,4 +1,4 @@
-"""Encoding the rows of a batch that have a modality, and only those."""
+"""Encodes only those rows of a batch that have a modality."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from mmrobust.models.encoders import few_rows, running_statistics, scatter_rows
 def encode_rows(
     network: nn.Module, encode: Callable[[Tensor], Any], x: Tensor, rows: Tensor | None, count: int
 ) -> Any:
-    """Features of a batch, nests of (count, ...): zeros in rows that lack the modality.
+    """Compute the features of a batch, nestings of (count, ...), with zeros in rows that lack the modality.
 
-    Without any row that has it, a zero row is encoded all the same, times 0, so that DDP finds a gradient for each of
-    the parameters; with SyncBatchNorm, whose ranks must meet, none is.
+    If no row has the modality, a row of zeros is encoded and multiplied by 0, so that DDP finds a gradient for every
+    parameter. If SyncBatchNorm synchronises with other ranks, the empty batch itself is encoded.
 
     Args:
-        network: what `encode` belongs to.
-        encode: inputs (R, ...) to features.
-        x: (count, ...), undefined in the other rows.
-        rows: which rows have the modality, (R,); None: all.
+        network: the network to which `encode` belongs.
+        encode: maps inputs (R, ...) to features.
+        x: inputs (count, ...), undefined in rows that lack the modality.
+        rows: indices (R,) of the rows that have the modality; None: all.
+        count: number of rows of the batch.
     """
     given = len(x) if rows is None else len(rows)
     few = network.training and few_rows(network, given)

@@ -1,4 +1,4 @@
-"""The cells of a panel: how an input of each kind, and a class or a map of classes, is drawn."""
+"""The cells of a panel, which draw inputs of each kind and the targets and predictions of each task."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 VOID_GREY = (0.55, 0.55, 0.55)
-MOST_LINES = 5  # of an answer
-LONGEST_TEXT = 90  # characters of a text that are shown
+MOST_LINES = 5  # lines of a target or prediction that a cell shows
+LONGEST_TEXT = 90  # characters of a text that a cell shows
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Cell:
     height: float
 
     def show(self, image: np.ndarray, **keys: Any) -> None:
-        """An image as large as fits with square pixels."""
+        """Draw an image as large as the cell allows, with square pixels."""
         wide, high = image.shape[1] / self.width, image.shape[0] / self.height
         width, height = self.width * min(wide / high, 1), self.height * min(high / wide, 1)
         self._show(image, width, height, **keys)
 
     def fill(self, image: np.ndarray, **keys: Any) -> None:
-        """An image, stretched."""
+        """Draw an image stretched to the cell."""
         self._show(image, self.width, self.height, **keys)
 
     def _show(self, image: np.ndarray, width: float, height: float, **keys: Any) -> None:
@@ -68,7 +68,7 @@ class Cell:
         self.axes.text(*middle, text, color=colour, ha="center", va="center", fontsize=size)
 
     def judge(self, text: str, right: bool) -> None:
-        """Green if it is right, red if it is wrong."""
+        """Write a text on green if it is right, on red if it is wrong."""
         self.paint("#e8f5e9" if right else "#fdecea")
         self.write(text, "#1a7f37" if right else "#c62828")
 
@@ -85,7 +85,7 @@ class Cell:
 
 
 def draw_input(cell: Cell, x: np.ndarray | None, modality: Modality) -> None:
-    """One modality of one sample as its kind is looked at; None says that it is absent."""
+    """Draw one modality of one sample in the form of its kind; None stands for an absent modality."""
     if x is None:
         cell.write("absent", "#888888")
     else:
@@ -93,7 +93,7 @@ def draw_input(cell: Cell, x: np.ndarray | None, modality: Modality) -> None:
 
 
 def draw_image(cell: Cell, x: np.ndarray, single: str = "gray") -> None:
-    """(C, H, W): three channels in colour, others their mean in the colours of `single`."""
+    """Draw (C, H, W): three channels in colour, any other number as their mean in the colour map `single`."""
     if len(x) == 3:
         cell.show(stretched(x).transpose(1, 2, 0))
     else:
@@ -105,7 +105,7 @@ def draw_depth(cell: Cell, x: np.ndarray) -> None:
 
 
 def draw_video(cell: Cell, x: np.ndarray) -> None:
-    """The frame in the middle."""
+    """Draw the middle frame."""
     draw_image(cell, x[:, x.shape[1] // 2])
 
 
@@ -140,14 +140,14 @@ DRAWINGS: dict[str, Callable[[Cell, np.ndarray], None]] = {
 def draw_answer(
     cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
 ) -> None:
-    """What a sample is, or (with a probability) is predicted to be, as its task is looked at."""
+    """Draw a sample's target, or (with a probability) its prediction, in the form of its task."""
     ANSWERS[spec.task](cell, answer, probability, target, spec)
 
 
 def draw_class(
     cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
 ) -> None:
-    """A class by name, green if it is right."""
+    """Write the class by name, green if it is right."""
     name = class_name(spec, int(answer))
     if probability is None:
         cell.write(name, "black")
@@ -158,7 +158,7 @@ def draw_class(
 def draw_map(
     cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
 ) -> None:
-    """A map of classes in the colours of `palette`, void grey."""
+    """Draw a map of classes in the colours of `palette`, with void in grey."""
     height, width = target.shape
     answer = answer[:height, :width]
     colours = np.array([*palette(spec.num_classes), VOID_GREY])
@@ -169,7 +169,7 @@ def draw_map(
 def draw_numbers(
     cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
 ) -> None:
-    """The numbers, and how far they are off."""
+    """Write the numbers and their errors."""
     errors = answer - target
     lines = [
         f"{a:.3g}" if probability is None else f"{a:.3g} ({e:+.2g})"
@@ -181,7 +181,7 @@ def draw_numbers(
 def draw_labels(
     cell: Cell, answer: np.ndarray, probability: np.ndarray | None, target: np.ndarray, spec: DataSpec
 ) -> None:
-    """The labels that are there, green if they are the right ones."""
+    """Write the labels that are present, green if they are right."""
     names = [class_name(spec, label) for label in np.flatnonzero(answer).tolist()]
     text = "\n".join([*names[:MOST_LINES], *(["..."] if len(names) > MOST_LINES else [])]) or "none"
     if probability is None:
@@ -199,7 +199,7 @@ ANSWERS: dict[str, Callable[[Cell, np.ndarray, np.ndarray | None, np.ndarray, Da
 
 
 def palette(count: int) -> list[tuple[float, float, float]]:
-    """The same colours whatever the number of classes: hues a golden ratio apart, in four shades."""
+    """Colours of classes, independent of their number: hues a golden ratio apart, in four shades."""
     shades = ((0.62, 0.86), (0.85, 0.62), (0.38, 0.95), (0.7, 0.42))
     hues = [(0.58 + 0.61803398875 * k) % 1 for k in range(count)]
     return [colorsys.hsv_to_rgb(hue, *shades[k % len(shades)]) for k, hue in enumerate(hues)]
@@ -210,6 +210,6 @@ def class_name(spec: DataSpec, label: int) -> str:
 
 
 def stretched(x: np.ndarray) -> np.ndarray:
-    """From what is normalised back to [0, 1]: the smallest and the largest value, but for a hundredth."""
+    """Map normalised values to [0, 1]; the percentiles 0.5 and 99.5 become 0 and 1."""
     low, high = np.percentile(x, (0.5, 99.5))
     return np.clip((x - low) / max(high - low, 1e-6), 0, 1)

@@ -1,4 +1,4 @@
-"""Pictures that appear whole or not at all. Imports no torch."""
+"""Atomic writing of figures. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture of a run: a few samples, what the modalities show of them, the truth, and every combination's prediction."""
+"""The panel of a run: a few samples with their modalities, the truth, and every combination's prediction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("mmrobust")
 
 SAMPLES = 4
-MOST_COMBINATIONS = 8  # if there are more: the single modalities, the worst and the full one
+# Of more combinations, the panel shows the single modalities, the worst and the full one.
+MOST_COMBINATIONS = 8
 CELL, BETWEEN = 1.25, 0.06  # inches: a cell's width, and the gaps
 DPI = 120
 
@@ -61,7 +62,7 @@ def save_panel(
 
 
 def chosen_samples(data: DataModule, split: str) -> Batch:
-    """A few of a split's samples, evenly spaced among those that lack least."""
+    """Choose a few samples of a split, evenly spaced among those with the fewest absent modalities."""
     masks = data.masks[split]
     best = np.flatnonzero(masks.sum(1) == masks.sum(1).max())
     count = min(SAMPLES, len(best))
@@ -73,7 +74,7 @@ def chosen_samples(data: DataModule, split: str) -> Batch:
 def chosen_combinations(
     served: Sequence[tuple[str, ...]], results: Mapping[str, Any]
 ) -> list[tuple[str, ...]]:
-    """Which of the served combinations have a column: all, or the single ones, the worst and the fullest."""
+    """Choose the served combinations that get a column: all, or the single ones, the worst and the largest."""
     if len(served) <= MOST_COMBINATIONS:
         return list(served)
     score = scores(results)
@@ -84,7 +85,7 @@ def chosen_combinations(
 
 
 def scores(results: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
-    """Combination -> its primary metric, as a number and as text; without those that have none."""
+    """Combination -> its primary metric, as a number and as text; combinations without a value are left out."""
     metric = results["primary"]["metric"]
     label = metric_named(metric, results).label
     values = {name: row["metrics"][metric] for name, row in results["combinations"].items() if row}
@@ -94,8 +95,8 @@ def scores(results: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
 def predict(
     method: Method, batch: Batch, combinations: Sequence[tuple[str, ...]]
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray] | None]]:
-    """Combination -> of every sample the predicted classes, () or (H, W), and their probabilities; None for a sample
-    that lacks a modality of the combination."""
+    """Combination -> predicted classes, () or (H, W), and their probabilities for every sample; None for a sample that
+    lacks a modality of the combination."""
     masks = combination_masks(combinations, method.modalities).to(batch.available.device)
     was_training, predicted, probability = method.training, [], []
     with torch.inference_mode():
@@ -123,7 +124,7 @@ def draw(
     path: Path,
     title: str,
 ) -> None:
-    """Rows are samples; columns are modalities, the truth and combinations. All lengths are inches."""
+    """Draw samples as rows and modalities, truth and combinations as columns. All lengths are inches."""
     from matplotlib.figure import Figure
 
     m, columns, tall = len(spec.modalities), [*spec.modalities, "truth", *predictions], CELL * _aspect(spec)
@@ -135,12 +136,12 @@ def draw(
     below = BETWEEN + 0.19 * lines
     height = above + len(batch) * (tall + BETWEEN) + below
     figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0, 0, 1, 1))  # one for all: creating one for each cell takes most of the time
+    # All cells share one axes object, because creating one for each cell would take most of the time.
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.text(width / 2, height - 0.06, title, ha="center", va="top", fontsize=10)
     for column, head in enumerate(heads):
-        left = (
-            BETWEEN + column * (CELL + BETWEEN) + 2 * BETWEEN * (column >= m)
-        )  # apart: what is said of them
+        # A wider gap separates the inputs from the truth and the predictions.
+        left = BETWEEN + column * (CELL + BETWEEN) + 2 * BETWEEN * (column >= m)
         top = height - above
         axes.text(left + CELL / 2, top + 0.05, head, ha="center", va="bottom", fontsize=7, linespacing=1.1)
         for row in range(len(batch)):
@@ -169,14 +170,14 @@ def draw(
 
 
 def _head(name: str, spec: DataSpec, scores: Mapping[str, tuple[float, str]]) -> str:
-    """What stands above a combination."""
+    """The heading of a combination's column."""
     everything = len(spec.modalities) > 3 and name == combination_name(tuple(spec.modalities))
     lines = [f"all {len(spec.modalities)}" if everything else name.replace("+", "\n+ ")]
     return "\n".join([*lines, *([scores[name][1]] if name in scores else [])])
 
 
 def _legend(batch: Batch, spec: DataSpec, predictions: Mapping[str, Any]) -> list[tuple[Any, str]]:
-    """Colours and names of the classes that can be seen, and of void."""
+    """Colours and names of the visible classes and of void."""
     seen = {int(label) for label in batch.target.unique()}
     for column in predictions.values():
         seen |= {int(label) for answer in column if answer is not None for label in np.unique(answer[0])}
@@ -186,7 +187,7 @@ def _legend(batch: Batch, spec: DataSpec, predictions: Mapping[str, Any]) -> lis
 
 
 def _target(batch: Batch, row: int) -> np.ndarray:
-    """A sample's label without what collating added."""
+    """A sample's target without the padding that collation added."""
     target = batch.target[row]
     if batch.label_size is not None:
         height, width = batch.label_size[row].tolist()
@@ -195,7 +196,7 @@ def _target(batch: Batch, row: int) -> np.ndarray:
 
 
 def _aspect(spec: DataSpec) -> float:
-    """Height over width of the cells: that of the first modality which is a picture."""
+    """Height over width of the cells, taken from the first modality that is a picture."""
     shapes = [m.shape[-2:] for m in spec.modalities.values() if m.traits.picture]
     height, width = shapes[0] if shapes else (1, 1)
     return min(max(height / width, 0.5), 1.6)

@@ -1,4 +1,4 @@
-"""What others published, beside our runs: only where both measured the same. Imports no torch."""
+"""Published numbers beside our runs, only where both measured the same quantity. Imports no torch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Published:
     trust: str
 
     def differences(self, ours: Mapping[str, str]) -> list[str]:
-        """What a run that measured this does otherwise, or nobody knows, in words."""
+        """The settings in which a run differs from this row, or that are unknown, in words."""
         told = []
         for key in dict.fromkeys((*ALWAYS, *self.setting)):
             wanted, here = self.setting.get(key), ours.get(key, "not recorded")
@@ -47,7 +47,7 @@ class Published:
 
 
 def measured(run: Run) -> dict[str, str]:
-    """What a run may share with a published number."""
+    """The settings of a run that are compared with those of published numbers."""
     n = max((count for count in run.counts.values() if count is not None), default=0)
     own = {"n": n, "encoder": run.origin.encoder, "epochs": run.origin.epochs}
     return run.table | run.row | {key: str(value) for key, value in own.items() if value is not None}
@@ -61,7 +61,7 @@ def published() -> list[Published]:
 
 @cache
 def recipe_status() -> dict[str, dict[str, str]]:
-    """Recipe -> its status, and why."""
+    """Recipe -> its status and the reason."""
     found: dict[str, dict[str, str]] = _file()["recipes"]
     return found
 
@@ -73,7 +73,7 @@ def _file() -> dict[str, Any]:
 
 
 def beside(runs: Sequence[Run]) -> tuple[list[Published], list[str]]:
-    """The published rows that may stand in a table of runs, and for the others why they may not.
+    """The published rows that fit into a table of runs, and the reasons why the others do not fit.
 
     Args:
         runs: the comparable runs of a table.

@@ -1,4 +1,4 @@
-"""One run's result: the table and the picture over combinations."""
+"""The table and the figure of one run's result over combinations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmrobust.evaluation.results import shown_combinations
 
 
 def show(results: dict[str, Any], title: str, paths: dict[str, Path]) -> None:
-    """Print the table, and where things are."""
+    """Print the table and the paths of the run's files."""
     from rich.console import Console
 
     # In a file nothing needs to be cut to the width of a terminal.
@@ -27,7 +27,7 @@ def show(results: dict[str, Any], title: str, paths: dict[str, Path]) -> None:
 
 
 def in_one_line(results: Mapping[str, Any]) -> str:
-    """The scores that matter: of a study's trial the one that it is judged by, else the aggregates."""
+    """The main scores in one line: the objective for a study's trial, the aggregates for any other run."""
     metric = results["primary"]["metric"]
     chosen = results.get("selection", {}).get("value")
     if results["identity"].get("study") and chosen is not None:
@@ -39,7 +39,7 @@ def in_one_line(results: Mapping[str, Any]) -> str:
 
 
 def measured_under(protocol: Mapping[str, Any]) -> str:
-    """What was missing and noisy in a test, in words; empty if nothing was."""
+    """The test's missing modalities and noise, in words; empty for a complete and clean test."""
     words = []
     for part in (protocol["missing"]["test"]["protocol"], protocol["noise"]["test"]["protocol"]):
         if part["name"] not in ("complete", "clean"):
@@ -50,13 +50,13 @@ def measured_under(protocol: Mapping[str, Any]) -> str:
 
 
 def sample_in_words(protocol: Mapping[str, Any]) -> str:
-    """That the combinations are a sample; empty if they are all."""
+    """A note that the combinations are a sample; empty if all were evaluated."""
     sample = protocol.get("sample")
     return f"a sample of {sample['combinations']} of {sample['of']} combinations" if sample else ""
 
 
 def result_table(results: Mapping[str, Any], title: str) -> Table:
-    """A row for every combination that is shown, then the aggregates."""
+    """Make a table with a row for every shown combination, then the aggregates."""
     from rich.table import Table
 
     rows = shown_combinations(results)
@@ -93,7 +93,7 @@ def _cells(values: Mapping[str, float | None], metrics: list[str]) -> list[str]:
 
 
 def plot_combinations(results: Mapping[str, Any], path: Path, title: str) -> None:
-    """A bar for every combination that is shown: the primary metric, with the average as a line."""
+    """Plot the primary metric as a bar for every shown combination, with the average as a line."""
     from matplotlib.figure import Figure
 
     metric = results["primary"]["metric"]

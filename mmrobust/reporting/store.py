@@ -25,7 +25,7 @@ OF_COMBINATION = ("combination", "value", "n")
 
 @dataclass(frozen=True)
 class Stored:
-    """What a store holds.
+    """The content of a store.
 
     Args:
         runs: a run for each pair of run and metric, as its rows lie there.
@@ -39,7 +39,7 @@ class Stored:
 
 
 def read_store(path: Path) -> Stored:
-    """Read all that can be read.
+    """Read every run of a store that can be read.
 
     Args:
         path: a CSV file.

@@ -1,7 +1,7 @@
-"""Runs side by side: which are comparable, which are seeds of one recipe, mean ± std. Imports no torch.
+"""Tables of comparable runs, with mean ± std over the seeds of each recipe. Imports no torch.
 
-A table holds comparable runs: same data, split, test masks and noise, metric, selection, classes and modalities. A row
-holds runs that differ in their seed alone. `worst` is each run's own worst combination, averaged like the rest.
+The runs of a table share data, split, test masks and noise, metric, selection, classes and modalities. The runs of a
+row differ only in their seed. `worst` is each run's own worst combination, averaged over seeds like all columns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mmrobust.reporting.published import Published, beside, recipe_status
 from mmrobust.reporting.run_table import sample_in_words
 from mmrobust.reporting.runs import Run
 
-# How the report calls what runs of two tables do not share.
+# The report's words for the properties that separate runs into tables.
 IN_WORDS = {
     "data_fingerprint": "samples (fingerprint)",
     "data_split": "data split",
@@ -28,12 +28,13 @@ IN_WORDS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table: a text, and the numbers that it says.
+    """A cell of a table: its text and the numbers behind it.
 
     Args:
-        text: as it is read.
-        mean, std: over seeds, in the table's unit, not rounded; None if it is no measurement or there is one seed.
-        rank: 1 is the best of its column, 2 the second.
+        text: the text as displayed.
+        mean, std: statistics over seeds, in the table's unit, not rounded; mean is None if the cell is no measurement,
+            std also if there is one seed only.
+        rank: 1 for the best of the column, 2 for the second, else 0.
     """
 
     text: str
@@ -46,11 +47,12 @@ class Cell:
 class Table:
     heading: str
     header: list[str]
-    body: list[list[Cell]]  # the first of each line is its label
+    # The first cell of each line is its label.
+    body: list[list[Cell]]
 
 
 def make_tables(runs: Iterable[Run], notes: list[str]) -> list[Table]:
-    """A table for every group of comparable runs; what is left out, and what is not alike, goes to `notes`."""
+    """Make a table for every group of comparable runs; append to `notes` what was left out and what differs."""
     alike: dict[str, dict[str, list[Run]]] = {}
     for run in runs:
         t = run.table
@@ -75,13 +77,13 @@ def make_tables(runs: Iterable[Run], notes: list[str]) -> list[Table]:
 
 
 def _in_words(run: Run) -> dict[str, str]:
-    """What all runs of its table share, as a reader calls it."""
+    """The properties that all runs of the run's table share, under the report's words."""
     masks = f"{run.row['missing.test']} ({run.table['missing']})"
     return {IN_WORDS.get(key, key): value for key, value in (run.table | {"missing": masks}).items()}
 
 
 def _apart(heading: str, differing: Sequence[str], shared: Sequence[Mapping[str, str]]) -> list[str]:
-    """Why runs of the same data and metric do not stand in one table."""
+    """A note that says why runs of the same data and metric are in separate tables."""
     if not differing:
         return []
     told = "; ".join(
@@ -93,13 +95,13 @@ def _apart(heading: str, differing: Sequence[str], shared: Sequence[Mapping[str,
 
 
 def _recipes(runs: Iterable[Run]) -> list[str]:
-    """What has become so far of the published settings in a table."""
+    """Notes on the status of the published recipes in a table."""
     names = sorted({run.row.get("experiment", "") for run in runs} & {*recipe_status()})
     return [f"experiment={n}: {recipe_status()[n]['status']}: {recipe_status()[n]['why']}" for n in names]
 
 
 def _budgets(runs: Iterable[Run]) -> list[str]:
-    """That some rows of a table were tuned more than others."""
+    """A note if some rows of a table were tuned with more trials than others."""
     methods: dict[str, dict[str, None]] = {}
     for run in runs:
         methods.setdefault(run.row["trials"], {})[run.row.get("method", "–")] = None
@@ -111,7 +113,7 @@ def _budgets(runs: Iterable[Run]) -> list[str]:
 
 
 def without_trials(runs: Sequence[Run], notes: list[str]) -> list[Run]:
-    """The runs that are no trials of a study, if there are any; else the trials, in tables of their own."""
+    """Drop the trials of studies, unless all runs are trials."""
     others = [run for run in runs if run.study is None]
     studies = sorted({run.study for run in runs if run.study is not None})
     if studies and others:
@@ -121,7 +123,7 @@ def without_trials(runs: Sequence[Run], notes: list[str]) -> list[Run]:
 
 
 def _published(rows: Sequence[Published], header: Sequence[str]) -> list[list[Cell]]:
-    """Lines for numbers of others, which say where they come from instead of seeds and seconds."""
+    """Lines with published numbers, labelled by their source; they have no seeds and seconds."""
     return [
         [
             Cell(f"published: {row.method} ({row.trust})"),
@@ -144,10 +146,11 @@ def varying(records: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _rows(runs: Sequence[Run], notes: list[str]) -> tuple[list[str], list[list[Cell]]]:
-    """The best average first."""
+    """The header and the lines of a table, the best average first."""
     shown = [key for key in varying([run.row for run in runs]) if key != "method"]
     if "train masks" in shown and {"missing.train", "missing.seed"} & {*shown}:
-        shown.remove("train masks")  # a hash only where no words tell the rows apart
+        # The hash of the masks is shown only if the settings do not distinguish the rows.
+        shown.remove("train masks")
     if "recipe" in shown and (len(shown) > 1 or len({run.row.get("method") for run in runs}) > 1):
         shown.remove("recipe")
     rows: dict[str, dict[int, Run]] = {}
@@ -184,14 +187,15 @@ def _rows(runs: Sequence[Run], notes: list[str]) -> tuple[list[str], list[list[C
         fair = whole if name in ("average", "worst") else [True] * len(body)
         rank([line for line, yes in zip(body, fair, strict=True) if yes], i, least)
     for line, count in zip(body, served, strict=True):
-        if count < max(served):  # say that its average and worst are over fewer
+        # Average and worst over fewer combinations do not compare with the other lines, so the label says so.
+        if count < max(served):
             label = f"{line[0].text} ({count} of {max(served)} combinations)"
             line[0] = replace(line[0], text=label)
     return ["method", *names, "seeds", "train s"], body
 
 
 def rank(lines: Sequence[list[Cell]], column: int, least: bool) -> None:
-    """Mark the best and the second best of a column, as they are read: equal texts are equally good."""
+    """Mark the best and the second best of a column. Cells with equal text, i.e. after rounding, share a rank."""
     means: dict[str, float] = {}
     for line in lines:
         if (mean := line[column].mean) is not None:
@@ -206,12 +210,12 @@ def rank(lines: Sequence[list[Cell]], column: int, least: bool) -> None:
 
 
 def _goodness(cell: Cell, least: bool) -> float:
-    """Smaller is better."""
+    """A sort key; smaller is better."""
     return 0.0 if cell.mean is None else cell.mean if least else -cell.mean
 
 
 def cell(scores: Sequence[float | None], percent: bool) -> Cell:
-    """Mean ± standard deviation over runs; a dash if one of them has no score."""
+    """Format mean ± standard deviation over runs; a dash if one of the runs has no score."""
     numbers = [score * (100 if percent else 1) for score in scores if score is not None]
     if not numbers or len(numbers) < len(scores):
         return Cell("–")

@@ -1,4 +1,8 @@
-"""One job of a sweep: how it runs, wherever a launcher puts it, how it ended, and how it is stopped."""
+"""One job of a sweep: run it in the launcher's worker, record its outcome, and stop it on a signal.
+
+Jobs and their sweep communicate through files in one folder, the outcomes folder: a job writes `<number>.json` when it
+ends and `<number>.pid` while it can be stopped; the sweep creates the marker file `stop`.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +33,22 @@ from mmrobust.training.children import stop_signals
 from mmrobust.training.claims import POOL, Pool
 from mmrobust.training.devices import place
 from mmrobust.training.lifecycle import execute
-from mmrobust.training.processes import led
+from mmrobust.training.processes import on_leader
 from mmrobust.training.terminal import as_job, say
 
 AGAIN = "the same command goes on with what is not complete"
-PARALLEL = ("joblib", "submitit_local", "ray")  # launchers whose jobs share a terminal
-STOP = "stop"  # a file: no job begins any more
+# Launchers whose jobs share a terminal.
+PARALLEL = ("joblib", "submitit_local", "ray")
+# Name of the marker file: once it exists, no further job starts.
+STOP = "stop"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: `status` is complete, skipped (it had been complete before), failed, or, where the sweep was
-    stopped, saved or unstarted."""
+    """How a job ended.
+
+    `status` is complete, skipped (the run was complete before), or failed; in a stopped sweep also saved or unstarted.
+    """
 
     number: int
     overrides: list[str]
@@ -49,46 +57,46 @@ class Outcome:
     message: str = ""
 
 
-def write_outcome(told: Path, outcome: Outcome) -> None:
-    """Leave it for the sweep, if that is still there."""
-    part = told / f"{outcome.number:06}.part"
+def write_outcome(outcomes_dir: Path, outcome: Outcome) -> None:
+    """Write an outcome to the outcomes folder. Without the folder, the sweep has ended and the outcome is dropped."""
+    part = outcomes_dir / f"{outcome.number:06}.part"
     with suppress(FileNotFoundError):
         part.write_text(json.dumps(asdict(outcome)))
         part.replace(part.with_suffix(".json"))
 
 
-def read_outcomes(told: Path) -> list[Outcome]:
-    """What the jobs have left behind so far, in their order."""
-    return [Outcome(**json.loads(path.read_text())) for path in sorted(told.glob("*.json"))]
+def read_outcomes(outcomes_dir: Path) -> list[Outcome]:
+    """Read the outcomes that exist so far, in the order of the jobs."""
+    return [Outcome(**json.loads(path.read_text())) for path in sorted(outcomes_dir.glob("*.json"))]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the jobs of a sweep share, wherever they run.
+    """Arguments that the jobs of a sweep share; the launcher sends them to its workers.
 
     Args:
         engine: the launcher's name.
-        numbers: of the jobs that it was given, in their order.
-        more: entries of modalities that some job's data has.
+        numbers: the numbers of the launcher's jobs within the sweep, in their order.
+        more: overrides with the entries of modalities that a manifest names.
         config_dir: the user's folder of further configurations.
-        told: where the sweep hears of them.
-        pool: the devices that they share out.
-        sweep: its process.
-        trust: packages that its command line allows.
+        outcomes_dir: the outcomes folder.
+        pool: the devices that the jobs share.
+        sweep: the process id of the sweep.
+        trust: packages that the sweep's command line allows.
     """
 
     engine: str
     numbers: tuple[int, ...]
     more: tuple[str, ...]
     config_dir: str | None
-    told: Path
+    outcomes_dir: Path
     pool: Pool
     sweep: int
     trust: tuple[str, ...]
 
 
 def run_job(config: DictConfig, *, task: Task) -> None:
-    """One job, wherever the launcher runs it; in the first of its processes, if it started several."""
+    """Run one job in a worker of the launcher; if the worker has several ranks, rank 0 leads."""
     hydra = HydraConfig.get()
     number = task.numbers[hydra.job.num]
     overrides = [text for text in hydra.overrides.task if text not in task.more]
@@ -101,30 +109,33 @@ def run_job(config: DictConfig, *, task: Task) -> None:
             as_job(number, parallel=task.engine in PARALLEL),
             _stoppable(task, number),
         ):
-            led(lambda: _run(config, choices, overrides, number, task))
+            on_leader(lambda: _run(config, choices, overrides, number, task))
     except Stopped as stop:
         if task.engine == "submitit_slurm":
             _queue_again(stop)
         folder = run_folder(_own(config, choices, overrides, task))
         saved = (folder / "checkpoints" / "last.ckpt").is_file()
         status = "saved" if saved else "unstarted"
-        write_outcome(task.told, Outcome(number, overrides, status, str(folder), str(stop)))
-        if task.engine == "basic":  # Hydra's launcher would start the next job
+        write_outcome(task.outcomes_dir, Outcome(number, overrides, status, str(folder), str(stop)))
+        # After any other exception, Hydra's launcher would start the next job.
+        if task.engine == "basic":
             raise KeyboardInterrupt from stop
     finally:
         POOL.reset(token)
-        if _orphan(task):  # joblib would wait for ever to hand the result to nobody
+        # joblib would wait for ever to return the result to a sweep that is gone.
+        if _orphan(task):
             sys.stdout.flush()
             os._exit(1)
 
 
 def _orphan(task: Task) -> bool:
-    """Whether the sweep of this worker of joblib is no more."""
+    """Whether this is a worker of joblib whose sweep has died."""
     return task.engine == "joblib" and os.getppid() != task.sweep
 
 
 def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, task: Task) -> None:
-    given = [text for text in overrides if not text.startswith("study=")]  # the rest is the sweep's own
+    # The sweep itself adds `study=`; users see and repeat the others.
+    given = [text for text in overrides if not text.startswith("study=")]
     say(f"[{number}] {' '.join(given)}")
     outcome: dict[str, Any] = {"number": number, "overrides": given, "folder": None}
     try:
@@ -141,11 +152,11 @@ def _run(config: DictConfig, choices: Any, overrides: list[str], number: int, ta
         else:
             traceback.print_exc()
         outcome |= {"status": "failed", "message": str(mistake or repr(error)).partition("\n")[0]}
-    write_outcome(task.told, Outcome(**outcome))
+    write_outcome(task.outcomes_dir, Outcome(**outcome))
 
 
 def _own(config: DictConfig, choices: Any, overrides: list[str], task: Task) -> DictConfig:
-    """A job's configuration: what Hydra composed, or anew with the modalities of its own data."""
+    """The job's configuration. If the sweep added entries of modalities, it is composed again without them."""
     return compose_config(overrides, task.config_dir) if task.more else with_choices(config, choices)
 
 
@@ -153,11 +164,11 @@ def _own(config: DictConfig, choices: Any, overrides: list[str], task: Task) -> 
 
 
 def _queue_again(stop: Stopped) -> None:
-    """End this task of a Slurm job without a result, for which the sweep waits, and have the job queued again.
+    """Exit this task of a Slurm job without a result, so that the sweep keeps waiting, and requeue the job.
 
-    Slurm itself does that only with jobs that it killed. One that ends within the time of grace counts as finished:
-    submitit's handler, which had the signal before training took it to save the state, asks for it. Not for a job that
-    was cancelled.
+    Slurm requeues only jobs that it killed; a job that exits within the grace time counts as finished. So this raises
+    the signal that submitit's handler answers by a requeue; training had replaced that handler by its own. A job that
+    was cancelled is not requeued.
     """
     from submitit.core.job_environment import JobEnvironment
 
@@ -171,10 +182,10 @@ def _queue_again(stop: Stopped) -> None:
 
 @contextmanager
 def _stoppable(task: Task, number: int) -> Iterator[None]:
-    """A worker that its sweep can stop: it is told where, and signals of the terminal reach the sweep alone.
+    """Let the sweep stop this worker: write its process id, and keep the terminal's signals away from it.
 
     Raises:
-        Stopped: asked to before or after training, or the sweep is no more.
+        Stopped: the sweep stopped this job before or after training, or has died.
     """
     if task.engine not in ("joblib", "submitit_local"):
         yield
@@ -186,11 +197,11 @@ def _stoppable(task: Task, number: int) -> Iterator[None]:
     with suppress(OSError):
         os.setpgid(0, 0)
     before = signal.signal(signal.SIGTERM, stop)
-    mark = task.told / f"{number:06}.pid"
+    mark = task.outcomes_dir / f"{number:06}.pid"
     try:
         with suppress(FileNotFoundError):
             mark.write_text(str(os.getpid()))
-        if _orphan(task) or not mark.is_file() or (task.told / STOP).exists():
+        if _orphan(task) or not mark.is_file() or (task.outcomes_dir / STOP).exists():
             raise Stopped(signal.SIGTERM, AGAIN)
         yield
     finally:
@@ -199,22 +210,24 @@ def _stoppable(task: Task, number: int) -> Iterator[None]:
 
 
 @contextmanager
-def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
-    """What SIGTERM, Ctrl-C and a terminal that goes away do to a sweep: its jobs save their state and end, and no other
-    begins. Jobs of Slurm stay.
+def stop_jobs(engine: str, outcomes_dir: Path, jobs: int) -> Iterator[None]:
+    """Stop the jobs on SIGTERM, Ctrl-C or SIGHUP: running jobs save their state and end, and no further job starts.
+
+    Jobs that were submitted to Slurm stay in its queue.
 
     Args:
         engine: the launcher's name.
-        told: where outcomes are left.
-        jobs: how many there are.
+        outcomes_dir: the outcomes folder.
+        jobs: the number of jobs.
 
     Raises:
-        Stopped: after they have ended.
+        Stopped: a signal was received and the jobs have ended.
     """
     received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP and received:  # which comes more than once
+        # SIGHUP is sent more than once and must not count as the user's second Ctrl-C.
+        if number == signal.SIGHUP and received:
             return
         if engine not in ("joblib", "submitit_local"):
             queued = "submitted jobs stay in the queue (scancel ends them); " * (engine == "submitit_slurm")
@@ -223,8 +236,9 @@ def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
             "stopping the jobs after their batch; once more stops them at once", file=sys.stderr, flush=True
         )
         received.append(number)
-        (told / STOP).touch()  # before the marks are read: a job makes its mark, then looks for this
-        for mark in told.glob("*.pid"):
+        # Created before the pid files are read: a job writes its pid file, then looks for this marker.
+        (outcomes_dir / STOP).touch()
+        for mark in outcomes_dir.glob("*.pid"):
             with suppress(FileNotFoundError, ProcessLookupError, ValueError):
                 os.kill(int(mark.read_text()), signal.SIGTERM)
 
@@ -233,8 +247,9 @@ def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        if isinstance(stop := interrupt.__cause__, Stopped):  # of a job in this process
-            raise Stopped(stop.status - 128, stopped_line(read_outcomes(told), jobs)) from stop
+        # With the basic launcher, the job ran in this process (see `run_job`).
+        if isinstance(stop := interrupt.__cause__, Stopped):
+            raise Stopped(stop.status - 128, stopped_line(read_outcomes(outcomes_dir), jobs)) from stop
         raise
     except Exception:
         if not received:
@@ -243,14 +258,14 @@ def stop_jobs(engine: str, told: Path, jobs: int) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if received:
-        raise Stopped(received[0], stopped_line(read_outcomes(told), jobs))
+        raise Stopped(received[0], stopped_line(read_outcomes(outcomes_dir), jobs))
 
 
-# How far
+# Progress
 
 
 def stopped_line(outcomes: Sequence[Outcome], jobs: int) -> str:
-    """How far a sweep was when it was stopped, and how it goes on."""
+    """The progress of a stopped sweep as text, and how to resume it."""
     words = {"complete": "done", "skipped": "were complete", "failed": "failed", "saved": "saved"}
     counts = {word: sum(o.status == status for o in outcomes) for status, word in words.items()}
     counts["not started"] = jobs - sum(counts.values())
@@ -258,10 +273,12 @@ def stopped_line(outcomes: Sequence[Outcome], jobs: int) -> str:
 
 
 def progress_line(outcomes: Sequence[Outcome], jobs: int, seconds: float) -> str:
-    """How many jobs are done, failed and left, and when the last will end by the pace so far.
+    """The numbers of jobs that are done, failed and left, and an estimate of when the last one ends.
 
     Args:
-        seconds: since the sweep began.
+        outcomes: those so far.
+        jobs: the number of jobs.
+        seconds: the time since the sweep began.
     """
     count = {s: sum(o.status == s for o in outcomes) for s in ("complete", "skipped", "failed")}
     left, worked = jobs - len(outcomes), count["complete"] + count["failed"]

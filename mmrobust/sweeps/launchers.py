@@ -1,4 +1,4 @@
-"""How the jobs of a sweep are started: in this process, by joblib, submitit (this machine or Slurm), or Ray."""
+"""Start the jobs of a sweep: in this process, or by joblib, submitit (this machine or Slurm), or Ray."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ from mmrobust.training.lifecycle import finish, tell_changed_files
 from mmrobust.training.locks import locked, release, take
 from mmrobust.training.terminal import say
 
-ENGINES = {  # a launcher of the user's builds on one of these
+# Class of a launcher -> its name here; any other class is "other".
+ENGINES = {
     "BasicLauncher": "basic",
     "JoblibLauncher": "joblib",
     "LocalLauncher": "submitit_local",
@@ -53,17 +54,19 @@ ENGINES = {  # a launcher of the user's builds on one of these
     "RayLauncher": "ray",
 }
 
-PREFIX, LOCK = ".sweep-", "lock"  # a folder in paths.outputs where jobs say how they ended
-A_WEEK = 7 * 24 * 3600  # longer than a file system that knows no locks must keep a sweep
+# Prefix of the outcomes folder within paths.outputs, and its lock, which the sweep holds.
+PREFIX, LOCK = ".sweep-", "lock"
+# Seconds for which a folder is kept whose lock is free: on a file system without locks, its sweep may still run.
+A_WEEK = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """What starts jobs.
+    """Starts jobs with the launcher that `hydra/launcher` chooses.
 
     Args:
-        given: the sweep's own overrides, of which those of `hydra.` choose and set up the launcher.
-        more: entries of modalities that some job's data has (see `check_command_line`).
+        given: the sweep's overrides; those below `hydra.` choose and configure the launcher.
+        more: overrides with the entries of modalities that a manifest names (see `check_command_line`).
         config_dir: the user's folder of further configurations.
     """
 
@@ -72,15 +75,19 @@ class Launcher:
     config_dir: str | None
 
     def launch(self, jobs: Sequence[Sequence[str]]) -> list[Outcome]:
-        """Run every job to its end, in the order and as parallel as the launcher likes; a failed one does not stop
-        the others, and complete ones are not started.
+        """Run every job; the launcher decides on order and parallelism.
+
+        A failed job does not stop the others. Jobs whose run is complete are not started.
 
         Args:
-            jobs: the overrides of each, without those of the sweep itself.
+            jobs: the overrides of each job, without those of the sweep itself.
+
+        Returns:
+            The outcomes that the jobs have written, in the order of the jobs.
 
         Raises:
             Stopped: a signal ended the sweep.
-            UserError: the launcher cannot work, or lost a process.
+            UserError: the launcher could not start the jobs, or lost a process.
         """
         with our_hydra():
             hydra = GlobalHydra.instance().hydra
@@ -104,16 +111,18 @@ class Launcher:
                     prefix=PREFIX, dir=outputs, ignore_cleanup_errors=True
                 ) as temporary,
                 ExitStack() as stack,
-            ):  # which cluster nodes see, too
-                told = Path(temporary).resolve()
-                stack.enter_context(locked(told / LOCK))
+            ):
+                # It lies in paths.outputs, because the nodes of a cluster must see it, too.
+                outcomes_dir = Path(temporary).resolve()
+                stack.enter_context(locked(outcomes_dir / LOCK))
                 for number, (job, (folder, _)) in enumerate(zip(jobs, looked, strict=True)):
                     if number not in required:
                         print(f"[{number}] {' '.join(job)}\n  complete: {folder}", flush=True)
-                        write_outcome(told, Outcome(number, list(job), "skipped", str(folder)))
+                        write_outcome(outcomes_dir, Outcome(number, list(job), "skipped", str(folder)))
                 pool = prepare(engine, master, [need for need in required.values() if need])
                 if engine == "joblib" and master.hydra.launcher.n_jobs == 1:
-                    engine = "basic"  # for joblib, too, runs them in this process
+                    # joblib with one worker runs the jobs in this process, too.
+                    engine = "basic"
                 calls = []
                 for group in groups(engine, required):
                     task = Task(
@@ -121,7 +130,7 @@ class Launcher:
                         tuple(group),
                         tuple(self.more),
                         self.config_dir,
-                        told,
+                        outcomes_dir,
                         pool,
                         os.getpid(),
                         trusted(),
@@ -138,22 +147,27 @@ class Launcher:
                         partial(launcher.launch, [[*jobs[n], *self.more] for n in group], initial_job_idx=0)
                     )
                 if calls and engine.startswith("submitit"):
-                    # not every question to a missing sacct
+                    # Without Slurm's sacct, submitit would log a warning each time it asks for a job's state.
                     logging.getLogger("submitit").setLevel(logging.ERROR)
                     print(
                         f"logs of the jobs: {Path(master.hydra.sweep.dir, '.submitit').resolve()}", flush=True
                     )
-                with _progress(told, len(jobs)), stop_jobs(engine, told, len(jobs)):
+                with _progress(outcomes_dir, len(jobs)), stop_jobs(engine, outcomes_dir, len(jobs)):
                     _call_all(engine, calls)
-                return read_outcomes(told)
+                return read_outcomes(outcomes_dir)
 
     def _look(self, job: Sequence[str], composer: Composer) -> tuple[Path | None, Need | None]:
-        """Where a job's run lies if nothing of it is left to do, and what the job needs. Nothing if there is something
-        wrong, which the job will tell."""
+        """Look at a job before it is started.
+
+        Returns:
+            The folder of its run if nothing is left to do, else None; what the job needs, else None. Both are None if
+            the configuration is wrong: the job itself then reports the error.
+        """
         try:
             config = composer.compose(job)
             folder = run_folder(config)
-            if not is_complete(folder) or config.test_rates:  # which may have to be evaluated
+            # A complete run may still lack evaluations at some of the test rates.
+            if not is_complete(folder) or config.test_rates:
                 return None, needs(config)
             finish(folder, config)
             tell_changed_files(folder, config)
@@ -163,7 +177,7 @@ class Launcher:
 
 
 def _remove_left_over(outputs: Path) -> None:
-    """What sweeps left that were killed: nobody holds their lock, and a sweep takes its own at once."""
+    """Remove the outcomes folders of killed sweeps: nobody holds their lock, which a living sweep takes at once."""
     for left in outputs.glob(f"{PREFIX}*"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > A_WEEK and (file := take(left / LOCK, wait=False)):
@@ -172,13 +186,14 @@ def _remove_left_over(outputs: Path) -> None:
 
 
 def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
-    """Start all groups, and wait for them; at once on Slurm, where waiting is all that there is to do here."""
+    """Start all groups of jobs and wait for them: in parallel on Slurm, where this process only waits, else in turn."""
     errors: list[BaseException] = []
 
     def call(one: Callable[[], Any]) -> None:
         try:
             for returned in one():
-                _ = returned.return_value  # raises what the job's own code did not catch
+                # Reading the value raises the exception of a job that did not catch it.
+                _ = returned.return_value
         except Exception as error:
             errors.append(error)
 
@@ -209,16 +224,16 @@ def _call_all(engine: str, calls: Sequence[Callable[[], Any]]) -> None:
 
 
 @contextmanager
-def _progress(told: Path, jobs: int) -> Iterator[None]:
-    """Print how far the sweep is, whenever a job ends."""
+def _progress(outcomes_dir: Path, jobs: int) -> Iterator[None]:
+    """Print the sweep's progress whenever a job ends."""
     ended, started = threading.Event(), time.monotonic()
 
     def watch() -> None:
         last, over = 0, False
         while not over:
             over = ended.wait(0.5)
-            outcomes = read_outcomes(told)
-            if len(outcomes) > last and jobs > 1 and not (told / STOP).exists():
+            outcomes = read_outcomes(outcomes_dir)
+            if len(outcomes) > last and jobs > 1 and not (outcomes_dir / STOP).exists():
                 last = len(outcomes)
                 say(progress_line(outcomes, jobs, time.monotonic() - started))
 

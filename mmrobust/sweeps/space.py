@@ -1,4 +1,7 @@
-"""What a sweep's command line lists: fixed values, lists, ranges, intervals, in Hydra's syntax. Imports no torch."""
+"""The search space of a sweep's command line: fixed values, lists, ranges and intervals, in Hydra's syntax.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -20,41 +23,44 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-OF_THE_SWEEP = ("sweep", "hydra", "plan")  # keys that no job has
-DECLARE = ("sweep", "hydra", "experiment")  # keys that can say what is swept
+# Keys of the sweep itself, which are not passed to its jobs.
+OF_THE_SWEEP = ("sweep", "hydra", "plan")
+# Keys whose configuration files may declare swept values.
+DECLARE = ("sweep", "hydra", "experiment")
 
 
 def of_jobs(given: Sequence[str]) -> list[Override]:
-    """The overrides that jobs have: those of the sweep itself are left out."""
+    """The parsed overrides that jobs get: all but those of the sweep itself."""
     return [parse(text) for text in given if root(text) not in OF_THE_SWEEP]
 
 
 def firsts(given: Sequence[str]) -> list[str]:
-    """The overrides of one job: of everything listed the first value."""
+    """The overrides of the first job: each with the first of its values."""
     return [first(o) for o in of_jobs(given)]
 
 
 def first_job(given: Sequence[str]) -> list[str]:
-    """The overrides of the first job, and those of the sweep itself."""
+    """The sweep's own overrides, followed by those of the first job."""
     return [*(text for text in given if root(text) in OF_THE_SWEEP), *firsts(given)]
 
 
 def reference(given: Sequence[str], config_dir: str | None) -> DictConfig:
-    """The configuration that the first value of everything listed gives, `sweep` included."""
+    """The configuration of the first job, with the keys of `sweep`."""
     own = [text for text in given if root(text) in ("sweep", "plan")]
     return compose_config([*own, *firsts(given)], config_dir)
 
 
 def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
-    """The overrides, and what the configuration declares to be swept (`sweep.space`, and Hydra's own
-    `hydra.sweeper.params`) where the command line does not decide on it; globs as lists.
+    """Add the swept values that the configuration declares, in `sweep.space` and Hydra's `hydra.sweeper.params`.
+
+    The command line has precedence. Globs become lists.
 
     Args:
-        given: overrides, not checked yet: where they are wrong, nothing is added.
+        given: overrides that are not checked yet; if they cannot be composed, nothing is added.
         config_dir: the user's folder of further configurations.
 
     Raises:
-        UserError: a glob that matches nothing; a key that no file may set.
+        UserError: a glob matches nothing, or a file declares a key that only the command line may set.
     """
     given = with_globs(given, config_dir)
     declaring = [text for text in given if root(text) in DECLARE]
@@ -73,12 +79,16 @@ def with_declared(given: Sequence[str], config_dir: str | None) -> list[str]:
 
 
 def _listed(value: Any) -> str:
-    """A declared value as the command line has it; a YAML list is one of values."""
+    """A declared value in command-line syntax; a YAML list becomes a list of swept values."""
     return str(value) if isinstance(value, str | int | float) or value is None else ",".join(map(str, value))
 
 
 def require_lists(overrides: Sequence[Override]) -> None:
-    """Raises: UserError: an interval, which has no list of values."""
+    """Require that every swept override lists its values.
+
+    Raises:
+        UserError: an override is an interval, which has no list of values.
+    """
     intervals = [
         text_of(o) for o in overrides if o.is_sweep_override() and isinstance(o.value(), IntervalSweep)
     ]
@@ -90,13 +100,13 @@ def require_lists(overrides: Sequence[Override]) -> None:
 
 
 def distributions(overrides: Sequence[Override]) -> dict[str, BaseDistribution]:
-    """Key -> what Optuna may choose for it, of the overrides that list several values.
+    """Key -> Optuna's distribution, for every override with several values.
 
-    Lists are categories, whose values are texts as on the command line; intervals and ranges are numbers, on a
-    logarithmic scale with `tag(log, ...)`.
+    Lists are categorical, with values as texts of the command line. Intervals and ranges are numeric; `tag(log, ...)`
+    makes their scale logarithmic.
 
     Raises:
-        UserError: a range or interval that cannot be.
+        UserError: Optuna refuses a range or interval.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -127,10 +137,10 @@ def _whole(text: str) -> bool:
 
 
 def grid(given: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job: the product of what the overrides list. Those of `hydra.` are not a job's.
+    """The overrides of every job: the Cartesian product of the listed values, without the sweep's own overrides.
 
     Raises:
-        UserError: an interval, which lists nothing.
+        UserError: an override is an interval, which has no list of values.
     """
     parsed = of_jobs(given)
     require_lists(parsed)

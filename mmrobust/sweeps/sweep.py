@@ -1,4 +1,4 @@
-"""A sweep: the runs that one command line names, on one of Hydra's launchers."""
+"""Run a sweep: all runs that one command line lists, on one of Hydra's launchers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ KINDS = ("grid", "optuna", "fair")
 
 
 def sweep(given: Sequence[str], more: Sequence[str], config_dir: str | None) -> int:
-    """Run what a command line names; complete runs are skipped, interrupted ones go on.
+    """Run the jobs of a command line: skip complete runs, resume interrupted ones, start the others.
 
     Args:
-        given: the overrides, with what the configuration declares to be swept (see `space.with_declared`).
-        more: entries of modalities that some job's data has (see `check_command_line`).
+        given: the overrides, including the swept ones that the configuration declares (see `space.with_declared`).
+        more: overrides with the entries of modalities that a manifest names (see `check_command_line`).
         config_dir: the user's folder of further configurations.
 
     Returns:
-        The exit status: 1 if a run failed.
+        The exit status: 1 if a run failed, else 0.
+
+    Raises:
+        UserError: `sweep.kind` is unknown, or the sweep of that kind cannot be run.
     """
     config = reference(given, config_dir)
     if config.sweep.kind not in KINDS:

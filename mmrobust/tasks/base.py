@@ -1,4 +1,4 @@
-"""What a task is: targets, heads, a sample's loss, what is predicted, and the counts that its metrics are made of."""
+"""The base class of all tasks: targets, heads, losses, predictions, and the counts from which metrics follow."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ from mmrobust.data.spec import DataSpec
 from mmrobust.models.heads import LinearHead
 from mmrobust.tasks.families import Family
 
-Counts = dict[str, Tensor]  # name -> (K, ...), one row a combination; they add up over batches and ranks
+# name -> (K, ...), one row per combination. Counts add up over batches and ranks.
+Counts = dict[str, Tensor]
 
 
 class Predicted(Protocol):
-    """A head's output, or a method's."""
+    """The output of a head or of a method."""
 
     @property
     def logits(self) -> Tensor: ...
 
     @property
     def side(self) -> tuple[Tensor, ...]:
-        """Logits at other resolutions, in training."""
+        """Logits at other resolutions, which decoders add in training."""
         ...
 
 
 def full_logits(prediction: Tensor | Predicted) -> Tensor:
-    """The logits at full resolution, which losses also take alone."""
+    """The logits at full resolution of a prediction; losses also accept bare logits."""
     return prediction if isinstance(prediction, Tensor) else prediction.logits
 
 
 class Task(ABC):
-    """A task with one target for a sample; `Segmentation` has one for every pixel.
+    """A task with one target per sample. `Segmentation` overrides it for one target per pixel.
 
-    Shapes: B samples, K combinations, C outputs of a head (`spec.num_classes`). Logits are (B, C), targets and
-    predictions what the task says.
+    Shapes: B samples, K combinations, C outputs of a head (`spec.num_classes`). Logits are (B, C); each task defines
+    the shapes of targets and predictions.
 
     Attributes:
-        classes: their names, none where the dataset has none.
+        classes: names of the classes; empty if the dataset has none.
         dense: whether features and logits are maps.
-        metrics: what `measure` gives.
-        primary: the metric that selects and is reported.
-        kept_as: the array of `predictions.npz` that `kept` fills.
+        metrics: names of the metrics that `measure` returns.
+        primary: metric for selection and reports.
+        kept_as: name of the array in `predictions.npz` that `kept` fills.
         families: metrics that need every sample's logits, see `tasks.families`.
-        size: of a sample's logits, behind the outputs.
+        size: spatial shape of a sample's logits; () unless dense.
     """
 
     dense: ClassVar[bool] = False
@@ -60,51 +61,57 @@ class Task(ABC):
         self.ignore_index = spec.ignore_index
         self.size: tuple[int, ...] = ()
 
-    # Of a method's parts
+    # Features, heads and losses
 
     def prepare(self, source: nn.Module, decoder: Mapping[str, Any] | None) -> None:
-        """Learn what heads will be given, and how they are made; only heads of maps need to know."""
+        """Store the shapes of a head's inputs and the decoder's keys; only dense tasks need them."""
         return
 
     def pool(self, features: Any) -> Any:
-        """What of an encoder's features the fusion sees: the mean over all places, (B, D)."""
+        """Average an encoder's features over all places to (B, D), the input of the fusion."""
         return features.flatten(2).mean(2) if features.dim() > 2 else features
 
     def head(self, width: int, skip_widths: Sequence[int] | None = None) -> nn.Module:
-        """A new head: features of this width to a `Prediction`."""
+        """Build a head that maps features of this width to a `Prediction`."""
         return LinearHead(width, self.num_classes)
 
     @abstractmethod
     def loss(self, prediction: Tensor | Predicted, target: Tensor) -> Tensor:
         """The loss of every sample, (B,)."""
 
-    # Of the evaluation
+    # Evaluation
 
     @abstractmethod
     def predict(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> Tensor:
-        """Logits (K, B, C, ...) to what is predicted, (K, *target.shape).
+        """Turn logits (K, B, C, ...) into predictions (K, *target.shape).
 
         Args:
-            target: of the batch.
+            logits: of K combinations.
+            target: targets of the batch.
             label_size: see `Batch`.
         """
 
     def certainty(self, logits: Tensor) -> Tensor | None:
-        """How sure each prediction is, in [0, 1]: (K, B, ...) of logits (K, B, C, ...); None if that means nothing."""
+        """Certainty of each prediction in [0, 1], (K, B, ...), from logits (K, B, C, ...); None if undefined."""
         return None
 
     def probabilities(self, logits: Tensor) -> Tensor | None:
-        """Of every class or label, (B, C, ...) of logits (B, C, ...); None if there are none."""
+        """Probabilities of all classes or labels, (B, C, ...), from logits (B, C, ...); None if undefined."""
         return None
 
     @abstractmethod
     def pairs(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What a metric of torchmetrics is given: of logits (N, C, ...) and targets (N, ...) what is predicted, as
-        probabilities where there are any, and the targets, without those that do not count."""
+        """Inputs of a torchmetrics metric: predictions (probabilities if the task has them) and targets.
+
+        Args:
+            logits: (N, C, ...).
+            target: (N, ...); entries of `ignore_index` are left out of both results.
+            label_size: see `Batch`.
+        """
 
     @abstractmethod
     def zeros(self, rows: int) -> Counts:
-        """Counts of nothing: (rows, ...)."""
+        """Empty counts, (rows, ...)."""
 
     @abstractmethod
     def count(self, logits: Tensor, predicted: Tensor, target: Tensor, counted: Tensor) -> Counts:
@@ -112,32 +119,32 @@ class Task(ABC):
 
         Args:
             logits: (K, B, C, ...).
-            predicted: what `predict` gave.
-            target: of the batch.
-            counted: (K, B) bool, who counts.
+            predicted: the result of `predict`.
+            target: targets of the batch.
+            counted: (K, B) bool, the samples that count.
         """
 
     @abstractmethod
     def measure(self, counts: Counts) -> dict[str, Tensor]:
-        """The metrics of counts, each (K,); nan where nothing was counted."""
+        """Compute the metrics, each (K,), from counts; nan where no sample was counted."""
 
     def kept(self, logits: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
-        """What `predictions.npz` keeps, (K, B, ...): all that `count_kept` needs beside the targets."""
+        """The array for `predictions.npz`, (K, B, ...), from which `count_kept` recomputes the counts."""
         return logits.float()
 
     def count_kept(self, kept: Tensor, target: Tensor | None, counted: Tensor) -> Counts:
-        """The counts of what was kept, (K, N, ...), as `count` would have counted it."""
+        """Recompute counts from kept arrays (K, N, ...); they equal those of `count`."""
         assert target is not None
         return self.count(kept, self.predict(kept, target, None), target, counted)
 
-    # Of made-up samples
+    # Synthetic samples
 
     def example(self, size: int, generator: torch.Generator) -> Tensor:
         """Random targets of `size` samples."""
         return torch.randint(self.num_classes, (size, *self.size), generator=generator)
 
     def check_target(self, target: Tensor) -> None:
-        """Raises: AssertionError: says what is wrong with a sample's target."""
+        """Check the target of a sample. Raises: AssertionError: the target has a wrong type, shape or value."""
         valid = target[target != self.ignore_index]
         assert target.dtype == torch.int64, f"targets are {target.dtype}, not int64"
         inside = bool(((valid >= 0) & (valid < self.num_classes)).all())

@@ -1,4 +1,4 @@
-"""One class for a sample."""
+"""Classification: one class per sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmrobust.tasks.families import FAMILIES, Family
 
 
 class Classification(Task):
-    """One label for a sample. Logits (B, C), targets (B,)."""
+    """One class per sample. Logits are (B, C), targets (B,)."""
 
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "ece")
 
@@ -30,7 +30,7 @@ class Classification(Task):
         return F.cross_entropy(full_logits(prediction), target, reduction="none")
 
     def predict(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> Tensor:
-        """Logits (K, B, C) to classes (K, B)."""
+        """The classes (K, B) with the largest logits (K, B, C)."""
         return logits.argmax(2)
 
     def certainty(self, logits: Tensor) -> Tensor:
@@ -68,10 +68,10 @@ class Classification(Task):
 
 
 def checked_families(spec: DataSpec) -> dict[str, Family]:
-    """The families of metrics that a dataset asks for.
+    """The metric families that a dataset requests.
 
     Raises:
-        UserError: one is not known or made for another number of classes, or no metric is called as the primary one.
+        UserError: a family is unknown or requires another number of classes, or the primary metric is unknown.
     """
     known = list(Classification.metrics)
     for name in spec.metrics:

@@ -1,6 +1,6 @@
-"""Counts that add up over batches and ranks, and the metrics they give.
+"""Counts that add up over batches and ranks, and the metrics that follow from them.
 
-All combinations are counted at once: the first axis of every count is the combination, K.
+The first axis of every count is the combination, K, so that all combinations are counted at once.
 """
 
 from __future__ import annotations
@@ -8,28 +8,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BINS = 15  # of the expected calibration error
+# Number of confidence bins of the expected calibration error.
+BINS = 15
 
 
 def confusion_counts(predicted: Tensor, target: Tensor, counted: Tensor, num_classes: int) -> Tensor:
     """Confusion matrices (K, C, C), rows true and columns predicted, int64.
 
     Args:
-        predicted: (K, ...) classes.
-        target: the same shape.
-        counted: the same shape, bool; the rest is left out.
+        predicted: predicted classes, (K, ...).
+        target: true classes, of the same shape.
+        counted: bool, of the same shape; only true entries are counted.
         num_classes: C.
     """
     k = len(predicted)
     offset = torch.arange(k, device=predicted.device).reshape(-1, *[1] * (predicted.dim() - 1))
     cell = (offset * num_classes + target) * num_classes + predicted
     size = k * num_classes**2
-    cell = torch.where(counted, cell, size)  # one more cell takes what is left out: no copy of a selection
+    # An extra cell collects the entries that do not count, which avoids copying a selection.
+    cell = torch.where(counted, cell, size)
     return torch.bincount(cell.flatten(), minlength=size + 1)[:size].reshape(k, num_classes, num_classes)
 
 
 def calibration_counts(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-    """(samples, summed confidence, correct) of each of the bins of confidence: (K, BINS, 3), float64.
+    """Number of samples, sum of confidences and number correct in each confidence bin, (K, BINS, 3) float64.
 
     Args:
         logits: (K, B, C).
@@ -47,7 +49,7 @@ def calibration_counts(logits: Tensor, target: Tensor, counted: Tensor) -> Tenso
 
 
 def classification_metrics(confusion: Tensor, calibration: Tensor) -> dict[str, Tensor]:
-    """Accuracy, macro-F1 over the classes that occur, expected calibration error; each (K,), nan if n = 0.
+    """Accuracy, macro-F1 over the classes that occur, and expected calibration error, each (K,); nan if n = 0.
 
     ECE: Guo et al., ICML 2017, arXiv 1706.04599, eq. 3, with 15 bins.
     """
@@ -67,7 +69,8 @@ def classification_metrics(confusion: Tensor, calibration: Tensor) -> dict[str, 
 
 
 def segmentation_metrics(confusion: Tensor) -> dict[str, Tensor]:
-    """mIoU over the classes that occur in truth or prediction, pixel and mean class accuracy; each (K,)."""
+    """Mean IoU over the classes that occur in truth or prediction, pixel accuracy, and class accuracy averaged over the
+    classes that occur in truth, each (K,)."""
     counts = confusion.double()
     total = counts.sum((1, 2))
     hits = counts.diagonal(dim1=1, dim2=2)

@@ -1,7 +1,7 @@
-"""Metrics from every sample's logits: those of a task, and those that a dataset asks for by name (`DataSpec.metrics`).
+"""Metrics that need every sample's logits: those of a task, and those that `DataSpec.metrics` requests by name.
 
-Counts that add up do not suffice for them: they need the order of the scores. So the logits of a whole pass are
-gathered, and each combination is measured on the samples that have it, as with the other metrics.
+These metrics depend on the order of the scores, for which additive counts do not suffice. The logits of a whole pass
+are therefore gathered. Each combination is measured on the samples that have it, as with the other metrics.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 
 from mmrobust.tasks import presentation_attack
 
-THRESHOLD = "threshold_"  # of a family: the array's name in the predictions, the buffer's in a method
+# Prefix of a family's threshold: of the array in `predictions.npz` and of the method's buffer.
+THRESHOLD = "threshold_"
 Values = dict[str, float | None]
 
 
@@ -21,12 +22,16 @@ Values = dict[str, float | None]
 class Family:
     """Metrics that are computed together.
 
-    `measure(logits (N, C), target (N,), threshold)` gives all of `metrics`; `threshold(logits, target)` is what the
-    validation split fixes for the test, None if it cannot; None itself if nothing is to be fixed.
+    Attributes:
+        metrics: their names.
+        classes: the required number of classes; None: any.
+        measure: (logits (N, C), target (N,), threshold) -> the values of all `metrics`.
+        threshold: (logits, target) -> the threshold that the validation split fixes for the test, None if undefined;
+            the attribute is None if the family has no threshold.
     """
 
     metrics: tuple[str, ...]
-    classes: int | None  # the number it is made for; None: any
+    classes: int | None
     measure: Callable[[np.ndarray, np.ndarray, float | None], Values]
     threshold: Callable[[np.ndarray, np.ndarray], float | None] | None = None
 
@@ -42,14 +47,15 @@ FAMILIES = {
 
 
 def ranking_metrics(logits: np.ndarray, target: np.ndarray, threshold: float | None) -> Values:
-    """`map`: average precision, the mean over the labels that some sample has; None if none has any.
+    """Mean average precision, `map`, over the labels that at least one sample has; None if there are none.
 
-    Average precision is the sum over the scores that occur of (the recall gained) x (precision there): the area under
-    the precision-recall curve without interpolation.
+    Average precision is the sum of (gain in recall) x (precision) over all distinct scores, i.e. the area under the
+    precision-recall curve without interpolation.
 
     Args:
         logits: (N, C).
         target: (N, C), 0 or 1.
+        threshold: unused.
     """
     columns = zip(logits.T, target.T, strict=True)
     values = [average_precision(score, labels.astype(bool)) for score, labels in columns if labels.any()]
@@ -57,8 +63,9 @@ def ranking_metrics(logits: np.ndarray, target: np.ndarray, threshold: float | N
 
 
 def average_precision(score: np.ndarray, positive: np.ndarray) -> float:
-    """Of one label: scores (N,), of which equal ones are one step of the curve, and who has it, (N,) bool."""
-    _, step = np.unique(-score, return_inverse=True)  # from the highest score on
+    """Average precision of one label from scores (N,) and the samples that have it, (N,) bool. Equal scores form one
+    step of the curve."""
+    _, step = np.unique(-score, return_inverse=True)  # the highest score first
     found = np.cumsum(np.bincount(step, positive))
     taken = np.cumsum(np.bincount(step))
     return float((np.diff(found, prepend=0) * found / taken).sum() / found[-1])
@@ -74,17 +81,18 @@ def measure_families(
     exact: np.ndarray,
     thresholds: Mapping[str, np.ndarray],
 ) -> tuple[list[Values], dict[str, np.ndarray]]:
-    """Metrics of the K combinations and, last, of each sample as available; and the thresholds this split would fix.
+    """Measure the K combinations and, in the last row, each sample as available; find this split's thresholds.
 
     Args:
-        families: by name.
+        families: families by name.
         predictions: `logits` (N, K, C) and `target` (N,).
         has: (K, N) bool, whether a sample has the whole combination.
-        exact: (K, N) bool, whether it has nothing else.
-        thresholds: of each family (K + 1,) float64, nan where validation fixed none; may lack a family.
+        exact: (K, N) bool, whether a sample has exactly this combination.
+        thresholds: thresholds to use, (K + 1,) float64 per family, nan where validation fixed none; a family may be
+            missing.
 
     Returns:
-        K + 1 dictionaries, and of each family (K + 1,) float64.
+        The metrics of the K + 1 rows, and the thresholds found, (K + 1,) float64 per family.
     """
     logits, target = predictions["logits"], predictions["target"]
     count = len(has)

@@ -1,4 +1,4 @@
-"""The metrics: which values are good, how they are written. The only list of them; imports no torch."""
+"""The one list of all metrics, with their direction and format. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Direction = Literal["min", "max"]
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is read.
+    """A metric's direction and format.
 
     Args:
-        name: as in `results.json`.
-        direction: which values are good.
-        percent: whether reports show a share as a percentage.
-        label: its name in pictures.
+        name: the name in `results.json`.
+        direction: `max` if larger values are better, else `min`.
+        percent: whether reports show the value, a share, as a percentage.
+        label: the name in figures.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Metric:
     label: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Without the name, which is its key in `results.json`."""
+        """The fields without the name, which is the key in `results.json`."""
         plain = asdict(self)
         return {key: value for key, value in plain.items() if key != "name"}
 
@@ -76,12 +76,12 @@ PRIMARY = {
 
 
 def metric_named(name: str, results: Mapping[str, Any] | None = None) -> Metric:
-    """The metric of a name.
+    """Look up a metric.
 
     Args:
-        name: one of METRICS, or one that the run's configuration added.
-        results: what `results.json` holds, whose `metrics` describe the added ones. A name that nobody describes is
-            taken for a number of which more is better.
+        name: a name in METRICS, or of a metric that the run's configuration added.
+        results: the content of `results.json`; its `metrics` describe the added ones. An unknown name is treated as a
+            number whose larger values are better.
     """
     added = (results or {}).get("metrics", {})
     if name in added:
@@ -90,11 +90,11 @@ def metric_named(name: str, results: Mapping[str, Any] | None = None) -> Metric:
 
 
 def direction(name: str, results: Mapping[str, Any] | None = None) -> Direction:
-    """Which values of a metric are good, see `metric_named`."""
+    """The direction of a metric, see `metric_named`."""
     return metric_named(name, results).direction
 
 
 def primary_metric(data: Mapping[str, Any]) -> str:
-    """The primary metric of a configuration's `data`, before it is read: its own, or that of its task."""
+    """The primary metric according to a configuration's `data`, before the dataset is loaded: its own or its task's."""
     task = data.get("task") or TARGETS.get(data.get("target") or "", "classification")
     return str(data.get("primary") or PRIMARY.get(task, "accuracy"))

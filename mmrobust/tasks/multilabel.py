@@ -1,4 +1,4 @@
-"""Any number of labels for a sample."""
+"""Multilabel classification: any number of labels per sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmrobust.tasks.families import RANKING
 
 
 class Multilabel(Task):
-    """Of C labels, each is there or not. Logits (B, C), targets and predictions (B, C) int64, 0 or 1."""
+    """Each of C labels is present or not. Logits are (B, C); targets and predictions are (B, C) int64, 0 or 1."""
 
     metrics: ClassVar[tuple[str, ...]] = ("macro_f1",)
     primary = "macro_f1"
@@ -29,7 +29,7 @@ class Multilabel(Task):
         return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none").mean(1)
 
     def predict(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> Tensor:
-        """Logits (K, B, C) to what is more probable than not, (K, B, C)."""
+        """The labels (K, B, C) with a probability above 1/2, from logits (K, B, C)."""
         return (logits > 0).long()
 
     def probabilities(self, logits: Tensor) -> Tensor:

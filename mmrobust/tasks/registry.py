@@ -1,4 +1,4 @@
-"""The tasks by name."""
+"""All tasks by name."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TASKS: dict[str, type[Task]] = {
 
 
 def build_task(spec: DataSpec) -> Task:
-    """The task of a dataset."""
+    """Build the task of a dataset."""
     return TASKS[spec.task](spec)
 
 
 def require_task(method: Any, task: str) -> None:
-    """Raises: UserError: a method's class does not do the task."""
+    """Check that a method's class serves the task. Raises: UserError: it does not."""
     if task not in method.tasks:
         can, more = " and ".join(method.tasks), "method=dropout does all tasks"
         raise UserError(f"{method.__name__} does {can}, but the dataset's task is {task}; {more}")

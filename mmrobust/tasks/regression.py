@@ -1,4 +1,4 @@
-"""One or several numbers for a sample."""
+"""Regression: one or several numbers per sample."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch import Tensor
 from mmrobust.data.spec import DataSpec
 from mmrobust.tasks.base import Counts, Predicted, Task, full_logits
 
-CONSTANT = 1e-12  # of the mean square: a variance below it is rounding
+# A variance below this share of the mean square is rounding error.
+CONSTANT = 1e-12
 
 
 class Regression(Task):
-    """Numbers for a sample. Targets and predictions (B, D) float32 in the dataset's units; D is `spec.num_classes`.
+    """D numbers per sample (`spec.num_classes`). Targets and predictions are (B, D) float32 in the dataset's units.
 
-    Heads predict numbers of mean 0 and standard deviation 1 over the training split, which is what logits are; so
-    the mean of several networks' logits is the mean of their predictions.
+    The logits are standardised predictions, with mean 0 and standard deviation 1 over the training split. The mean of
+    several networks' logits is therefore the mean of their predictions.
     """
 
     metrics: ClassVar[tuple[str, ...]] = ("mae", "rmse", "pearson", "ccc")
@@ -30,22 +31,22 @@ class Regression(Task):
         self.std = torch.tensor(spec.target_std or [1.0] * spec.num_classes)
 
     def loss(self, prediction: Tensor | Predicted, target: Tensor) -> Tensor:
-        """Squared error of every sample in units of the standard deviation, the mean over the numbers, (B,)."""
+        """Squared error of every sample in standardised units, averaged over the numbers, (B,)."""
         logits = full_logits(prediction)
         mean, std = self.mean.to(target.device), self.std.to(target.device)
         return (logits - (target - mean) / std).square().mean(1)
 
     def predict(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> Tensor:
-        """Logits (K, B, D) to numbers (K, B, D)."""
+        """Logits (K, B, D) in the dataset's units, (K, B, D)."""
         return logits.float() * self.std.to(logits.device) + self.mean.to(logits.device)
 
     def pairs(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Numbers (N, D), (N,) if there is one, and what they should be."""
+        """Predictions and targets, (N, D) each, or (N,) if D = 1."""
         predicted = self.predict(logits, target, label_size)
         return (predicted[:, 0], target[:, 0]) if self.num_classes == 1 else (predicted, target)
 
     def zeros(self, rows: int) -> Counts:
-        """`sums` (rows, D, 8) float64: of 1, |p - t|, (p - t)^2, p, t, p^2, t^2 and p t."""
+        """`sums` (rows, D, 8) float64 of 1, |p - t|, (p - t)^2, p, t, p^2, t^2 and p t; p predictions, t targets."""
         return {"sums": torch.zeros(rows, self.num_classes, 8, dtype=torch.float64)}
 
     def count(self, logits: Tensor, predicted: Tensor, target: Tensor, counted: Tensor) -> Counts:
@@ -57,8 +58,8 @@ class Regression(Task):
         return {"sums": torch.where(counted[..., None, None], values, 0).sum(1)}
 
     def measure(self, counts: Counts) -> dict[str, Tensor]:
-        """The mean over the numbers of mean absolute error, root mean square error, Pearson's correlation and
-        concordance correlation (Lin, Biometrics 45, 1989); nan where one of these is not defined."""
+        """Mean absolute error, root mean square error, Pearson's correlation and concordance correlation (Lin,
+        Biometrics 45, 1989), each averaged over the numbers; nan if undefined for one of them."""
         return {name: values.mean(1) for name, values in regression_metrics(counts["sums"]).items()}
 
     def kept(self, logits: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ class Regression(Task):
 
 
 def regression_metrics(sums: Tensor) -> dict[str, Tensor]:
-    """The metrics of sums (..., 8), see `Regression.zeros`, each (...)."""
+    """Compute the metrics, each (...), from sums (..., 8), see `Regression.zeros`."""
     n = sums[..., 0]
     absolute, square, p, t, pp, tt, pt = (sums[..., 1:] / n[..., None]).unbind(-1)  # means; nan if n = 0
     var_p, var_t = _variance(p, pp), _variance(t, tt)
@@ -92,6 +93,6 @@ def regression_metrics(sums: Tensor) -> dict[str, Tensor]:
 
 
 def _variance(mean: Tensor, square: Tensor) -> Tensor:
-    """Of a mean and a mean square; 0, not rounding, where nothing varies, so that a correlation is nan."""
+    """Variance from a mean and a mean square. Rounding errors become 0, so that a constant's correlation is nan."""
     variance = square - mean.square()
     return torch.where(variance > CONSTANT * square, variance, 0)

@@ -1,4 +1,4 @@
-"""One class for every pixel."""
+"""Semantic segmentation: one class per pixel."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from mmrobust.models.pyramid import resized
 from mmrobust.tasks.base import Counts, Predicted, Task, full_logits
 from mmrobust.tasks.counts import confusion_counts, segmentation_metrics
 
-RESIZED_BYTES = 64 * 2**20  # of logits at the labels' resolution at a time
+# Memory bound of the logits that are enlarged to the labels' resolution at a time.
+RESIZED_BYTES = 64 * 2**20
 
 
 class Segmentation(Task):
-    """One label for a pixel. Logits (B, C, H, W), targets (B, H, W) with `ignore_index` where void.
+    """One class per pixel. Logits are (B, C, H, W), targets (B, H, W) with `ignore_index` for void pixels.
 
-    Encoders give a `Pyramid`; a head is a decoder, which in training also predicts at coarser resolutions.
+    Encoders return a `Pyramid`. A head is a decoder, which in training also predicts at coarser resolutions.
     """
 
     dense: ClassVar[bool] = True
@@ -44,21 +45,22 @@ class Segmentation(Task):
         self.decoder: Mapping[str, Any] | None = None
 
     def prepare(self, source: nn.Module, decoder: Mapping[str, Any] | None) -> None:
-        """Learn what heads will be given, and how they are made.
+        """Store the shapes of a head's inputs and the decoder's keys.
 
         Args:
-            source: what gives the pyramids: with `skip_widths`, coarse to fine, and `stride` of the finest level.
+            source: the module that returns the pyramids; its `skip_widths` are ordered coarse to fine, and its
+                `stride` is that of the finest level.
             decoder: widths, blocks and norm, see `Decoder`.
         """
         self.skip_widths, self.stride = list(source.skip_widths), int(source.stride)  # type: ignore[arg-type]
         self.decoder = decoder
 
     def pool(self, features: Any) -> Any:
-        """Segmentation fuses maps as they are."""
+        """Return the maps unchanged, because segmentation fuses maps."""
         return features
 
     def head(self, width: int, skip_widths: Sequence[int] | None = None) -> nn.Module:
-        """A decoder for pyramids with the encoders' skips, or with these."""
+        """Build a decoder for pyramids with the given skip widths; None: those of the encoders."""
         if self.decoder is None:
             raise UserError(
                 "segmentation needs encoder.decoder, the decoder's widths, blocks and norm; see conf/encoder/decoder/"
@@ -71,11 +73,11 @@ class Segmentation(Task):
     def loss(self, prediction: Tensor | Predicted, target: Tensor) -> Tensor:
         """Weighted cross-entropy of every sample, summed over the resolutions of the prediction, (B,).
 
-        Its mean over the batch is the mean over the batch's pixels, each weighted by its class, void left out:
+        The mean over the batch is the class-weighted mean over all pixels of the batch that are not void:
 
             loss_i = sum_{pixels of i} w_y CE / (sum_{all pixels} w_y / B)
 
-        so that a sample without labels has 0. Labels are brought to coarser resolutions by the nearest pixel. The
+        A sample without labels thus has loss 0. Labels are resized to coarser resolutions by the nearest pixel. The
         batch is that of one rank.
 
         Source: the loss of ESANet, MMANet and DMRNet.
@@ -97,14 +99,15 @@ class Segmentation(Task):
         return pixels.flatten(1).sum(1) / torch.where(mean > 0, mean, 1)
 
     def predict(self, logits: Tensor, target: Tensor, label_size: Tensor | None) -> Tensor:
-        """Logits (K, B, C, h, w) to classes at the labels' resolution.
+        """Predict classes at the labels' resolution from logits (K, B, C, h, w).
 
         Args:
-            target: (B, H, W).
-            label_size: (B, 2) height and width of every label, which the target pads; None: all fill it.
+            logits: of K combinations.
+            target: (B, H, W), padded labels.
+            label_size: (B, 2), height and width of every label without padding; None: no label is padded.
 
         Returns:
-            (K, B, H, W); beyond a label's size it means nothing.
+            Classes (K, B, H, W); those in the padding are undefined.
         """
         if label_size is None:
             return _classes(logits.flatten(0, 1), target.shape[1:]).unflatten(0, logits.shape[:2])
@@ -144,7 +147,7 @@ class Segmentation(Task):
         return segmentation_metrics(counts["confusion"])
 
     def kept(self, logits: Tensor, predicted: Tensor, target: Tensor) -> Tensor:
-        """Each image's confusion matrix (K, B, C, C)."""
+        """The confusion matrix of each image, (K, B, C, C)."""
         k, b = predicted.shape[:2]
         images, labels = predicted.flatten(0, 1), target.expand(k, *target.shape).flatten(0, 1)
         valid = labels != self.ignore_index
@@ -156,7 +159,7 @@ class Segmentation(Task):
 
 
 def _classes(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, C, h, w) to the most probable classes (N, *size), a few rows at a time where they are enlarged."""
+    """The most probable classes (N, *size) of logits (N, C, h, w); enlarges a few rows at a time to save memory."""
     if logits.shape[-2:] == tuple(size):
         return logits.argmax(1)
     rows = max(1, RESIZED_BYTES // (4 * logits.shape[1] * size[0] * size[1]))
@@ -164,7 +167,7 @@ def _classes(logits: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def nearest(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels (B, H, W) at another resolution (B, *size): that of the pixel at the same share of the sides."""
+    """Resize labels (B, H, W) to (B, *size); each place takes the label of pixel floor(i * H / h), floor(j * W / w)."""
     if labels.shape[1:] == tuple(size):
         return labels
     rows, columns = (

@@ -1,5 +1,7 @@
-"""`python -m mmrobust.training <folder>`: train the run whose configuration lies in a folder, as one of its processes.
-A user's mistake and a stop are not told here, but by the process that started this one and others."""
+"""`python -m mmrobust.training <folder>`: train the run in a folder, as one of its ranks.
+
+This process does not print a UserError or a stop: the parent, which started all ranks, prints it once.
+"""
 
 import logging
 import sys
@@ -10,9 +12,10 @@ from mmrobust.errors import Stopped, as_user_error
 from mmrobust.training.children import ALONE, leave_mistake
 from mmrobust.training.train import train
 
-# What a process says that another has left. Why, the other knows: torchrun ends this one before it complains.
+# Words of errors that a rank raises when another one has died. The other rank has the cause, so this one waits, for
+# PATIENCE seconds, until torchrun ends it.
 LOST = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "NCCL", "gloo/transport")
-PATIENCE = 20  # seconds
+PATIENCE = 20
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Checkpoints: plain containers and tensors, loaded without running any code."""
+"""Write and read checkpoints. They hold plain containers and tensors, and loading one runs no code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmrobust.files import foreign_content
 from mmrobust.methods.base import Method
 from mmrobust.training.retention import tested
 
-# What a checkpoint of ours holds.
+# Key of a checkpoint -> type of its value.
 KINDS: dict[str, Any] = {
     "state_dict": dict,
     "spec": dict,
@@ -36,10 +36,14 @@ KINDS: dict[str, Any] = {
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints appear whole or not at all; what was there before stays until then."""
+    """Writes checkpoints atomically: the previous file stays until the new one is complete."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Raises: UserError: it cannot be written; the one before is untouched."""
+        """Write a checkpoint.
+
+        Raises:
+            UserError: the checkpoint cannot be written; the previous one is untouched.
+        """
         path = Path(path)
         part = path.with_name(path.name + ".part")
         try:
@@ -65,16 +69,16 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 def checkpoint_path(folder: Path | str, which: str = "best") -> Path:
-    """`best` or `last` of a run; `best` is the last one where none was selected."""
+    """The path of a run's checkpoint `best` or `last`; `best` means the last one if none was selected."""
     name = tested(Path(folder)) if which == "best" else which
     return Path(folder) / "checkpoints" / f"{name}.ckpt"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours.
+    """Read a checkpoint that a run of mmrobust saved.
 
     Raises:
-        UserError: it is missing, damaged, holds code, or is not ours.
+        UserError: the file is missing, damaged, holds more than tensors and plain values, or is of another program.
     """
     if not path.is_file():
         raise UserError(
@@ -82,7 +86,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # bytes that are no pickle can make the unpickler raise anything
+    # Damaged bytes can make the unpickler raise anything.
+    except Exception as error:
         raise UserError(
             f"checkpoint {path} ({path.stat().st_size} bytes) cannot be loaded: {foreign_content(path)}. Take another "
             "checkpoint or train again"
@@ -103,7 +108,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_weights(method: Method, path: Path) -> dict[str, Any]:
-    """Load a checkpoint into a method of the same class, data and sizes; returns it; raises as `check_fits`."""
+    """Load a checkpoint into a method of the same class, data and sizes, and return the checkpoint.
+
+    Raises:
+        UserError: as `load_checkpoint` and `check_fits`.
+    """
     checkpoint = load_checkpoint(path)
     check_fits(method, checkpoint, path)
     method.load_state_dict(checkpoint["state_dict"])
@@ -111,10 +120,10 @@ def load_weights(method: Method, path: Path) -> dict[str, Any]:
 
 
 def check_fits(method: Method, checkpoint: dict[str, Any], path: Path) -> None:
-    """Whether a checkpoint is of this method, data and sizes.
+    """Check that a checkpoint belongs to this method, with the same data and sizes.
 
     Raises:
-        UserError: it belongs to another method, dataset or size; the differences are named.
+        UserError: the method, the data or a shape differs; the message names the differences.
     """
     remedy = "take a checkpoint of this run, or train again"
     name = f"{type(method).__module__}.{type(method).__qualname__}"
@@ -147,7 +156,11 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 
 def read_spec(checkpoint: dict[str, Any], path: Path) -> DataSpec:
-    """The description of the data that a checkpoint was trained with."""
+    """The description of the data that a checkpoint was trained with.
+
+    Raises:
+        UserError: this version does not know the description.
+    """
     try:
         return DataSpec.from_dict(checkpoint["spec"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -157,10 +170,10 @@ def read_spec(checkpoint: dict[str, Any], path: Path) -> DataSpec:
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's, which also remembers what was best when the run's folder has moved.
+    """Lightning's ModelCheckpoint, which also finds the best checkpoint again after the run's folder has moved.
 
     Args:
-        first: epoch (from 0) before which none is the best.
+        first: the first epoch (from 0) that may become the best.
     """
 
     def __init__(self, *, first: int, **keys: Any) -> None:

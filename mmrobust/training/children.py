@@ -1,5 +1,4 @@
-"""A process group that trains for this process: wait for its end, pass signals on to it, hear what it has to say. Imports
-no torch."""
+"""Run a training in child processes: wait for them, forward signals, and raise their errors here. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,30 +15,30 @@ from mmrobust.config.trust import resume_command
 from mmrobust.errors import Stopped, UserError
 from mmrobust.training.locks import HELD
 
-# In a run's folder, until it is read: what the first process to fail has to say.
+# File in a run's folder with the error of the first process that failed; the parent reads and removes it.
 MISTAKE = ".mistake"
-# Status of a process that has lost the others. Why, the first that failed knows.
+# Exit status of a rank that lost its connection to the others; another rank has the cause.
 ALONE = 3
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """What asks a run to save and stop: SIGTERM, Ctrl-C, and a terminal that goes away, unless that is ignored (nohup)."""
+    """The signals on which a run saves and stops: SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup)."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
 
 
 def leave_mistake(folder: Path, text: str) -> None:
-    """A user's mistake that a process found, for the one that waits for all; the first wins."""
+    """Leave the text of a UserError for the parent process, which raises it. The first process to fail wins."""
     with contextlib.suppress(FileExistsError), (folder / MISTAKE).open("x", encoding="utf-8") as file:
         file.write(text)
 
 
 def run_children(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
-    """Run a command that trains the run in `folder`, to its end.
+    """Run a command that trains the run in `folder`, and wait for its end.
 
     Raises:
-        UserError: what a process left as its mistake; the command failed.
-        Stopped: a signal ended it.
+        UserError: a process left a mistake, whose text this is, or the command failed.
+        Stopped: a signal ended the command.
     """
     left = folder / MISTAKE
     left.unlink(missing_ok=True)
@@ -54,18 +53,22 @@ def run_children(command: Sequence[str], folder: Path, environment: Mapping[str,
 
 
 def _wait(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> int:
-    """Run a process group of its own to its end; it gets our stop signals as SIGTERM, and our locks, should it outlive
-    this process."""
+    """Run the command in a new process group and return its exit status.
+
+    The group gets our stop signals as SIGTERM. It inherits our locks, so that they hold even if it outlives us.
+    """
     received: list[int] = []
     group = subprocess.Popen(command, start_new_session=True, env=environment, pass_fds=tuple(HELD))
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP and received:  # which comes more than once
+        # SIGHUP is sent more than once.
+        if number == signal.SIGHUP and received:
             return
         received.append(number)
         group.send_signal(signal.SIGTERM)
 
-    main_thread = threading.current_thread() is threading.main_thread()  # only there handlers can be set
+    # Python sets signal handlers in the main thread only.
+    main_thread = threading.current_thread() is threading.main_thread()
     before = {n: signal.signal(n, forward) for n in stop_signals()} if main_thread else {}
     try:
         status = group.wait()

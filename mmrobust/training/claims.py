@@ -1,4 +1,7 @@
-"""The devices of this machine that jobs share out among themselves: each holds those that it uses. Imports no torch."""
+"""Share the devices of this machine among the jobs of sweeps: each job holds locks on those that it uses.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,22 @@ from mmrobust.files import short_hash
 from mmrobust.training.devices import number_of_devices, on_gpu, threads
 from mmrobust.training.locks import locked, release, take
 
-PARTS = 16  # of a device: a job that shares it with n - 1 others takes PARTS // n
+# Locks per device: a job that may share a device with n - 1 others takes PARTS // n of them.
+PARTS = 16
 
 
 @contextmanager
 def claim(ids: Sequence[str], count: int, sharing: int, folder: Path) -> Iterator[list[str]]:
-    """Hold some of the devices, which are waited for in the order of asking.
+    """Hold `count` of the devices; waiting jobs get them in the order of their requests.
 
     Args:
-        ids: of all devices.
-        count: how many, at most all.
-        sharing: how many jobs may use one device; a job that shares with none is alone whatever others allow.
-        folder: of the locks, the same for all who use these devices.
+        ids: the ids of all devices.
+        count: the number of devices to hold, at most all.
+        sharing: how many jobs may use one device. A job with 1 has its devices alone, whatever other jobs allow.
+        folder: the folder of the locks, which all users of these devices must name alike.
+
+    Yields:
+        The ids of the devices that are held.
     """
     name = short_hash(" ".join(ids), 12)
     with ExitStack() as held:
@@ -43,7 +50,7 @@ def claim(ids: Sequence[str], count: int, sharing: int, folder: Path) -> Iterato
 
 
 def _free(ids: Sequence[str], count: int, parts: int, folder: Path) -> dict[str, list[int]]:
-    """Locks of the first devices with that many parts left."""
+    """Take the locks of up to `count` devices that have `parts` free locks each: id -> open lock files."""
     found: dict[str, list[int]] = {}
     for name in ids:
         files: list[int] = []
@@ -69,12 +76,13 @@ def _release_all(files: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class Pool:
-    """The devices of this machine that the jobs of sweeps share out among themselves.
+    """The devices of this machine that the jobs of sweeps share.
 
     Args:
-        gpus: as CUDA_VISIBLE_DEVICES names them.
-        cores: the CPU's, where the launcher does not limit how many jobs run at once.
+        gpus: the GPUs by their names in CUDA_VISIBLE_DEVICES.
+        cores: the CPU cores, if the launcher does not limit the number of parallel jobs; else empty.
         sharing: how many jobs may use one GPU.
+        folder: the folder of the locks, one for all sweeps of a user.
     """
 
     gpus: tuple[str, ...] = ()
@@ -90,15 +98,16 @@ POOL: ContextVar[Pool] = ContextVar("POOL", default=Pool())  # noqa: B039 (it is
 
 @contextmanager
 def claimed(config: DictConfig) -> Iterator[list[str]]:
-    """Hold what a run takes of the launcher's pool.
+    """Hold the devices of the launcher's pool that a run uses.
 
     Yields:
-        Its GPUs; none if there is no pool, or the run computes on the CPU.
+        The run's GPUs; none if the pool has none, or the run computes on the CPU.
     """
     pool = POOL.get()
     if pool.gpus and on_gpu(config):
         devices = config.trainer.devices
-        if OmegaConf.is_list(devices):  # these, not any; counted among all that can be seen
+        # A list names particular GPUs by their position among the visible ones.
+        if OmegaConf.is_list(devices):
             ids = [pool.gpus[i] for i in devices]
             with claim(ids, len(ids), pool.sharing, pool.folder):
                 yield list(pool.gpus)

@@ -1,4 +1,4 @@
-"""Which devices a run takes, on how many machines, and which of its processes this is. Imports no torch."""
+"""The devices and threads of a run, and the rank of this process. Imports no torch unless GPUs must be counted."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mmrobust.errors import UserError
 
 @dataclass(frozen=True)
 class Place:
-    """Which of a launcher's processes this is.
+    """This process's rank and world size, and what launched it.
 
     Args:
-        rank: from 0; 0 leads.
-        world: how many there are; 1 where nobody started several.
-        per_node: how many of them on each node, as far as it is known.
-        launcher: who started them, in words.
+        rank: from 0; rank 0 leads.
+        world: the number of processes; 1 without a launcher.
+        per_node: the number of processes on each node; None if it is unknown.
+        launcher: the name of the launcher, for messages.
     """
 
     rank: int
@@ -30,7 +30,7 @@ class Place:
 
 
 def place(environment: Mapping[str, str] = os.environ) -> Place:
-    """Which process this is, as torchrun, another launcher with torch's variables, or Slurm's srun says."""
+    """Read the place from the variables of torchrun, of another launcher that sets torch's, or of Slurm's srun."""
     get = environment.get
     if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= environment.keys():
         per_node = get("LOCAL_WORLD_SIZE")
@@ -41,7 +41,7 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
             int(per_node) if per_node else None,
             launcher,
         )
-    # of srun's own tasks only: in a batch script, which is one process, SLURM_NTASKS counts what was allocated
+    # Not SLURM_NTASKS: in a batch script, which is one process, it counts the allocated tasks.
     tasks = int(get("SLURM_STEP_NUM_TASKS") or 1)
     if tasks > 1:
         nodes = int(get("SLURM_STEP_NUM_NODES") or get("SLURM_NNODES") or 1)
@@ -50,12 +50,16 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
 
 
 def in_slurm() -> bool:
-    """Whether this is part of a job of Slurm, in whichever way it was started."""
+    """Whether this process belongs to a job of Slurm, however it was started."""
     return "SLURM_JOB_ID" in os.environ
 
 
 def count_devices(config: DictConfig) -> int:
-    """How many processes this machine contributes."""
+    """The number of devices of this machine that a run uses, which is its number of processes here.
+
+    Raises:
+        UserError: the machine has fewer GPUs than the run asks for.
+    """
     devices, accelerator, wanted = (
         config.trainer.devices,
         config.trainer.accelerator,
@@ -79,11 +83,12 @@ def count_devices(config: DictConfig) -> int:
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them. Imports torch if that is not set."""
+    """The visible GPUs by their names in CUDA_VISIBLE_DEVICES. Without that variable, torch counts them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         names = [name.strip() for name in given.split(",")]
-        end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))  # as CUDA reads it
+        # CUDA ignores all names from the first invalid one on.
+        end = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))
         return tuple(names[:end])
     import torch
 
@@ -91,17 +96,17 @@ def visible_gpus() -> tuple[str, ...]:
 
 
 def usable_cores() -> int:
-    """Those of the CPU that this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_gpu(config: DictConfig) -> bool:
-    """Whether a run uses a GPU where there is one."""
+    """Whether a run uses a GPU if the machine has one."""
     return str(config.trainer.accelerator) in ("auto", "gpu", "cuda")
 
 
 def number_of_devices(config: DictConfig) -> int:
-    """How many devices of each machine a run names; 0 if all."""
+    """The number of devices per machine that the configuration names; 0 stands for all."""
     devices = config.trainer.devices
     if OmegaConf.is_list(devices):
         return len(devices)
@@ -109,17 +114,18 @@ def number_of_devices(config: DictConfig) -> int:
 
 
 def threads(config: DictConfig) -> int | None:
-    """How many threads a run takes of the CPU: more only slow down tiny encoders. None: torch's choice."""
+    """The number of CPU threads of a run: `threads`, or one if all encoders are tiny, which more threads slow down.
+    None: torch's choice."""
     names = [entry.get("name", "tiny") for entry in encoder_entries(config.encoder).values()]
     tiny = all(name == "tiny" for name in (config.encoder.name, *names))
     return config.threads or (1 if tiny else None)
 
 
 def check_devices(config: DictConfig) -> None:
-    """Whether devices, nodes, processes, batch and strategy go together.
+    """Check that devices, nodes, processes, batch size and strategy are consistent.
 
     Raises:
-        UserError: they do not; says what to set.
+        UserError: they are not; the message says what to set.
     """
     devices, nodes, here = count_devices(config), config.trainer.num_nodes, place()
     world = devices * nodes

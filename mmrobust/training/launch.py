@@ -1,5 +1,7 @@
-"""`python -m mmrobust.training.launch <count> <folder>`: a process for each device of this machine, by torchrun, which is
-not heard: what a rank has to say, it has said, or left for `processes` to say."""
+"""`python -m mmrobust.training.launch <count> <folder>`: start one rank per device of this machine by torchrun.
+
+torchrun's own log is silenced: a rank prints its errors itself, or leaves them for the parent (see `children`).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,13 @@ from pathlib import Path
 
 from mmrobust.training.children import ALONE, leave_mistake
 
-SIGNALS = (129, 130, 143)  # a rank's status when a signal ended it after its state was saved
+# Exit status of a rank that saved its state after a signal.
+SIGNALS = (129, 130, 143)
 
 
 def main() -> int:
-    logging.disable(logging.CRITICAL)  # of the ranks that were stopped because another failed
+    # torchrun would log an error for each rank that it stops because another one failed.
+    logging.disable(logging.CRITICAL)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun

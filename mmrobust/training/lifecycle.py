@@ -1,4 +1,7 @@
-"""The life of a run's folder: create, lock, resume, finish. Imports no torch."""
+"""The life cycle of a run folder: create, lock, resume, and finish (further evaluations, checkpoint clean-up).
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,10 @@ from mmrobust.training.terminal import head, job, say
 
 
 def resume(overrides: Sequence[str]) -> int:
-    """Go on with an interrupted run, `resume=<folder>`, to the result that it would have had.
+    """Resume an interrupted run (`resume=<folder>`); its result is that of an uninterrupted run.
 
     Raises:
-        UserError: other options than those which cannot change the numbers.
+        UserError: an option could change the numbers.
     """
     options = dict(text.partition("=")[::2] for text in overrides)
     folder = Path(options.pop("resume"))
@@ -49,7 +52,7 @@ def resume(overrides: Sequence[str]) -> int:
             f"(possible are {', '.join(ON_RESUME)}), or start a new run without resume"
         )
     given = [f"{key}={value}" for key, value in options.items()]
-    # which may have been moved, or be somebody else's
+    # The folder may have been moved, or come from somebody else: its paths must stay inside it.
     config = confined(with_checked(config, given), folder, given, trains=True)
     if is_complete(folder):
         finish(folder, config)
@@ -70,20 +73,19 @@ def resume(overrides: Sequence[str]) -> int:
 def execute(
     config: DictConfig, overrides: Sequence[str], *, again: bool = True, config_dir: str | None = None
 ) -> Path:
-    """Make one run in its folder; on several devices as a process group of its own.
+    """Execute one run in its folder; a run on several devices gets its own process group.
 
     Args:
         config: the composed configuration.
-        overrides: what the user gave, for the record.
-        again: run anew if the same configuration has a complete result (then in a folder of its own);
-            otherwise skip it.
+        overrides: the user's overrides, for the record in `overrides.txt`.
+        again: if the same configuration has a complete result, run it again in a new folder; if false, skip it.
         config_dir: the user's folder of further configurations.
 
     Returns:
         The run's folder.
     """
     config = config.copy()
-    # what is told from here on is told without it
+    # Called for its side effect: messages from here on mask the configuration's secrets.
     hide(config)
     first = run_folder(config)
     head(config, first)
@@ -95,15 +97,18 @@ def execute(
         folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
         if not is_complete(folder):
             with alone_in(folder):
-                if not is_complete(folder):  # nor has become so meanwhile
+                # Checked again: another process may have finished the run while this one waited for the lock.
+                if not is_complete(folder):
                     try:
                         _execute(folder, config, overrides, config_dir)
                     except DivergenceError as error:
                         if config.study.name is None:
                             raise
-                        if not ended_early(folder):  # its teacher did
+                        # The run has recorded its own divergence; without a record, its teacher diverged.
+                        if not ended_early(folder):
                             write_end(folder, config, "diverged", 0, str(error))
-                        print(f"  diverged: {error}", flush=True)  # a trial like others
+                        # For a study, a diverged trial is an outcome, not an error.
+                        print(f"  diverged: {error}", flush=True)
                     finish(folder, config)
                     return folder
         if not again:
@@ -116,8 +121,9 @@ def execute(
 
 
 def tell_changed_files(folder: Path, config: DictConfig) -> None:
-    """A warning, if a table's files are not those that a complete run of this configuration was made with."""
-    if "inferred" not in config.data:  # no table, and nothing to look up
+    """Warn if the files that a manifest names have changed since the complete run of this configuration."""
+    # Only data with a manifest have this key, and only their files are recorded.
+    if "inferred" not in config.data:
         return
     data = load_run_config(folder).data
     if how := changed_files(data):
@@ -131,10 +137,11 @@ def tell_changed_files(folder: Path, config: DictConfig) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Nobody else writes into the run's folder meanwhile, nor does it lead elsewhere; whoever comes second waits."""
+    """Hold the lock of a run's folder, for which a second process waits; no link may lead out of the folder."""
     check_inside(folder)
     with locked(folder / ".lock", waiting=f"{folder} is being run by another process; waiting for it"):
-        for part in (*folder.glob("*.part"), *folder.glob("checkpoints/*.part")):  # of one that was killed
+        # A killed process leaves its unfinished files.
+        for part in (*folder.glob("*.part"), *folder.glob("checkpoints/*.part")):
             part.unlink(missing_ok=True)
         yield
 
@@ -145,7 +152,8 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
     if interrupted:
         try:
             before = reveal(load_run_config(folder))
-        except DamagedError as error:  # this command knows what it held
+        # Not fatal: this command has the whole configuration and writes the file anew.
+        except DamagedError as error:
             print(f"{str(error).partition('. The command')[0]}; written anew", flush=True)
     if "inferred" in config.data:
         config.data.inferred = before.data.inferred or infer(config)
@@ -164,7 +172,8 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
         refuse_changed_files(folder, before)
         print(f"going on with the interrupted run in {folder}", flush=True)
     config.paths.run = str(folder)
-    for key in ("root", "manifest"):  # found again from wherever the run is evaluated
+    # Absolute, so that an evaluation finds the data from any working directory.
+    for key in ("root", "manifest"):
         if config.data.get(key) is not None:
             config.data[key] = str(Path(config.data[key]).absolute())
     write_text(folder / "overrides.txt", "".join(f"{masked(text)}\n" for text in overrides))
@@ -173,7 +182,11 @@ def _execute(folder: Path, config: DictConfig, overrides: Sequence[str], config_
 
 
 def refuse_changed_files(folder: Path, config: DictConfig) -> None:
-    """Raises: UserError: an interrupted run would go on with other files than it began with."""
+    """Refuse to resume a run whose data have changed.
+
+    Raises:
+        UserError: the manifest names other files than those that the run began with.
+    """
     if how := changed_files(config.data):
         raise UserError(
             f"{config.data.manifest} now names {how} than the interrupted run in {folder} was begun with; bring the old "
@@ -182,8 +195,11 @@ def refuse_changed_files(folder: Path, config: DictConfig) -> None:
 
 
 def finish(folder: Path, config: DictConfig) -> None:
-    """What a run still owes when it has its result: evaluations at further rates of missing modalities, by how many
-    trials it was chosen, only the checkpoints to keep. Done before, nothing happens."""
+    """Finish a run that has its result; a second call changes nothing.
+
+    This evaluates it at further rates of missing modalities (`test_rates`), records by how many trials its values were
+    chosen, and deletes the checkpoints that `keep` does not name.
+    """
     if is_complete(folder):
         if rates := config.test_rates:
             from mmrobust.training.reevaluate import evaluate_rates
@@ -194,8 +210,10 @@ def finish(folder: Path, config: DictConfig) -> None:
 
 
 def infer(config: DictConfig) -> dict[str, Any]:
-    """What data finds out about its files, once and before anything is trained: it is shown, and kept with the
-    run's configuration, so that whoever reads the data later takes it to be the same."""
+    """Let the data infer the properties of their files, once, before training, and print them.
+
+    The caller stores them in the run's configuration, so that every later reader of the data uses the same ones.
+    """
     data = construct(config.data)
     inferred: dict[str, Any] = data.infer()
     told: str = data.told(inferred)

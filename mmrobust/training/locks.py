@@ -1,4 +1,4 @@
-"""Locks of the operating system, released when the processes that hold them are gone. Imports no torch."""
+"""File locks of the operating system, which end with the last process that holds them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,23 @@ from pathlib import Path
 
 from mmrobust.errors import UserError
 
-UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems that know no locks
+# Errors of file systems that have no locks.
+UNLOCKABLE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
-# Open files with locks. A child process that is given them keeps the locks while it lives.
+# Open files with locks. A child process that inherits them keeps the locks while it lives.
 HELD: set[int] = set()
 
 
 def take(path: Path, *, wait: bool) -> int | None:
-    """The lock's open file; none if another holds it."""
+    """Take a lock; a file system without locks only prints a warning.
+
+    Args:
+        path: the lock's file, which is created if it does not exist.
+        wait: whether to wait for another process that holds the lock.
+
+    Returns:
+        The descriptor of the open file, for `release`; None if another process holds the lock and `wait` is false.
+    """
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -31,7 +40,8 @@ def take(path: Path, *, wait: bool) -> int | None:
             os.close(file)
             raise
         print(f"{path} cannot be locked ({error.strerror}); start no run twice", file=sys.stderr, flush=True)
-    except BaseException:  # a signal while waiting
+    # A signal may raise while this waits.
+    except BaseException:
         os.close(file)
         raise
     HELD.add(file)
@@ -39,6 +49,7 @@ def take(path: Path, *, wait: bool) -> int | None:
 
 
 def release(file: int) -> None:
+    """Release a lock that `take` returned."""
     HELD.discard(file)
     os.close(file)
 
@@ -48,12 +59,12 @@ def locked(path: Path, *, waiting: str = "", refused: str = "") -> Iterator[None
     """Hold a lock.
 
     Args:
-        path: its file, which stays.
-        waiting: printed if another process holds it and this one waits.
-        refused: said instead of waiting.
+        path: the lock's file, which is not removed afterwards.
+        waiting: the text to print if another process holds the lock and this one waits.
+        refused: the text of the error to raise instead of waiting.
 
     Raises:
-        UserError: `refused`, if another process holds it.
+        UserError: another process holds the lock, and `refused` is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = take(path, wait=False)

@@ -1,4 +1,4 @@
-"""Callbacks of the configuration: what is measured beside the losses, and what ends training early."""
+"""Callbacks of the configuration: they log further values, and end training early."""
 
 from __future__ import annotations
 
@@ -33,14 +33,17 @@ AGGREGATES = ("average", "worst", "full", "available")
 
 
 class Monitor(Callback):
-    """Logs what it measures just before an optimizer's step, every `trainer.log_every_n_steps` and at the end of an
-    epoch. Where a batch takes several steps, it is the last one's."""
+    """Measures values just before an optimizer's step, and logs them.
+
+    It does so every `trainer.log_every_n_steps` and at the end of an epoch. If a batch takes several optimizer steps, the
+    last one counts.
+    """
 
     def __init__(self) -> None:
         self.values: dict[str, float | Tensor] = {}
 
     def measure(self, trainer: Trainer, method: LightningModule, optimizer: Optimizer) -> dict[str, Any]:
-        """Name -> number, as it is logged."""
+        """Logged name -> value."""
         raise NotImplementedError
 
     def on_before_optimizer_step(
@@ -78,19 +81,20 @@ class GradientNorm(Monitor):
         if not norms:
             return {}
         squares = torch.stack(norms).square().sum()
-        if isinstance(trainer.strategy, FSDPStrategy):  # each rank has a piece
+        # With FSDP, each rank holds a shard of the gradients.
+        if isinstance(trainer.strategy, FSDPStrategy):
             squares = trainer.strategy.reduce(squares, reduce_op="sum")
         return {"train/gradient_norm": squares.sqrt()}
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's, of the score that selects the checkpoint unless another is named.
+    """Lightning's EarlyStopping; by default it monitors the score that selects the checkpoint.
 
     Args:
-        monitor: the score, as it is logged; None: the one that selects the checkpoint.
-        mode: which values are good, min or max; None: as the metric says.
-        patience: validations without an improvement, after which training ends.
-        min_delta: what counts as an improvement.
+        monitor: the logged name of the score; None: the score that selects the checkpoint.
+        mode: min or max, the direction that is better; None: the metric's direction.
+        patience: the number of validations without an improvement after which training ends.
+        min_delta: the smallest change that counts as an improvement.
 
     Raises:
         UserError: the mode is unknown.
@@ -114,8 +118,8 @@ class EarlyStopping(callbacks.EarlyStopping):
 
 
 class SameBatches(Callback):
-    """Every epoch is the first one: the same order, hence with `trainer.limit_train_batches` the same samples, and the
-    same augmentation."""
+    """Repeats the first epoch: each epoch has the same order and the same augmentation, hence the same samples with
+    `trainer.limit_train_batches`."""
 
     def on_train_epoch_start(self, trainer: Trainer, method: LightningModule) -> None:
         sampler = cast(Any, trainer.train_dataloader).sampler
@@ -123,11 +127,11 @@ class SameBatches(Callback):
 
 
 class Shortness(Callback):
-    """Says what a training that ends too early will not reach: the end of what lasts `trainer.max_epochs`, and what of the
-    method begins late."""
+    """Warns if training ends too early: before the end of a schedule over `trainer.max_epochs`, or before the last phase
+    of the method begins."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.warned = False
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
         method = cast(Method, method)
@@ -149,8 +153,8 @@ class Shortness(Callback):
         self.tell_unreached(trainer.current_epoch, cast(Method, method))
 
     def tell_unreached(self, epochs: int, method: Method) -> None:
-        if epochs <= method.selectable_from and not self.told:
-            self.told = True
+        if epochs <= method.selectable_from and not self.warned:
+            self.warned = True
             tell(
                 f"training ends after epoch {epochs}, and only from epoch {method.selectable_from + 1} on does {type(method).__name__} "
                 "do all that it does: raise trainer.max_epochs, or shorten its phases, see the keys of its file in conf/method/"
@@ -158,17 +162,18 @@ class Shortness(Callback):
 
 
 def tell(text: str) -> None:
-    """A warning in the log and, of a single run, on the terminal."""
+    """Write a warning to the log and, for a single run, to the terminal."""
     if place().rank == 0:
         log.warning(text)
         step(f"warning: {text}")
 
 
 def check_monitors(watching: Sequence[Callback], method: Method, validates: bool) -> None:
-    """Whether what callbacks watch can be logged at all. Metrics are known after the first validation only.
+    """Check that the scores which callbacks monitor can be logged. The metric's name is checked after the first
+    validation, when it is known (see `unknown_score`).
 
     Raises:
-        UserError: nothing is validated, or there is no such score.
+        UserError: a callback monitors a validation score, but nothing is validated; or no such score exists.
     """
     names = [combination_name(c) for c in sample_combinations(method.modalities, method.evaluates)]
     for callback in watching:
@@ -191,7 +196,7 @@ def check_monitors(watching: Sequence[Callback], method: Method, validates: bool
 
 
 def unknown_score(watching: Sequence[Callback], trainer: Trainer) -> UserError | None:
-    """What to say when training ended because a callback watches what was not logged."""
+    """The error to raise if training ended because a callback monitors a score that was not logged, else None."""
     known = list(trainer.callback_metrics)
     for callback in watching:
         monitor = callback.monitor if isinstance(callback, WATCHING) else None
@@ -202,10 +207,11 @@ def unknown_score(watching: Sequence[Callback], trainer: Trainer) -> UserError |
 
 
 def early_stops(watching: Sequence[Callback], epochs: int) -> Iterator[str]:
-    """That and why callbacks have ended training.
+    """A line for each callback that ended training early, with its reason.
 
     Args:
-        epochs: that were asked for; -1 if there is no limit.
+        watching: the callbacks.
+        epochs: `trainer.max_epochs`; -1 if there is no limit.
     """
     for callback in watching:
         if not isinstance(callback, callbacks.EarlyStopping) or callback.stopping_reason_message is None:

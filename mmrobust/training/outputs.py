@@ -1,4 +1,4 @@
-"""The files that a test or an evaluation leaves in its folder."""
+"""Write the files of a test or an evaluation: predictions, pictures, masks and the result."""
 
 from __future__ import annotations
 
@@ -35,17 +35,18 @@ def write_outputs(
     """Write predictions and pictures and, last, the result, which makes the run complete.
 
     Args:
-        folder: receives `predictions.npz`, `combinations.png`, `panel.png`, `results.json`.
-        method: that was tested.
-        data: set up.
-        results: what `results.json` will hold.
-        split: that was tested.
-        title: above the picture of the combinations.
-        panel_title: above the panel.
-        keep_masks: of segmentation, whether `masks/` receives every sample's classes, from all that is available of it.
+        folder: the folder for `predictions.npz`, `combinations.png`, `panel.png`, `results.json`.
+        method: the tested method.
+        data: the data, set up.
+        results: the content of `results.json`.
+        split: the name of the tested split.
+        title: the title of the picture of the combinations.
+        panel_title: the title of the panel.
+        keep_masks: whether to write the predicted classes of every sample to `masks/`, for segmentation only. They are
+            predicted from all available modalities.
 
     Returns:
-        Result and pictures, by the labels under which they are shown; without what could not be drawn.
+        Label -> path of the result and of the pictures that could be drawn.
     """
     if method.results.predictions is not None:
         write_predictions(folder, method.results.predictions)
@@ -59,7 +60,7 @@ def write_outputs(
 
 
 def write_masks(folder: Path, method: Method, data: DataModule, split: str) -> None:
-    """Predict the samples of a split once more, and write their classes; of another task none, and a warning."""
+    """Predict the samples of a split again and write their classes as PNGs. Other tasks than segmentation only warn."""
     if not method.task.dense:
         log.warning("keep_masks=true has no effect: there are no masks in %s", data.spec.task)
         return

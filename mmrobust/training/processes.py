@@ -1,4 +1,8 @@
-"""Start the training of a prepared run folder: here, as a process for each device, or among those of a launcher."""
+"""Start the training of a prepared run folder: in this process, in one process per device, or on a launcher's ranks.
+
+If a launcher (torchrun, srun) started several processes, rank 0 leads: it prepares folders and writes an order for each
+training to the rendezvous store, and the other ranks follow the orders.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +30,17 @@ from mmrobust.training.terminal import say_of_job
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(days=365)  # of those who wait while the first trains a teacher
-VISIBLE = 60  # seconds until a shared file system shows to all nodes what one has written
+# How long the other ranks wait for an order: rank 0 may train a teacher meanwhile.
+PATIENCE = timedelta(days=365)
+# Seconds within which a file that one node has written must appear on the others.
+VISIBLE = 60
 
 
-def led(task: Callable[[], T]) -> T | None:
-    """Do it in the first of a launcher's processes, which alone prepares folders, teachers and configurations; the
-    others take part in the trainings that it starts, and return None when it is done."""
+def on_leader(task: Callable[[], T]) -> T | None:
+    """Run `task` on rank 0, which alone creates folders, teachers and configurations.
+
+    The other ranks join each training that it starts, and return None when it is done.
+    """
     here = place()
     if here.world == 1 or _leading:
         return task()
@@ -45,17 +53,18 @@ def led(task: Callable[[], T]) -> T | None:
         return task()
     finally:
         _leading.clear()
-        _tell(None)
-        with contextlib.suppress(Exception):  # they may have ended in other ways
+        _send(None)
+        # The store lives on rank 0, so it waits until the others have left. They may also have ended by an error.
+        with contextlib.suppress(Exception):
             _store().wait([f"left/{rank}" for rank in range(1, here.world)], timedelta(seconds=10))
 
 
 _leading: list[bool] = []
-_told = itertools.count()
+_orders = itertools.count()
 
 
 def _adopt() -> None:
-    """Slurm's variables under torch's names, so that there is one way from here on, and for child processes."""
+    """Copy Slurm's variables to torch's names, so that the code below and child processes know one form only."""
     if "RANK" in os.environ:
         return
     from lightning.fabric.plugins.environments import SLURMEnvironment
@@ -70,14 +79,13 @@ def _adopt() -> None:
     nodes = get("SLURM_STEP_NODELIST") or get("SLURM_NODELIST") or "127.0.0.1"
     os.environ.setdefault("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes))
     job, step = int(get("SLURM_JOB_ID") or 0), int(get("SLURM_STEP_ID") or 0)
-    os.environ.setdefault(
-        "MASTER_PORT", str(15000 + (job + 101 * step) % 10000)
-    )  # the same for all, without asking
+    # Derived from the job, so that all ranks agree on the port without communicating.
+    os.environ.setdefault("MASTER_PORT", str(15000 + (job + 101 * step) % 10000))
 
 
 @cache
 def _store() -> Any:
-    """What the processes can write to each other with."""
+    """The rendezvous store, through which rank 0 sends orders to the other ranks."""
     import torch.distributed as distributed
 
     # The generator must live as long as the store; the process group of training finds the same server.
@@ -85,15 +93,15 @@ def _store() -> Any:
     return distributed.PrefixStore("mmrobust", store)
 
 
-def _tell(order: Mapping[str, Any] | None) -> None:
-    _store().set(f"order/{next(_told)}", json.dumps(order))
+def _send(order: Mapping[str, Any] | None) -> None:
+    _store().set(f"order/{next(_orders)}", json.dumps(order))
 
 
 def _follow(rank: int) -> None:
-    """Take part in every training that the first process starts.
+    """Join every training that rank 0 starts, until it sends the last order.
 
     Raises:
-        UserError: its folder cannot be seen here.
+        UserError: the run's folder is not visible on this node.
     """
     try:
         for number in itertools.count():
@@ -117,7 +125,7 @@ def _follow(rank: int) -> None:
 
 
 def _join(folder: Path, port: int | None) -> None:
-    """Train together with the launcher's other processes; in child processes, which meet at `port`, if given."""
+    """Train together with the launcher's other processes; with a `port`, in child processes that meet there."""
     if port is None:
         from mmrobust.training.train import train
 
@@ -132,20 +140,22 @@ def start(folder: Path, config: DictConfig, *, apart: bool = False) -> None:
     """Train the run whose configuration lies in `folder`.
 
     Args:
-        folder: with its `config.yaml`.
-        config: the same, composed.
-        apart: in processes of its own even where one would do.
+        folder: the run's folder with its `config.yaml`.
+        config: the composed configuration.
+        apart: train in child processes even if this process could do it.
 
     Raises:
-        DivergenceError: the loss is no number, on whatever rank.
-        UserError: more devices than there are; the processes failed.
+        DivergenceError: the loss is not finite on some rank.
+        UserError: the machine has fewer devices than the configuration asks for, or the processes failed.
     """
-    (folder / "results.json").unlink(missing_ok=True)  # of a run that ended early
+    # A run that ended early has left one.
+    (folder / "results.json").unlink(missing_ok=True)
     try:
         _start(folder, config, apart)
     except Stopped:
         raise
-    except Exception as error:  # whatever the end of one rank does to the others
+    # When one rank diverges, the others may fail with any error.
+    except Exception as error:
         if ended_early(folder) != "diverged":
             raise
         raise DivergenceError(read_results(folder)["message"]) from error
@@ -157,7 +167,7 @@ def _start(folder: Path, config: DictConfig, apart: bool) -> None:
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1] if apart else None
-        _tell({"folder": str(folder.resolve()), "port": port})
+        _send({"folder": str(folder.resolve()), "port": port})
         _join(folder, port)
         return
     with claimed(config) as gpus:
@@ -169,13 +179,13 @@ def _start(folder: Path, config: DictConfig, apart: bool) -> None:
             return
         command = ["-m", "mmrobust.training", str(folder)]
         theirs = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
-        if count > 1:  # torchrun: all ranks read the saved configuration, share the folder, and stop together
+        # torchrun: all ranks read the saved configuration, share the folder, and stop together.
+        if count > 1:
             _tell_of_cpus(config, count)
             _rehearse(config)
             command = ["-m", "mmrobust.training.launch", str(count), str(folder)]
-            theirs["OMP_NUM_THREADS"] = os.environ.get(
-                "OMP_NUM_THREADS", "1"
-            )  # what torchrun would set, with a banner
+            # torchrun would set the same value, but print a banner about it.
+            theirs["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
         run_children([sys.executable, *command], folder, os.environ | theirs)
 
 

@@ -1,4 +1,4 @@
-"""Where training is: seconds and position, means of losses, a line for every epoch."""
+"""Callbacks for the progress of training: position and seconds, means of losses, lines on the terminal."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from mmrobust.training.terminal import say_of_job
 
 
 class Position(Callback):
-    """Where training is: its seconds, those before an interruption included, its epoch and batches.
+    """Counts the seconds of training, and writes position, steps, seconds and score into every checkpoint.
 
     Args:
-        seconds: of the training so far.
-        monitor: the score that selects the checkpoint, as logged; every checkpoint says what it is of it.
+        seconds: the seconds of training before an interruption; 0 for a new run.
+        monitor: the logged name of the score that selects the checkpoint.
     """
 
     def __init__(self, seconds: float, monitor: str) -> None:
         self.before, self.started, self.monitor = seconds, time.perf_counter(), monitor
 
     def start(self) -> None:
-        """Count from now: loggers may have waited for their server."""
+        """Restart the clock just before training, because loggers may have waited for their server."""
         self.started = time.perf_counter()
 
     @property
     def seconds(self) -> float:
+        """Seconds of training so far, with those before an interruption."""
         return self.before + time.perf_counter() - self.started
 
     def on_save_checkpoint(
@@ -43,38 +44,38 @@ class Position(Callback):
         epoch, batches = trainer.current_epoch, progress.current.processed
         if batches >= trainer.num_training_batches:
             epoch, batches = epoch + 1, 0
-        checkpoint["position"] = (epoch, batches)  # asked of the loop: workers read ahead of it
-        within = (
-            progress.current.completed < progress.current.processed
-        )  # Lightning has not counted this batch yet
+        # From the loop, not from the sampler: workers prefetch beyond the current batch.
+        checkpoint["position"] = (epoch, batches)
+        # If this is saved within a batch's hooks, Lightning has not counted its step yet.
+        within = progress.current.completed < progress.current.processed
         checkpoint["steps"] = step_of(trainer) + within
 
     def score(self, trainer: Trainer) -> dict[str, Any]:
-        """The last validation score, of the epoch counted from 1; null if nothing was validated."""
+        """The last validation score and its epoch, counted from 1; the value is None without a validation."""
         value = trainer.callback_metrics.get(self.monitor)
         score = None if value is None else float(value)
         return {"metric": self.monitor, "value": score, "epoch": trainer.current_epoch + 1}
 
 
 def step_of(trainer: Trainer) -> int:
-    """The step under which Lightning logs: batches so far, or windows of accumulated ones."""
+    """The step under which Lightning logs: the number of optimizer steps so far. It has no public name in Lightning."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def accumulating(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether this batch's gradients still wait for others."""
+    """Whether the gradients of this batch accumulate, so that no optimizer step follows it."""
     last = batch_idx + 1 == trainer.num_training_batches
     return not last and (batch_idx + 1) % trainer.accumulate_grad_batches != 0
 
 
 def is_logged(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether this batch's step is one of those that `trainer.log_every_n_steps` has logged."""
+    """Whether this batch ends a step that is logged according to `trainer.log_every_n_steps`."""
     every: int = cast(Any, trainer).log_every_n_steps
     return bool(every) and (step_of(trainer) + 1) % every == 0 and not accumulating(trainer, batch_idx)
 
 
 def log_values(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
-    """To all loggers, with the epoch, as Lightning does."""
+    """Send values to all loggers, together with the epoch, as Lightning does."""
     for logger in trainer.loggers:
         logger.log_metrics({**values, "epoch": trainer.current_epoch}, step)
 
@@ -82,8 +83,8 @@ def log_values(trainer: Trainer, values: Mapping[str, float], step: int) -> None
 class Losses(Callback):
     """Logs `train/loss` every few steps, and `train/loss/<term>` as means over the epoch.
 
-    Lightning's own means forget what came before an interruption, and it logs a step only after the hooks in
-    which a checkpoint may be written; these are part of the checkpoint and in the file before it.
+    Lightning's own means lose the batches before an interruption, and Lightning logs a step only after the hooks that
+    may write a checkpoint. These means are part of the checkpoint, and reach the log file before it is written.
     """
 
     def __init__(self) -> None:
@@ -123,7 +124,7 @@ class Losses(Callback):
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's, which leaves its line when training ends in an error."""
+    """Lightning's progress bar, closed on an error, so that the message gets a line of its own."""
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         for bar in (self._val_progress_bar, self._train_progress_bar, self._test_progress_bar):
@@ -132,31 +133,31 @@ class Bar(TQDMProgressBar):
 
 
 class EpochLines(Callback):
-    """Progress where there is no bar: a line for every validation, every epoch without one, and now and then within
-    a long epoch."""
+    """Prints progress where no bar can be drawn: a line after each validation, after each epoch without a validation,
+    and every SECONDS within an epoch."""
 
-    SECONDS = 60  # between lines within an epoch
+    SECONDS = 60
 
     def __init__(self) -> None:
-        self.told, self.said = 0, time.monotonic()
+        self.reported, self.last_line = 0, time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, method: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        if time.monotonic() - self.said > self.SECONDS:
+        if time.monotonic() - self.last_line > self.SECONDS:
             self.say(trainer, f"  batch {batch_idx + 1}/{trainer.num_training_batches}")
 
     def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self.told = trainer.current_epoch + 1
+            self.reported = trainer.current_epoch + 1
             self.say(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
-        if self.told <= trainer.current_epoch:
+        if self.reported <= trainer.current_epoch:
             self.say(trainer)
 
     def say(self, trainer: Trainer, where: str = "") -> None:
-        self.said = time.monotonic()
+        self.last_line = time.monotonic()
         if trainer.is_global_zero:
             known = trainer.callback_metrics
             shown = "".join(

@@ -1,4 +1,4 @@
-"""A trial's reports to its study: every validation score, and whether it is worth going on."""
+"""Report the validation scores of a trial to its Optuna study, and end the trial if the study's pruner says so."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ log = logging.getLogger("mmrobust")
 class Pruning(Callback):
     """Ends a trial whose validation scores are behind those of its study.
 
-    The first rank asks, all end together, after the epoch and its checkpoint. A study that cannot be asked prunes
-    nothing.
+    Rank 0 asks the study, and all ranks end together, after the epoch and its checkpoint. If the study cannot be read,
+    training goes on.
 
     Args:
         study: `study` of the configuration: the study's name and storage, the trial's number, the pruner.
-        monitor: the score, as logged.
-        epochs: of the whole training.
+        monitor: the logged name of the score.
+        epochs: the number of epochs of the whole training.
     """
 
     def __init__(self, study: Mapping[str, Any], monitor: str, epochs: int) -> None:
-        self.told, self.monitor, self.epochs = study, monitor, epochs
+        self.study, self.monitor, self.epochs = study, monitor, epochs
         self.pruned = False
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
-        if self.pruned:  # before an interruption
+        # The trial was pruned, then interrupted before its end.
+        if self.pruned:
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, method: LightningModule) -> None:
@@ -47,19 +48,20 @@ class Pruning(Callback):
             self.pruned = trainer.should_stop = True
 
     def _report(self, epoch: int, score: float) -> bool:
-        """Whether the study thinks that the trial should end."""
+        """Report a score; returns whether the pruner would end the trial."""
         from mmrobust.sweeps.storage import import_optuna, open_storage
 
         import_optuna()
         import optuna
 
-        name, number = self.told["name"], self.told["trial"]
+        name, number = self.study["name"], self.study["trial"]
         try:
-            storage = open_storage(self.told["storage"])
-            pruner = make_pruner(self.told["pruner"], self.epochs)
+            storage = open_storage(self.study["storage"])
+            pruner = make_pruner(self.study["pruner"], self.epochs)
             study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
             trial = storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-            if storage.get_trial(trial).state.is_finished():  # a run begun anew by hand
+            # A user may run a finished trial again by hand.
+            if storage.get_trial(trial).state.is_finished():
                 return False
             storage.set_trial_intermediate_value(trial, epoch, score)
             return bool(pruner.prune(study, storage.get_trial(trial)))
@@ -75,7 +77,7 @@ class Pruning(Callback):
 
 
 def make_pruner(options: Mapping[str, Any], epochs: int) -> BasePruner:
-    """Optuna's pruner of that name; its steps are epochs."""
+    """Build Optuna's pruner by its name; its steps are epochs."""
     from optuna import pruners
 
     if options["pruner"] == "median":

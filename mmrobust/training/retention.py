@@ -1,4 +1,4 @@
-"""Which checkpoints stay when a run is complete. Imports no torch."""
+"""Keep or remove the checkpoints of a run that has ended. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmrobust.evaluation.results import read_results
 
 
 def tested(folder: Path) -> str:
-    """The checkpoint that is tested: `best`, or `last` where none was selected."""
+    """The name of the checkpoint that is tested: `best`, or `last` if no best one was selected."""
     results = _results(folder)
     if "selection" in results:
         return "last" if results["selection"]["checkpoint"] == "last" else "best"
@@ -21,11 +21,11 @@ def tested(folder: Path) -> str:
 
 
 def retain(folder: Path, keep: str) -> None:
-    """Remove the checkpoints of a run that has ended, but for those to keep. Of a trial that diverged, all stay.
+    """Remove the checkpoints of a run that `keep` does not name. Unfinished and diverged runs keep all.
 
     Args:
-        folder: the run's, with its result; of an unfinished one nothing is removed.
-        keep: best (the tested one), last, all or none. Of a pruned trial nothing stays, unless all is to.
+        folder: the run's folder.
+        keep: best (the tested one), last, all or none. A pruned trial keeps no checkpoint, except with all.
     """
     status = _results(folder).get("status")
     if status not in ("complete", "pruned") or keep == "all":
@@ -37,13 +37,17 @@ def retain(folder: Path, keep: str) -> None:
 
 
 def kept_checkpoint(folder: Path, config: DictConfig) -> Path | None:
-    """Where the checkpoint of a run will lie that stays; None if none does, or Lightning saves none."""
+    """The path of the checkpoint that a run will keep; None if it keeps none, or Lightning saves none."""
     stays = {"last": "last", "none": None}.get(config.keep, tested(folder))
     return folder / "checkpoints" / f"{stays}.ckpt" if stays and not config.trainer.fast_dev_run else None
 
 
 def require_checkpoint(folder: Path, which: str = "best") -> None:
-    """Raises: UserError: a complete run did not keep it."""
+    """Require a checkpoint of a complete run.
+
+    Raises:
+        UserError: the run did not keep the checkpoint.
+    """
     results = _results(folder)
     name = tested(folder) if which == "best" else which
     if (

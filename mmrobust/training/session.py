@@ -1,7 +1,7 @@
-"""Open a run once: from its configuration and its folder to data, method and Trainer.
+"""Open a run: build its data, method and Trainer from its configuration and its folder.
 
-`begin` and `open_data` come first. `open_training` adds the method and the Trainer; an evaluation adds `trained_method`
-alone. `open_trained` opens a run without its data.
+Training calls `begin`, `open_data` and `open_training`. An evaluation calls `trained_method` instead of
+`open_training`. `open_trained` opens a run without its data.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from mmrobust.training.progress import Position
 from mmrobust.training.run_file import read_run_file
 from mmrobust.training.trainer import build_trainer, compile_encoders, monitored
 
-THREADS = torch.get_num_threads()  # torch's own choice, before a run changes it
+# torch's own choice, read before a run changes it
+THREADS = torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Training:
 
     Args:
         config: its configuration.
-        folder: where it writes.
-        data: set up.
-        method: with new weights; of a resumed run, `trainer.fit` restores them.
-        trainer: with loggers and callbacks.
-        position: one of the callbacks; counts the seconds of training.
-        resumed: the checkpoint that training goes on from; None if it begins.
+        folder: the folder that it writes to.
+        data: the data, set up.
+        method: the method with new weights; `trainer.fit` restores those of a resumed run.
+        trainer: the Trainer with loggers and callbacks.
+        position: the callback that counts the seconds of training.
+        resumed: the checkpoint from which training resumes; None for a new run.
     """
 
     config: DictConfig
@@ -71,8 +72,8 @@ class Trained:
 
     Args:
         config: its configuration.
-        spec: of the data that it was trained with.
-        method: with the weights of a checkpoint, in eval mode.
+        spec: the description of the data that it was trained with.
+        method: the method with the weights of a checkpoint, in eval mode.
     """
 
     config: DictConfig
@@ -81,10 +82,10 @@ class Trained:
 
 
 def begin(folder: Path, config: DictConfig) -> None:
-    """What comes before anything is built: check every class, open the log file, set the number of threads.
+    """Prepare the process before anything is built: check every class, open the log file, set the number of threads.
 
     Raises:
-        UserError: a class of another role or package than the configuration's place asks for.
+        UserError: a class does not have the role, or lie in a package, that its key asks for.
     """
     check_classes(config)
     start_log(folder)
@@ -94,21 +95,21 @@ def begin(folder: Path, config: DictConfig) -> None:
 
 
 def peak_memory() -> float:
-    """MiB since `begin`: of the GPU if there is one, else of this process."""
+    """Peak memory in MiB: of the GPU since `begin` if there is one, else of this process."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10, 1)
 
 
 def open_data(config: DictConfig, trained_on: DataSpec | None = None) -> DataModule:
-    """The data of a configuration, set up. With selection=paper the test split takes the place of validation.
+    """Build and set up the data of a configuration. With selection=paper the test split is also the validation split.
 
     Args:
-        config: the run's.
-        trained_on: what the run was trained with, if this is other data, which is only tested.
+        config: the run's configuration.
+        trained_on: the description of the training data, if the run is tested on other data.
 
     Raises:
-        UserError: something is missing or damaged.
+        UserError: files of the data are missing or damaged.
     """
     data: DataModule = construct(config.data)
     data.trained_on = trained_on
@@ -118,7 +119,7 @@ def open_data(config: DictConfig, trained_on: DataSpec | None = None) -> DataMod
 
 
 def build_method(config: DictConfig, spec: DataSpec) -> Method:
-    """The method of a run's configuration, with new weights drawn from its seed by the rule `init`."""
+    """Build the method of a run's configuration, with new weights drawn from its seed by the rule `init`."""
     torch.manual_seed(config.seed)
     method = construct(config.method, spec=spec)
     assert isinstance(method, Method)
@@ -129,13 +130,18 @@ def build_method(config: DictConfig, spec: DataSpec) -> Method:
 
 
 def trained_method(config: DictConfig, spec: DataSpec, checkpoint: Path) -> Method:
-    """The method of a run's configuration with the weights of a checkpoint; the pretrained ones that training began from
-    need not be there. Raises as `load_weights`."""
+    """Build the method of a run's configuration with the weights of a checkpoint.
+
+    The files of the pretrained weights that training began with are not needed.
+
+    Raises:
+        UserError: as `load_weights`.
+    """
     return with_weights(config, spec, load_checkpoint(checkpoint), checkpoint)
 
 
 def with_weights(config: DictConfig, spec: DataSpec, checkpoint: dict[str, Any], path: Path) -> Method:
-    """The same with what a checkpoint at `path` holds."""
+    """As `trained_method`, with a checkpoint that was read from `path` already."""
     with without_pretrained_weights():
         method = build_method(config, spec)
     check_fits(method, checkpoint, path)
@@ -146,16 +152,16 @@ def with_weights(config: DictConfig, spec: DataSpec, checkpoint: dict[str, Any],
 def open_training(
     config: DictConfig, folder: Path, data: DataModule, callbacks: Sequence[Callback] = ()
 ) -> Training:
-    """A run from its beginning, or from `checkpoints/last.ckpt` of its folder.
+    """Open a run for training: a new one, or one that resumes from `checkpoints/last.ckpt` of its folder.
 
     Args:
         config: its configuration.
-        folder: the run's.
-        data: from `open_data`; its position becomes that of the checkpoint.
-        callbacks: further ones, before those of the configuration.
+        folder: its folder.
+        data: the result of `open_data`; its position becomes that of the checkpoint.
+        callbacks: further callbacks, called before those of the configuration.
 
     Raises:
-        UserError: the checkpoint is damaged or of another run; Lightning does not take the keys of `trainer`.
+        UserError: the checkpoint is damaged or belongs to another run, or Lightning refuses the keys of `trainer`.
     """
     method = build_method(config, data.spec)
     compile_encoders(method, config.trainer.compile)
@@ -174,16 +180,17 @@ def open_training(
 
 
 def open_trained(run: Path | str, which: str = "best") -> Trained:
-    """A trained run from its folder, or from the file that was made of it, alone: the description of its data comes from
-    the checkpoint, and the data need not be there. Classes of your own packages are built within
-    `config.trust.trusting(["my_package"])` alone.
+    """Open a trained run for inference. The data are not needed: the checkpoint holds their description.
+
+    Classes of the user's own packages are built only within `config.trust.trusting(["my_package"])`.
 
     Args:
-        run: its folder, or a file, see `run_file`.
-        which: checkpoint, `best` or `last`; a file has one.
+        run: the run's folder, or a file that `run_file` wrote.
+        which: the checkpoint, `best` or `last`; a file holds one only.
 
     Raises:
-        UserError: a class of another role or package than the configuration's place asks for; see `load_checkpoint`.
+        UserError: a class does not have the role, or lie in a package, that its key asks for; the checkpoint cannot be
+            loaded (see `load_checkpoint`).
     """
     path = Path(run)
     if path.is_file():

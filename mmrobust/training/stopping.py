@@ -1,4 +1,4 @@
-"""What ends a training early: signals, and losses that are no numbers."""
+"""Callbacks that end training early: on a signal, and on a loss that is not finite."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from mmrobust.training.devices import in_slurm, place
 from mmrobust.training.progress import accumulating
 from mmrobust.training.terminal import say
 
-LOOK_EVERY = 10  # batches after which a GPU, or other ranks, are asked
+# Batches between two looks at a value on the GPU or on other ranks, because each look synchronises them.
+LOOK_EVERY = 10
 
 
 class StopOnSignal(Callback):
-    """SIGTERM, Ctrl-C, a terminal that goes away, and the signals by which Slurm announces a time limit: finish the
-    batch, save `last.ckpt`, stop.
+    """Finish the batch, save `last.ckpt` and stop, on SIGTERM, Ctrl-C, SIGHUP, or Slurm's warning of a time limit.
 
-    Only where nothing is pending: not while gradients wait for others, nor just before a validation or the end of
-    an epoch, whose results would be lost. Must be the last callback, so that all others have seen the batch.
+    Training stops only where nothing is pending: not while gradients accumulate, and not just before a validation or
+    the end of an epoch, whose results would be lost. This must be the last callback, so that all others have seen the
+    batch.
 
     Raises:
-        Stopped: after the checkpoint is written, with the status that shells expect (143, 130 or 129).
+        Stopped: the checkpoint is written; the exit status is the one that shells expect (143, 130 or 129).
     """
 
     SLURM = (signal.SIGUSR1, signal.SIGUSR2)
@@ -44,12 +45,13 @@ class StopOnSignal(Callback):
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, method: LightningModule) -> None:
-        # Not earlier: Lightning sets its own handlers before this, which would end the process without a word.
+        # Not earlier: Lightning sets its own handlers before this hook, and they end the process without a word.
         for number in (*stop_signals(), *(self.SLURM if in_slurm() else ())):
             self._before[number] = signal.signal(number, self._receive)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:  # asked twice: at once, unless by Slurm, which repeats itself
+        # A second signal stops at once. SIGHUP and Slurm's signals do not: they are sent repeatedly.
+        if self.received is not None:
             if number == signal.SIGHUP or (in_slurm() and number != signal.SIGINT):
                 return
             raise KeyboardInterrupt
@@ -58,7 +60,7 @@ class StopOnSignal(Callback):
             say("stopping after this batch; once more stops at once", error=True)
 
     def _asked(self, trainer: Trainer) -> bool:
-        """Whether any rank was asked to stop; the same answer on all."""
+        """Whether any rank has received a signal; all ranks get the same answer."""
         return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
 
     def _stop(self) -> None:
@@ -66,7 +68,8 @@ class StopOnSignal(Callback):
         raise Stopped(number, f"saved; go on with: {resume_command(self.folder)}")
 
     def on_train_epoch_start(self, trainer: Trainer, method: LightningModule) -> None:
-        if self._asked(trainer):  # the end of the last epoch was saved
+        # The checkpoint of the last epoch's end is already written.
+        if self._asked(trainer):
             self._stop()
 
     def on_train_batch_end(
@@ -76,12 +79,14 @@ class StopOnSignal(Callback):
         pending = done == trainer.num_training_batches or done % cast(Any, trainer).val_check_batch == 0
         if pending or accumulating(trainer, batch_idx):
             return
-        if trainer.world_size > 1 and done % LOOK_EVERY:  # asking the others makes them wait
+        # Asking the other ranks makes all of them wait.
+        if trainer.world_size > 1 and done % LOOK_EVERY:
             return
         if self._asked(trainer):
             for logger in trainer.loggers:
                 logger.save()
-            ranks.average_running_statistics(method)  # which commutes with what is yet to come
+            # Averaging now changes no result: it commutes with the updates that follow.
+            ranks.average_running_statistics(method)
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
             self._stop()
 
@@ -93,7 +98,7 @@ class StopOnSignal(Callback):
     def on_exception(self, trainer: Trainer, method: LightningModule, exception: BaseException) -> None:
         self._restore()
         if self.received is not None and not isinstance(exception, Stopped | KeyboardInterrupt):
-            # else a sweep would take it for a failed run and begin the next one
+            # Raised as Stopped, because a sweep would count any other error as a failed run and start the next one.
             line = f"not saved ({exception}); go on from the checkpoint before with: {resume_command(self.folder)}"
             raise Stopped(self.received, line) from exception
 
@@ -104,9 +109,9 @@ class StopOnSignal(Callback):
 
 
 class StopOnBadLoss(Callback):
-    """A loss that is NaN or infinite ends training, with step, samples and the last good checkpoint named.
+    """End training when a loss is NaN or infinite; the error names step, samples and the last good checkpoint.
 
-    On a GPU the loss is looked at every few steps only, since asking for it makes the device wait.
+    On a GPU the losses are read every few steps only, because reading one synchronises the device.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -122,10 +127,15 @@ class StopOnBadLoss(Callback):
             self.look()
 
     def on_train_epoch_end(self, trainer: Trainer, method: LightningModule) -> None:
-        self.look()  # before this epoch's checkpoint is written
+        # Before this epoch's checkpoint is written, so that no checkpoint follows a bad loss.
+        self.look()
 
     def look(self) -> None:
-        """Raises: DivergenceError: one of the losses since the last look is not finite."""
+        """Check the losses of all steps since the last call.
+
+        Raises:
+            DivergenceError: one of them is not finite.
+        """
         while self.seen:
             step, ids, terms = self.seen.popleft()
             if not torch.stack(list(terms.values())).isfinite().all():

@@ -1,4 +1,4 @@
-"""Train and evaluate the run whose configuration lies in a folder."""
+"""Train and evaluate one run, whose configuration lies in its folder. `train` lists the steps."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def train(folder: Path) -> dict[str, Any]:
     """Train, select a checkpoint, evaluate every combination on the test split, write the result.
 
     Args:
-        folder: the run's, with its `config.yaml`. Receives `results.json`, `predictions.npz`,
-            `combinations.png`, `panel.png`, `metrics.csv`, `checkpoints/`, `log.txt`.
+        folder: the run's folder with its `config.yaml`. The function writes `results.json`, `predictions.npz`,
+            `combinations.png`, `panel.png`, `metrics.csv`, `checkpoints/` and `log.txt` into it.
 
     Returns:
-        What `results.json` holds.
+        The content of `results.json`.
     """
     config = reveal(load_run_config(folder))
     begin(folder, config)
@@ -55,7 +55,7 @@ def train(folder: Path) -> dict[str, Any]:
     data = open_data(config)
     step(describe_data(data))
     run = open_training(config, folder, data)
-    # before FSDP shares them out
+    # Counted before training, because FSDP then splits the parameters over the ranks.
     parameters = sum(p.numel() for p in run.method.parameters())
     step(f"network: {parameters:,} parameters, on {describe_devices(run.trainer)}")
     log_start(run)
@@ -64,7 +64,7 @@ def train(folder: Path) -> dict[str, Any]:
     if is_pruned(run):
         return leave_pruned(run)
     chosen = chosen_checkpoint(run)
-    # before the test takes the place of the last validation
+    # Read before the test, whose scores overwrite those of the last validation.
     score = run.position.score(run.trainer)
     tested = with_whole_network(run)
     selected = load_weights(tested.method, chosen).get("selection") if chosen.is_file() else None
@@ -85,30 +85,30 @@ def train(folder: Path) -> dict[str, Any]:
 
 
 def describe_source(config: DictConfig) -> str:
-    """The data's name and where it lies, in words."""
+    """Name and location of the data, for the log."""
     where = config.data.get("root") or config.data.get("manifest")
     return f"{config.choices.data}{f' in {where}' if where else ''}"
 
 
 def describe_data(data: DataModule) -> str:
-    """How much there is of it, in words."""
+    """Sizes of the splits, modalities and number of classes, for the log."""
     sizes = ", ".join(f"{len(split)} {name}" for name, split in data.splits.items())
     return f"data: {sizes}; {', '.join(data.spec.modalities)}; {data.spec.num_classes} classes"
 
 
 def log_start(run: Training) -> None:
-    """Into the log: what is trained, and with which batch and learning rate."""
+    """Log the folder, method and data of the run, and its batch size and learning rate."""
     choices, resumed = run.config.choices, ", resumed" if run.resumed else ""
     log.info("run %s: %s on %s%s", run.folder, choices.method, choices.data, resumed)
     tell(run.config, run.method)
 
 
 def fit(run: Training) -> None:
-    """Train, from the beginning or from where it was interrupted.
+    """Train, from the beginning or from the last checkpoint of an interrupted run.
 
     Raises:
-        DivergenceError: a loss or score is no number; the folder says so, too.
-        UserError: a callback watches what is not logged; there was not one step.
+        DivergenceError: a loss or score is not finite. The run's folder then records the divergence.
+        UserError: a callback monitors a score that is not logged, or training ended before its first step.
     """
     trainer = run.trainer
     run.position.start()
@@ -133,7 +133,7 @@ def fit(run: Training) -> None:
 
 @contextmanager
 def recording_divergence(run: Training) -> Iterator[None]:
-    """A divergence, perhaps on this rank alone, is written to the run's folder."""
+    """Write a divergence to the run's folder. It may occur on this rank alone, so every rank does this."""
     try:
         yield
     except DivergenceError as error:
@@ -142,13 +142,13 @@ def recording_divergence(run: Training) -> Iterator[None]:
 
 
 def is_pruned(run: Training) -> bool:
-    """Whether a study has ended this trial."""
+    """Whether the pruner of a study has ended this trial."""
     callbacks: list[Callback] = run.trainer.callbacks  # type: ignore[attr-defined]
     return any(isinstance(callback, Pruning) and callback.pruned for callback in callbacks)
 
 
 def leave_pruned(run: Training) -> dict[str, Any]:
-    """A study ended this trial: it has no result, and is not begun again."""
+    """Record that the study's pruner ended this trial, so that it is not run again. It has no test result."""
     for logger in run.trainer.loggers:
         logger.finalize("success")
     if not run.trainer.is_global_zero:
@@ -158,14 +158,14 @@ def leave_pruned(run: Training) -> dict[str, Any]:
 
 
 def chosen_checkpoint(run: Training) -> Path:
-    """The checkpoint to test: by `selection`, and the last one where none was the best."""
+    """The checkpoint to test: the one that `selection` asks for, or the last one if no best one was saved."""
     best = run.folder / "checkpoints" / "best.ckpt"
     last = run.config.selection == "last" or not best.is_file()
     return checkpoint_path(run.folder, "last") if last else best
 
 
 def with_whole_network(run: Training) -> Training:
-    """The run as it is tested: where each rank holds a piece of the network, with a new one that is whole."""
+    """The run with a network that can be tested: FSDP leaves a shard on each rank, so a new, whole one is built."""
     if run.config.trainer.strategy != "fsdp":
         return run
     method = build_method(run.config, run.data.spec)
@@ -173,7 +173,7 @@ def with_whole_network(run: Training) -> Training:
 
 
 def cost(run: Training, seconds: float, parameters: int) -> dict[str, Any]:
-    """What the training took: seconds and epochs on which device, samples a second, memory, and parameters of the network."""
+    """The cost of training: seconds, epochs, device, samples per second, peak memory in MiB, number of parameters."""
     seen = run.trainer.fit_loop.epoch_loop.batch_progress.total.completed * run.data.batch_size
     return {
         "train_seconds": round(seconds, 3),
@@ -186,14 +186,14 @@ def cost(run: Training, seconds: float, parameters: int) -> dict[str, Any]:
 
 
 def print_profile(run: Training) -> None:
-    """The table of `trainer.profiler`, if there is one."""
+    """Print the table of `trainer.profiler`, if one is set."""
     profiler = run.trainer.profiler  # type: ignore[attr-defined]
     if isinstance(profiler, SimpleProfiler | AdvancedProfiler):
         print(profiler.summary())
 
 
 def write_and_show(run: Training, results: dict[str, Any]) -> None:
-    """Write the run's files; a single run shows its table, a sweep's job one line."""
+    """Write the run's files, and print its table; a job of a sweep prints one line instead."""
     identity = results["identity"]
     title = f"{identity['method']} on {identity['data']}"
     panel_title = f"{title}, test split, seed {identity['seed']}"

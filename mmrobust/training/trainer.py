@@ -1,4 +1,4 @@
-"""The arguments of Lightning's Trainer: devices, strategies, callbacks; compiling, and the warnings that go with it."""
+"""Build Lightning's Trainer (devices, strategy, callbacks), compile encoders, and log related warnings."""
 
 from __future__ import annotations
 
@@ -36,29 +36,31 @@ from mmrobust.training.terminal import shows_bar
 
 log = logging.getLogger("mmrobust")
 
-FEW = 8  # samples on a device, below which BatchNorm's own estimates are poor
+# Samples per device below which BatchNorm's estimates are poor.
+FEW = 8
 
 
 def trainer_arguments(config: DictConfig) -> dict[str, Any]:
-    """The keys of `trainer` that are not null, with devices counted and a strategy that holds whole networks."""
+    """The keys of `trainer` that are not null, with the number of devices and a strategy (DDP for several devices)."""
     keys: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     keys = {key: value for key, value in keys.items() if value is not None and key != "compile"}
     if not isinstance(keys["devices"], list):
         keys["devices"] = count_devices(config)
     several = keys["devices"] != 1 or keys["num_nodes"] > 1
     if keys["strategy"] in ("auto", "ddp", "fsdp"):
-        # the state of methods agrees over ranks by itself
+        # Buffers need no broadcast: methods keep them equal on all ranks (see mmrobust.ranks).
         keys["strategy"] = DDPStrategy(broadcast_buffers=False) if several else "auto"
     return keys | {"plugins": [*keys.get("plugins", []), environment()]}
 
 
 def environment() -> ClusterEnvironment:
-    """What tells Lightning its rank: never what it would guess, such as a batch script's count of tasks."""
+    """The plugin that tells Lightning its rank. Lightning's own guess may be wrong: in a batch script of Slurm it would
+    take the number of allocated tasks for the world size."""
     return TorchElasticEnvironment() if place().world > 1 else LightningEnvironment()
 
 
 def sharded_arguments(arguments: dict[str, Any], method: Method) -> dict[str, Any]:
-    """The same with the network shared out over the devices."""
+    """The same arguments with a strategy and a precision that shard the network over the devices (FSDP)."""
     from mmrobust.training.sharding import Sharded, ShardedPrecision
 
     arguments = arguments | {"strategy": Sharded(method)}
@@ -67,13 +69,13 @@ def sharded_arguments(arguments: dict[str, Any], method: Method) -> dict[str, An
 
 
 def whole_trainer(config: DictConfig, trainer: Trainer, folder: Path) -> Trainer:
-    """On the same devices, each with a whole network: tests what `trainer` trained in pieces, and logs where it did."""
+    """A Trainer for the test after FSDP: the same devices and loggers, but a whole network on each device."""
     keys = trainer_arguments(config) | {"enable_progress_bar": False, "enable_checkpointing": False}
     return Trainer(**keys, logger=trainer.loggers, use_distributed_sampler=False, default_root_dir=folder)
 
 
 def evaluation_trainer(config: DictConfig, folder: Path) -> Trainer:
-    """On one device, with nothing that belongs to training: no loggers, no checkpoints."""
+    """A Trainer for an evaluation: one device, no loggers, no checkpoints."""
     return Trainer(
         accelerator=config.trainer.accelerator,
         devices=1,
@@ -88,13 +90,13 @@ def evaluation_trainer(config: DictConfig, folder: Path) -> Trainer:
 
 
 def compile_encoders(method: Method, mode: bool | str) -> None:
-    """Compile each encoder as `trainer.compile` says. The keys of checkpoints stay what they are.
+    """Compile each encoder as `trainer.compile` says. The keys of the state_dict do not change.
 
-    The number of rows that have a modality changes from batch to batch: an encoder is compiled for the first, and once
-    more for any number.
+    The number of rows that have a modality changes from batch to batch, so torch compiles an encoder for the first
+    number, and once more for any number.
 
     Raises:
-        UserError: there is no compiler.
+        UserError: the machine has no C++ compiler.
     """
     if mode is False:
         return
@@ -108,14 +110,15 @@ def compile_encoders(method: Method, mode: bool | str) -> None:
         raise UserError(
             "trainer.compile needs a C++ compiler, and none was found; install g++, or set trainer.compile=false"
         ) from error
-    # All encoders of a class count as one: each is compiled for training and evaluation, for one row, many and any.
+    # The limit counts all encoders of a class together, and each is compiled several times: in training and in
+    # evaluation, for one row, for many rows, and for any number of rows.
     torch._dynamo.config.recompile_limit = 8 * len(method.encoders)
     for encoder in method.encoders.values():
         encoder.compile(mode="default" if mode is True else mode)
 
 
 def tell(config: DictConfig, method: Method) -> None:
-    """Into the log: the batch that a step sees, the learning rate, and BatchNorm that sees few samples."""
+    """Log the effective batch size and learning rate, and warn if BatchNorm sees few samples per device."""
     world = count_devices(config) * config.trainer.num_nodes
     if place().rank:
         return
@@ -133,7 +136,7 @@ def tell(config: DictConfig, method: Method) -> None:
 
 
 def describe_devices(trainer: Trainer) -> str:
-    """On what a trainer computes, in words."""
+    """Number and kind of a Trainer's devices, as text."""
     device = trainer.strategy.root_device
     world = f"{trainer.world_size} × " if trainer.world_size > 1 else ""
     if device.type == "cuda":
@@ -142,34 +145,34 @@ def describe_devices(trainer: Trainer) -> str:
 
 
 def monitored(method: Method) -> str:
-    """The score that selects the checkpoint, as it is logged."""
+    """The logged name of the score that selects the checkpoint."""
     return f"val/average/{method.task.primary}"
 
 
 def first_selectable(config: DictConfig, method: Method) -> int:
-    """The first epoch that may be selected; of a run that is too short for the method, the last one."""
+    """The first epoch whose checkpoint may be selected; if the run is too short for the method, the last epoch."""
     epochs = config.trainer.max_epochs
     return min(method.selectable_from, epochs - 1) if epochs and epochs > 0 else method.selectable_from
 
 
 def build_callbacks(config: DictConfig) -> list[Callback]:
-    """Those of the configuration; one that is null is switched off."""
+    """Build the callbacks of the configuration; an entry that is null is switched off."""
     return [construct(node) for node in (config.get("callbacks") or {}).values() if node is not None]
 
 
 def build_trainer(
     config: DictConfig, folder: Path, method: Method, further: Sequence[Callback] = ()
 ) -> Trainer:
-    """Lightning's Trainer with the arguments of `trainer` that are not null.
+    """Build the Trainer for training.
 
     Args:
-        config: the run's.
-        folder: the run's.
-        method: to be trained.
+        config: the run's configuration.
+        folder: the run's folder.
+        method: the method to be trained.
         further: callbacks that are called before ours and those of the configuration.
 
     Raises:
-        UserError: the method or Lightning does not take these arguments.
+        UserError: the method or Lightning refuses these arguments.
     """
     arguments = trainer_arguments(config)
     if config.trainer.strategy == "fsdp":
@@ -195,7 +198,7 @@ def build_trainer(
     }
     callbacks = [
         *further,
-        # Two: with save_last, Lightning writes `last` only in epochs that are also the best so far.
+        # Two callbacks, because with save_last Lightning writes `last` only in epochs that are the best so far.
         Checkpoint(
             filename="best",
             monitor=monitor,
@@ -214,7 +217,7 @@ def build_trainer(
     if arguments["enable_progress_bar"]:
         callbacks.append(Bar(refresh_rate=10) if shows_bar() else EpochLines())
         arguments["enable_progress_bar"] = shows_bar()
-    # behind all that must have seen the batch it saves
+    # The last one, because all others must have seen the batch before the checkpoint is saved.
     callbacks.append(StopOnSignal(folder))
     plugins = [*arguments.pop("plugins"), AtomicCheckpoints()]
     try:
@@ -223,8 +226,10 @@ def build_trainer(
             logger=loggers,
             callbacks=callbacks,
             plugins=plugins,
-            use_distributed_sampler=False,  # ours repeats no sample
+            # KeyedSampler already splits the samples over ranks, and repeats none.
+            use_distributed_sampler=False,
             default_root_dir=folder,
         )
-    except (ValueError, TypeError) as error:  # what Lightning takes, only Lightning knows
+    # Only Lightning knows which arguments it accepts.
+    except (ValueError, TypeError) as error:
         raise UserError(f"trainer: {error}; see conf/trainer/auto.yaml") from error
