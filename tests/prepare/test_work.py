@@ -241,6 +241,13 @@ def test_a_full_disk_ends_it_and_it_goes_on(frames, tmp_path, capsys, monkeypatc
     assert (out / MANIFEST).read_bytes() == (tmp_path / "undisturbed" / MANIFEST).read_bytes()
 
 
+def test_without_pyav_nothing_begins(raw, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    told = refused(capsys, "cremad", f"raw={raw}", f"out={tmp_path / 'out'}")
+    assert "pip install 'mmrobust[video]'" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
+
+
 def test_two_at_once(frames, tmp_path, capsys):
     from mmrobust.training.locks import locked
 
