@@ -241,6 +241,13 @@ def test_a_full_disk_ends_it_and_it_goes_on(frames, tmp_path, capsys, monkeypatc
     assert (out / MANIFEST).read_bytes() == (tmp_path / "undisturbed" / MANIFEST).read_bytes()
 
 
+def test_without_pyav_nothing_begins(raw, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    told = refused(capsys, "cremad", f"raw={raw}", f"out={tmp_path / 'out'}")
+    assert "pip install 'mmrobust[video]'" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
+
+
 def test_two_at_once(frames, tmp_path, capsys):
     from mmrobust.training.locks import locked
 
@@ -266,7 +273,7 @@ def test_killed_again_and_again_it_ends_the_same(tmp_path):
                 if process.poll() is not None:
                     break
                 time.sleep(0.01)
-            time.sleep(generator.uniform(0, 0.1))
+            time.sleep(generator.uniform(0, 0.05))
         else:
             process.wait(120)
         if process.poll() is not None:
@@ -276,7 +283,7 @@ def test_killed_again_and_again_it_ends_the_same(tmp_path):
         kills += 1
         assert not out.exists()
     assert process.returncode == 0
-    assert kills >= 3
+    assert kills >= 5
     assert (out / MANIFEST).read_bytes() == (tmp_path / "undisturbed" / MANIFEST).read_bytes()
     files = [
         sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file())

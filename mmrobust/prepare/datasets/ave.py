@@ -36,6 +36,7 @@ OFFICIAL = {
 
 
 def plan(download: Download) -> Plan:
+    video.installed()
     found, problems = Plan(), Problems()
     home = next((f for f in download.near if any((f / name).is_file() for name in OF_LISTS)), download.raw)
     splits = read_splits(home, problems)

@@ -31,6 +31,7 @@ OFFICIAL = {
 
 
 def plan(download: Download) -> Plan:
+    video.installed()
     found, problems = Plan(), Problems()
     lists = {split: path for split in OFFICIAL if (path := download.find(f"{split}.csv"))}
     splits = {stem: split for split, path in lists.items() for stem in read_labels(path, problems)}

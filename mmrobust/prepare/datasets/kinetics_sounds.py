@@ -39,6 +39,7 @@ RATE = "16000"  # Hz, of the released codes
 
 
 def plan(download: Download) -> Plan:
+    video.installed()
     found = Plan()
     classes = {normalised(name) for name in defaults("kinetics_sounds")["classes"]}
     halves = {"train": "train", "test": "test" if has(download.raw, "test/*") else "val"}
