@@ -52,7 +52,7 @@ def plain_loss(net: Any, inputs: dict[str, Tensor], target: Tensor, mask: Tensor
     fused = torch.cat([torch.where(mask[:, i, None], x, 0) for i, x in enumerate(features)], 1)
     mean, log_variance = net.mean(fused), net.log_variance(fused).clamp(-10, 10)
     z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-    losses = F.cross_entropy(net.head(z), target, reduction="none")
+    losses = F.cross_entropy(net.head(z).logits, target, reduction="none")
     kl = 0.5 * (log_variance.exp() + mean**2 - log_variance - 1).sum(1).mean()
     variance = log_variance.detach().float().exp().mean(1)
     code = (mask * 2 ** torch.arange(len(inputs), device=mask.device)).sum(1)
