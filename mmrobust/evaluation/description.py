@@ -35,7 +35,9 @@ def describe(config: DictConfig, data: DataModule, results: Results, split: str 
         if config.trainer.fast_dev_run or config.trainer.limit_test_batches
         else "complete",
         "identity": {
-            **{key: config.choices.get(key) for key in ("method", "data", "encoder", "fusion", "experiment")},
+            **{key: config.choices.get(key) for key in ("method", "data", "encoder", "experiment")},
+            # some methods fuse in a way of their own
+            "fusion": config.choices.get("fusion") if "fusion" in config.method else None,
             "encoders": describe_encoders(config.encoder),
             "task": data.spec.task,
             "unverified": cast(
